@@ -1,0 +1,14 @@
+"""Loss functions on the CPU: value, gradient and Hessian in one pass over memory.
+
+>>> import fastloss as fl
+>>> loss = fl.HuberLoss(rho=1)
+>>> loss.value_and_grad([0.5, 3.0], [0.0, 0.0])
+(array([0.125, 2.5  ]), array([0.5, 1. ]))
+"""
+
+from fastloss import losses
+from fastloss._config import __version__, show_config
+from fastloss._threads import get_num_threads, num_threads, set_num_threads
+from fastloss.losses import *  # noqa: F403
+
+__all__ = [*losses.__all__, "__version__", "get_num_threads", "num_threads", "set_num_threads", "show_config"]

@@ -1,0 +1,43 @@
+"""What is installed and how it runs here."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from fastloss import _isa, _threads
+
+__version__ = version("fastloss")
+
+
+def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
+    """Print the versions, the build of the kernels and the threads in use; ``mode="dicts"`` returns them instead.
+
+    Raises ValueError for another mode.
+
+    >>> import fastloss as fl
+    >>> fl.show_config(mode="dicts")["fastloss"] == fl.__version__
+    True
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    config = {
+        "fastloss": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "instruction set": _isa.name,
+        "instruction sets of this CPU": list(_isa.supported),
+        "OpenMP": _threads.has_openmp,
+        "threads": _threads.get_num_threads(),
+        "processors": _threads.available_processors(),
+    }
+    if mode == "dicts":
+        return config
+    width = max(map(len, config))
+    for key, value in config.items():
+        print(f"{key:{width}}  {', '.join(value) if isinstance(value, list) else value}")
+    return None

@@ -1,0 +1,75 @@
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from numpy.typing import ArrayLike, NDArray
+
+# an array of pred's dtype, or a NumPy scalar for a total; a tuple of them where wrt is a tuple
+Result: TypeAlias = Any
+Out: TypeAlias = NDArray[Any] | tuple[Any, ...] | None
+Wrt: TypeAlias = str | tuple[str, ...] | None
+
+class Loss:
+    inputs: ClassVar[tuple[str, ...]]
+    fixed: ClassVar[tuple[str, ...]]
+    @property
+    def arguments(self) -> tuple[tuple[str, Any], ...]: ...
+    def __init__(
+        self,
+        kernel: Any,
+        weight: float | None,
+        batch_axis: int,
+        reduction: str,
+        *,
+        other_kernel: Any = None,
+        third_default: float = 1.0,
+    ) -> None: ...
+    def __getattr__(self, name: str) -> Any: ...
+    def __call__(self, *inputs: ArrayLike | None, out: Out = None, **named: ArrayLike | None) -> Result: ...
+    def grad(
+        self,
+        *inputs: ArrayLike | None,
+        head_grad: ArrayLike | None = None,
+        out: Out = None,
+        wrt: Wrt = None,
+        **named: ArrayLike | None,
+    ) -> Result: ...
+    def value_and_grad(
+        self,
+        *inputs: ArrayLike | None,
+        head_grad: ArrayLike | None = None,
+        out: Out = None,
+        wrt: Wrt = None,
+        **named: ArrayLike | None,
+    ) -> tuple[Result, Result]: ...
+    def grad_and_hess(
+        self,
+        *inputs: ArrayLike | None,
+        head_grad: ArrayLike | None = None,
+        out: Out = None,
+        **named: ArrayLike | None,
+    ) -> tuple[Result, Result]: ...
+    def value_grad_and_hess(
+        self,
+        *inputs: ArrayLike | None,
+        head_grad: ArrayLike | None = None,
+        out: Out = None,
+        **named: ArrayLike | None,
+    ) -> tuple[Result, Result, Result]: ...
+
+class RowLoss(Loss):
+    def __init__(
+        self,
+        weight: float | None,
+        batch_axis: int,
+        reduction: str,
+        *,
+        axis: int,
+        sparse_label: bool,
+        from_logits: bool,
+        ignore_index: int | None,
+        label_smoothing: float,
+        class_weight: Sequence[float] | NDArray[Any] | None,
+    ) -> None: ...
+
+def number(name: str, x: float, above: float | None = None, below: float | None = None) -> float: ...
+def flag(name: str, x: Literal[True, False] | Any) -> bool: ...

@@ -1,0 +1,189 @@
+"""Branch-free elementary functions, inlined into the loops that call them; float32 and float64.
+
+Every function is straight-line code on one number, so a loop over it becomes vector code.
+Stated errors are the largest seen against mpmath; tests/test_math.py asserts them.
+Polynomial coefficients: interpolation at Chebyshev nodes, computed with 200 bits, rounded.
+"""
+
+from libc.math cimport INFINITY, NAN
+from libc.stdint cimport uint32_t, uint64_t
+
+ctypedef fused real_t:
+    float
+    double
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    #define FL_FMAF(a, b, c) __builtin_fmaf(a, b, c)
+    #define FL_FMA(a, b, c) __builtin_fma(a, b, c)
+    #else
+    #define FL_FMAF(a, b, c) ((a) * (b) + (c))
+    #define FL_FMA(a, b, c) ((a) * (b) + (c))
+    #endif
+    static inline uint32_t fl_bits_f(float x) { uint32_t i; memcpy(&i, &x, sizeof i); return i; }
+    static inline uint64_t fl_bits_d(double x) { uint64_t i; memcpy(&i, &x, sizeof i); return i; }
+    static inline float fl_from_bits_f(uint32_t i) { float x; memcpy(&x, &i, sizeof x); return x; }
+    static inline double fl_from_bits_d(uint64_t i) { double x; memcpy(&x, &i, sizeof x); return x; }
+    """
+    float fmaf "FL_FMAF"(float a, float b, float c) noexcept nogil
+    double fmad "FL_FMA"(double a, double b, double c) noexcept nogil
+    uint32_t bits_f "fl_bits_f"(float x) noexcept nogil
+    uint64_t bits_d "fl_bits_d"(double x) noexcept nogil
+    float from_bits_f "fl_from_bits_f"(uint32_t i) noexcept nogil
+    double from_bits_d "fl_from_bits_d"(uint64_t i) noexcept nogil
+
+
+cdef inline real_t fma(real_t a, real_t b, real_t c) noexcept nogil:
+    """a b + c, rounded once where the instruction set has FMA, twice where not (a libm call would cost 20 times as much)."""
+    if real_t is float:
+        return fmaf(a, b, c)
+    else:
+        return fmad(a, b, c)
+
+
+cdef inline real_t absolute(real_t x) noexcept nogil:
+    if real_t is float:
+        return from_bits_f(bits_f(x) & <uint32_t>0x7fffffff)
+    else:
+        return from_bits_d(bits_d(x) & <uint64_t>0x7fffffffffffffff)
+
+
+cdef inline real_t nearest(real_t x) noexcept nogil:
+    """The integer nearest to x, |x| < 2^22: adding 1.5 * 2^(mantissa bits) rounds. rint would be a libm call below SSE4.1."""
+    cdef real_t magic
+    if real_t is float:
+        magic = 12582912.
+    else:
+        magic = 6755399441055744.
+    return (x + magic) - magic
+
+
+cdef inline real_t pow2(real_t n) noexcept nogil:
+    """2^n for an integer n that leaves the result normal: n + magic holds n in its low bits (vectors convert no double to int64 before AVX-512)."""
+    if real_t is float:
+        return from_bits_f((bits_f(n + <float>12582912.) << 23) + <uint32_t>0x3f800000)
+    else:
+        return from_bits_d((bits_d(n + 6755399441055744.) << 52) + <uint64_t>0x3ff0000000000000)
+
+
+cdef inline real_t exp_reduced(real_t x, real_t low, real_t* n) noexcept nogil:
+    """x + low = n ln 2 + r with |r| <= ln(2)/2: returns e^r = 1 + (r + r^2 P(r)) and n. ln 2 in two parts keeps r exact."""
+    cdef real_t r, p, one = 1
+    if real_t is float:
+        n[0] = nearest(x * <float>1.44269504088896341)
+        r = fma(-n[0], <float>1.428606765330187e-06, fma(-n[0], <float>0.693145751953125, x) + low)
+        p = fma(r, <float>1.3926250394433737e-03, <float>8.36323294788599e-03)
+        p = fma(r, p, <float>4.166655242443085e-02)
+        p = fma(r, p, <float>1.6666576266288757e-01)
+        p = fma(r, p, <float>.5)
+    else:
+        n[0] = nearest(x * 1.44269504088896341)
+        r = fma(-n[0], 1.9082149292705877e-10, fma(-n[0], 0.6931471803691238, x) + low)
+        p = fma(r, 2.5100472505694996e-08, 2.7620201591031547e-07)
+        p = fma(r, p, 2.7557268276905696e-06)
+        p = fma(r, p, 2.4801521057868204e-05)
+        p = fma(r, p, 1.9841269863171557e-04)
+        p = fma(r, p, 1.3888888917367081e-03)
+        p = fma(r, p, 8.333333333330039e-03)
+        p = fma(r, p, 4.1666666666623824e-02)
+        p = fma(r, p, 1.6666666666666669e-01)
+        p = fma(r, p, .5)
+    return one + fma(r * r, p, r)
+
+
+cdef inline real_t exp(real_t x) noexcept nogil:
+    """e^x within 1 ULP over the whole range; subnormal results included."""
+    cdef real_t n, p, h, lowest, highest
+    if real_t is float:
+        lowest, highest = -104.5, 89
+    else:
+        lowest, highest = -746, 710
+    x = lowest if x < lowest else x
+    x = highest if x > highest else x
+    p = exp_reduced(x, <real_t>0, &n)
+    h = nearest(n * <real_t>.5)
+    return p * pow2(h) * pow2(n - h)
+
+
+cdef inline real_t exp_nonpositive(real_t x, real_t low) noexcept nogil:
+    """e^(x + low) for x <= 0 and a low below half a unit in the last place of x: no overflow to think of, so a fixed second factor reaches the subnormals."""
+    cdef real_t n, p, lowest
+    if real_t is float:
+        lowest = -104.5
+    else:
+        lowest = -746
+    x = lowest if x < lowest else x
+    p = exp_reduced(x, low, &n)
+    if real_t is float:
+        return p * pow2(n + <float>64) * <float>5.421010862427522e-20
+    else:
+        return p * pow2(n + 128) * 2.938735877055719e-39
+
+
+cdef inline real_t exp_difference(real_t x, real_t top) noexcept nogil:
+    """e^(x - top) for x <= top, to the last digit: the rounding error of x - top, recovered, would else be magnified into e^."""
+    cdef real_t d = x - top, t = d - x, low = (x - (d - t)) - (top + t), zero = 0
+    # where e^d is 0 anyway d may be infinite, and the error NaN
+    return exp_nonpositive(d, zero if d < -<real_t>1000 else low)
+
+
+cdef inline real_t log_reduced(real_t f, real_t k, real_t low) noexcept nogil:
+    """k ln 2 + log(1 + f) + low for f in [-0.3, 0.5].
+
+    log(1 + f) = 2 atanh(s) with s = f/(2 + f), arranged as f - (f^2/2 - s (f^2/2 + R(s^2))): the rounding of s touches
+    only the small correction.
+    """
+    cdef real_t s = f / (<real_t>2 + f), z = s * s, half = <real_t>.5 * f * f, p, high
+    if real_t is float:
+        p = fma(z, <float>.23751342296600342, <float>.28532543778419495)
+        p = fma(z, p, <float>.4000031352043152)
+        p = z * fma(z, p, <float>.6666666865348816)
+        low = fma(k, <float>1.428606765330187e-06, low)
+        high = k * <float>0.693145751953125
+    else:
+        p = fma(z, .13609030262858499, .13209708242059462)
+        p = fma(z, p, .15388867805613718)
+        p = fma(z, p, .18181737626302938)
+        p = fma(z, p, .2222222304835159)
+        p = fma(z, p, .28571428567275936)
+        p = fma(z, p, .4000000000000794)
+        p = z * fma(z, p, .6666666666666666)
+        low = fma(k, 1.9082149292705877e-10, low)
+        high = k * 0.6931471803691238
+    return high + (f - (half - fma(s, half + p, low)))
+
+
+cdef inline real_t log1p_unit(real_t u) noexcept nogil:
+    """log(1 + u) for u in [0, 1] within 1 ULP: above 1/2, log 2 + log(1 + (u - 1)/2) keeps the series short, and both u - 1 and its half are exact."""
+    cdef real_t half = .5, one = 1, zero = 0
+    return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero)
+
+
+cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:
+    """log(a + b) for |b| <= a, or any order, within 1 ULP of the exact sum's logarithm: the sum's rounding error is carried along.
+
+    log(x) is log_sum(x, 0), log1p(u) is log_sum(1, u). 0 gives -inf, a negative sum NaN.
+    """
+    cdef real_t w = a + b, t = w - a, c = (a - (w - t)) + (b - t), m, k, scaled, bias, r, zero = 0
+    cdef uint32_t i
+    cdef uint64_t j
+    # w = 2^k m with m in [sqrt(1/2), sqrt(2)); subnormals are brought into the normal range first
+    if real_t is float:
+        scaled = w * <float>33554432. if w < <float>1.1754943508222875e-38 else w
+        bias = <float>152. if w < <float>1.1754943508222875e-38 else <float>127.
+        i = bits_f(scaled) + <uint32_t>(0x3f800000 - 0x3f3504f3)
+        k = <float><int>(i >> 23) - bias
+        m = from_bits_f((i & <uint32_t>0x007fffff) + <uint32_t>0x3f3504f3)
+    else:
+        scaled = w * 18014398509481984. if w < 2.2250738585072014e-308 else w
+        bias = 1077. if w < 2.2250738585072014e-308 else 1023.
+        j = bits_d(scaled) + <uint64_t>(0x3ff0000000000000 - 0x3fe6a09e667f3bcd)
+        # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
+        k = (from_bits_d((j >> 52) | <uint64_t>0x4330000000000000) - 4503599627370496.) - bias
+        m = from_bits_d((j & <uint64_t>0x000fffffffffffff) + <uint64_t>0x3fe6a09e667f3bcd)
+    r = log_reduced(m - <real_t>1, k, c / w)
+    r = w if w == <real_t>INFINITY else r
+    return r if w > zero else (<real_t>-INFINITY if w == zero else <real_t>NAN)

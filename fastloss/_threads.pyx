@@ -1,0 +1,155 @@
+"""How many threads a call may use."""
+
+import operator
+import os
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #include <omp.h>
+    #else
+    static int omp_get_max_threads(void) { return 1; }
+    #endif
+    #ifdef _WIN32
+    #define FL_THREAD_LOCAL __declspec(thread)
+    static void fl_watch_forks(void) {}
+    static int fl_forked = 0;
+    #else
+    #include <pthread.h>
+    #define FL_THREAD_LOCAL _Thread_local
+    static int fl_forked = 0;
+    static void fl_in_child(void) { fl_forked = 1; }
+    static void fl_watch_forks(void) { pthread_atfork(0, 0, fl_in_child); }
+    #endif
+    static FL_THREAD_LOCAL int fl_local = 0;
+    #ifdef _OPENMP
+    #define FL_OPENMP 1
+    #else
+    #define FL_OPENMP 0
+    #endif
+    """
+    int omp_get_max_threads() nogil
+    void fl_watch_forks() nogil
+    int fl_forked
+    int fl_local
+    int FL_OPENMP
+
+cdef int chosen = 0     # by set_num_threads; 0: nobody chose
+cdef int processors = 0  # found at the first use
+has_openmp = bool(FL_OPENMP)
+fl_watch_forks()
+
+
+cdef int threads() except -1:
+    global processors
+    # OpenMP's pool does not survive a fork: the child would wait for threads that are not there
+    if fl_forked:
+        return 1
+    if fl_local:
+        return fl_local
+    if chosen:
+        return chosen
+    if not processors:
+        processors = available_processors()
+    # asked anew each time: threadpoolctl and omp_set_num_threads change it
+    return max(1, min(omp_get_max_threads(), processors))
+
+
+def available_processors(root=""):
+    """The processors that this process may use: its affinity, and its control group's quota rounded up."""
+    try:
+        n = len(os.sched_getaffinity(0))
+    except AttributeError:
+        n = os.cpu_count() or 1
+    for quota, period in cgroup_quotas(root):
+        if quota > 0 and period > 0:
+            n = min(n, -(-quota // period))
+    return max(1, n)
+
+
+def cgroup_quotas(root):
+    """(quota, period) in microseconds of this process's control groups and those above them, of version 2 and 1."""
+    try:
+        with open(root + "/proc/self/cgroup") as f:
+            groups = [line.rstrip("\n").split(":", 2) for line in f]
+    except OSError:
+        return
+    for _, controllers, path in groups:
+        if controllers not in ("", "cpu", "cpu,cpuacct"):
+            continue
+        top = root + "/sys/fs/cgroup" + ("/" + controllers if controllers else "")
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts), -1, -1):
+            folder = "/".join([top, *parts[:depth]])
+            try:
+                if controllers:
+                    with open(folder + "/cpu.cfs_quota_us") as quota, open(folder + "/cpu.cfs_period_us") as period:
+                        yield int(quota.read()), int(period.read())
+                else:
+                    with open(folder + "/cpu.max") as f:
+                        quota, period = f.read().split()
+                        if quota != "max":
+                            yield int(quota), int(period)
+            except (OSError, ValueError):
+                continue
+
+
+cdef int checked(n, str name) except -1:
+    try:
+        count = operator.index(n)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {n!r}") from None
+    if not 1 <= count <= 4096:
+        raise ValueError(f"{name} must be between 1 and 4096, got {n!r}")
+    return count
+
+
+def get_num_threads():
+    """Return the number of threads that a large enough call uses now, in this thread.
+
+    That is, in this order: 1 in a forked child; what :func:`num_threads` set; what :func:`set_num_threads` or the
+    environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, the CPU affinity and the control
+    group's quota.
+    """
+    return threads()
+
+
+def set_num_threads(n):
+    """Set the number of threads for the whole process; None goes back to the default. Results do not depend on it.
+
+    Raises TypeError unless n is an integer, ValueError unless it is between 1 and 4096.
+    """
+    global chosen
+    chosen = 0 if n is None else checked(n, "n")
+
+
+class num_threads:
+    """Use n threads inside a ``with`` block, in the thread that runs it.
+
+    >>> import fastloss as fl
+    >>> with fl.num_threads(1):
+    ...     fl.get_num_threads()
+    1
+    """
+
+    def __init__(self, n):
+        self.n = checked(n, "n")
+        self.before = []
+
+    def __enter__(self):
+        global fl_local
+        self.before.append(fl_local)
+        fl_local = <int>self.n
+
+    def __exit__(self, *exception):
+        global fl_local
+        fl_local = <int>self.before.pop()
+
+
+if "FASTLOSS_NUM_THREADS" in os.environ:
+    try:
+        chosen = checked(int(os.environ["FASTLOSS_NUM_THREADS"]), "FASTLOSS_NUM_THREADS")
+    except ValueError:
+        raise ImportError(
+            f"FASTLOSS_NUM_THREADS must be an integer between 1 and 4096, got {os.environ['FASTLOSS_NUM_THREADS']!r}"
+        ) from None

@@ -1,0 +1,450 @@
+"""The losses: a class each, with its formula, its parameters and its source. The mathematics is in ``_kernels.pyx``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from fastloss._core import Loss, RowLoss, flag, number
+from fastloss._isa import kernels
+
+__all__ = [
+    "HingeLoss",
+    "HuberLoss",
+    "KLDivLoss",
+    "L1Loss",
+    "L2Loss",
+    "LogisticLoss",
+    "Loss",
+    "PoissonNLLLoss",
+    "SigmoidBCELoss",
+    "SigmoidBinaryCrossEntropyLoss",
+    "SoftmaxCELoss",
+    "SoftmaxCrossEntropyLoss",
+    "SquaredHingeLoss",
+]
+
+Reduction = Literal["example", "none", "sum", "mean", "weighted_mean"]
+
+
+class L1Loss(Loss):
+    r"""The absolute error, whose minimiser is the median.
+
+    .. math:: \ell = |x - y|
+
+    The derivative at ``x == y`` is taken as 0, and the Hessian is 0 everywhere.
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    A step of gradient descent moves every prediction by the same amount, however large its error: outliers do not pull,
+    but close to the minimum the step must shrink. :class:`HuberLoss` is smooth there.
+
+    Source: Boscovich 1757, Laplace 1774. Gluon: ``L1Loss``. PyTorch: ``L1Loss``.
+
+    >>> import fastloss as fl
+    >>> fl.L1Loss()([[1.0, 2.0], [3.0, 4.0]], [[1.0, 4.0], [0.0, 4.0]])
+    array([1. , 1.5])
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(kernels.L1(), weight, batch_axis, reduction)
+
+
+class L2Loss(Loss):
+    r"""Half the squared error, whose minimiser is the mean.
+
+    .. math:: \ell = \tfrac12 (x - y)^2
+
+    Args:
+        weight: a number that multiplies the loss; the half stays, so 1 gives Gluon's values and 2 the squared error.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    With the half, the gradient is the error itself and the Hessian is 1. PyTorch's ``MSELoss`` has no half.
+
+    Source: Legendre 1805, Gauss 1809. Gluon: ``L2Loss``. PyTorch: ``MSELoss``, twice this.
+
+    >>> import fastloss as fl
+    >>> fl.L2Loss().value_and_grad([1.0, 1.0], [2.0, 4.0])
+    (array([0.5, 4.5]), array([-1., -3.]))
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = 1.0, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(kernels.L2(), weight, batch_axis, reduction)
+
+
+class HuberLoss(Loss):
+    r"""Quadratic for small errors, linear for large ones.
+
+    .. math::
+        \ell = \begin{cases} \frac{1}{2\rho}(x - y)^2 & |x - y| \le \rho \\
+        |x - y| - \frac{\rho}{2} & \text{else} \end{cases}
+
+    Args:
+        rho: the error from which on the loss is linear, greater than 0.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless rho is positive and finite.
+
+    In Gluon's scale, which this follows, the slope of the linear part is 1: this is PyTorch's ``SmoothL1Loss`` with
+    ``beta=rho``. PyTorch's ``HuberLoss`` with ``delta=rho`` is rho times as large. The Hessian, 1/rho, is 0 in the
+    linear part, so boosting needs a floor under it.
+
+    Source: Huber 1964. Gluon: ``HuberLoss``. PyTorch: ``SmoothL1Loss(beta=rho)``.
+
+    >>> import fastloss as fl
+    >>> fl.HuberLoss(rho=1)([0.5, 3.0], [0.0, 0.0])
+    array([0.125, 2.5  ])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, rho: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.Huber(number("rho", rho, above=0)), weight, batch_axis, reduction)
+
+
+class HingeLoss(Loss):
+    r"""The loss of the support vector machine: predictions on the right side by the margin cost nothing.
+
+    .. math:: \ell = \max(0, m - x y)
+
+    Args:
+        margin: m, the score from which on a prediction costs nothing.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred a real score, label -1 or +1, of the same shape. Other real
+    labels are taken as they are.
+
+    A label of 0 is not refused: it costs the margin whatever the prediction. Labels 0/1 must become -1/+1 first.
+    Exactly at the margin the gradient is 0; the Hessian is 0 everywhere.
+
+    Source: Cortes and Vapnik 1995. Gluon: ``HingeLoss``. PyTorch: none for scores (``HingeEmbeddingLoss`` takes
+    distances).
+
+    >>> import fastloss as fl
+    >>> fl.HingeLoss()([2.0, 0.5, 0.5], [1, 1, -1])
+    array([0. , 0.5, 1.5])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.Hinge(number("margin", margin)), weight, batch_axis, reduction)
+
+
+class SquaredHingeLoss(Loss):
+    r"""The squared hinge: smooth at the margin, and harder on errors.
+
+    .. math:: \ell = \max(0, m - x y)^2
+
+    Args:
+        margin: m, the score from which on a prediction costs nothing.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred a real score, label -1 or +1, of the same shape. Other real
+    labels are taken as they are.
+
+    There is no half in front: the gradient is -2 y max(0, m - x y), the Hessian 2 y² inside the margin and 0 outside.
+
+    Source: L2-SVM, Lee and Mangasarian 2001. Gluon: ``SquaredHingeLoss``. PyTorch: none.
+
+    >>> import fastloss as fl
+    >>> fl.SquaredHingeLoss()([2.0, 0.5, 0.5], [1, 1, -1])
+    array([0.  , 0.25, 2.25])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.SquaredHinge(number("margin", margin)), weight, batch_axis, reduction)
+
+
+class LogisticLoss(Loss):
+    r"""The negative log-likelihood of a binary label, given its log-odds.
+
+    .. math:: \ell = \log(1 + e^{-x y}), \quad y \in \{-1, +1\}
+
+    With ``label_format="binary"`` the labels are 0 and 1 and the loss is that of
+    :class:`SigmoidBinaryCrossEntropyLoss`: :math:`\ell = y \log(1 + e^{-x}) + (1 - y) \log(1 + e^x)`.
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        label_format: "signed" for labels -1/+1, "binary" for 0/1.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred the log-odds, of the label's shape. Real labels between the
+    two are mixtures: a signed y counts as +1 with weight (1 + y)/2.
+
+    Raises ValueError for another label_format.
+
+    The gradient of a confident prediction keeps its digits: at x = 40, y = 1 it is -4.2e-18, not 0. Unlike Gluon's, the
+    gradient at x = 0 is the true one.
+
+    Source: Cox 1958. Gluon: ``LogisticLoss``. PyTorch: ``SoftMarginLoss`` (signed), ``BCEWithLogitsLoss`` (binary).
+
+    >>> import fastloss as fl
+    >>> fl.LogisticLoss()([0.0, 40.0], [1, 1])
+    array([6.93147181e-01, 4.24835426e-18])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        label_format: Literal["signed", "binary"] = "signed",
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        if label_format not in ("signed", "binary"):
+            raise ValueError(f"label_format must be 'signed' or 'binary', got {label_format!r}")
+        kernel = kernels.Logistic() if label_format == "signed" else kernels.SigmoidCrossEntropy()
+        super().__init__(kernel, weight, batch_axis, reduction)
+
+
+class SigmoidBinaryCrossEntropyLoss(Loss):
+    r"""Binary cross-entropy, for one or many independent yes-or-no labels, from logits or from probabilities.
+
+    .. math::
+        \ell = q\, y \log(1 + e^{-x}) + (1 - y) \log(1 + e^x)
+
+    With ``from_sigmoid=True`` pred is a probability p and
+    :math:`\ell = -q\, y \log(p + \epsilon) - (1 - y) \log(1 - p + \epsilon)`, :math:`\epsilon = 10^{-12}`.
+
+    Args:
+        from_sigmoid: whether pred went through a sigmoid already.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None, pos_weight=None)``, pred real (from 0 to 1 if from_sigmoid), label
+    from 0 to 1 and of the same shape; soft labels are fine, and nothing outside is refused. pos_weight is q, the weight
+    of the positive class, which broadcasts to pred: (C,) gives one per column. It can be differentiated
+    (``wrt="pos_weight"``).
+
+    Give it logits: a sigmoid before the loss throws away the digits that this keeps. At x = 40, y = 1 the gradient is
+    -4.2e-18, where sigmoid(x) - y rounds to 0.
+
+    Source: Good 1952. Gluon: ``SigmoidBinaryCrossEntropyLoss``, alias ``SigmoidBCELoss``. PyTorch:
+    ``BCEWithLogitsLoss``; ``BCELoss``, which clamps the logarithm at -100, if from_sigmoid.
+
+    >>> import fastloss as fl
+    >>> loss = fl.SigmoidBinaryCrossEntropyLoss()
+    >>> loss.grad([40.0, 0.0, 2.0], [1, 1, 1])
+    array([-4.24835426e-18, -5.00000000e-01, -1.19202922e-01])
+    """
+
+    __slots__ = ()
+    inputs = ("pred", "label", "sample_weight", "pos_weight")
+
+    def __init__(
+        self,
+        from_sigmoid: bool = False,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        if flag("from_sigmoid", from_sigmoid):
+            super().__init__(kernels.ProbabilityCrossEntropy(), weight, batch_axis, reduction)
+        else:
+            super().__init__(
+                kernels.SigmoidCrossEntropy(),
+                weight,
+                batch_axis,
+                reduction,
+                other_kernel=kernels.WeightedSigmoidCrossEntropy(),
+            )
+
+
+SigmoidBCELoss = SigmoidBinaryCrossEntropyLoss
+
+
+class PoissonNLLLoss(Loss):
+    r"""The negative log-likelihood of a count, given its rate or the logarithm of its rate.
+
+    .. math:: \ell = e^x - y x \quad\text{or, from rates,}\quad \ell = x - y \log(x + \epsilon)
+
+    With ``compute_full=True``, Stirling's :math:`y \log y - y + \tfrac12 \log(2 \pi y)` is added where y > 1.
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        from_logits: whether pred is the logarithm of the rate.
+        batch_axis: the axis of the examples.
+        compute_full: whether to approximate log y!, which does not depend on pred.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None, epsilon=1e-08)``, pred real (from 0 up if not from_logits), label a
+    count from 0 up and of the same shape; epsilon, a number, is used with rates only.
+
+    The value is not a deviance: it may be negative, and its minimum depends on y.
+
+    Source: Stirling's approximation as in Gluon and PyTorch. Gluon 1: the mean over all examples; Gluon 2 and this:
+    over each. PyTorch: ``PoissonNLLLoss(log_input, full)``.
+
+    >>> import fastloss as fl
+    >>> fl.PoissonNLLLoss().value_and_grad([0.0, 1.0], [1, 3])
+    (array([ 1.        , -0.28171817]), array([ 0.        , -0.28171817]))
+    """
+
+    __slots__ = ()
+    inputs = ("pred", "label", "sample_weight", "epsilon")
+    fixed = ("epsilon",)
+
+    def __init__(
+        self,
+        weight: float | None = None,
+        from_logits: bool = True,
+        batch_axis: int = 0,
+        compute_full: bool = False,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        if flag("from_logits", from_logits):
+            kernel = kernels.PoissonFull() if flag("compute_full", compute_full) else kernels.Poisson()
+        else:
+            kernel = kernels.PoissonRateFull() if flag("compute_full", compute_full) else kernels.PoissonRate()
+        super().__init__(kernel, weight, batch_axis, reduction, third_default=1e-8)
+
+
+class KLDivLoss(Loss):
+    r"""The Kullback-Leibler divergence of a predicted from a target distribution.
+
+    .. math:: \ell = y (\log(y + \epsilon) - x), \quad \epsilon = 10^{-12}
+
+    Args:
+        from_logits: True: pred holds log-probabilities. (False, with the softmax inside, is not there yet.)
+        axis: the axis of the classes; of no effect for log-probabilities.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred log-probabilities, label probabilities of the same shape.
+
+    Raises NotImplementedError for ``from_logits=False``.
+
+    The reductions are means over elements, classes included, as in Gluon 2: for the divergence itself multiply by the
+    number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf.
+
+    Source: Kullback and Leibler 1951. Gluon: ``KLDivLoss``, which sums in 1.9. PyTorch: ``KLDivLoss``.
+
+    >>> import fastloss as fl
+    >>> import numpy as np
+    >>> print(fl.KLDivLoss(reduction="sum")(np.log([0.5, 0.5]), [0.25, 0.75]).round(6))
+    0.130812
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        from_logits: bool = True,
+        axis: int = -1,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        if not flag("from_logits", from_logits):
+            raise NotImplementedError(
+                "KLDivLoss(from_logits=False) is not there yet: pass pred through log_softmax first"
+            )
+        super().__init__(kernels.KLDivergence(), weight, batch_axis, reduction)
+
+
+class SoftmaxCrossEntropyLoss(RowLoss):
+    r"""Cross-entropy over classes, with the softmax inside.
+
+    .. math:: \ell = -\sum_j t_j \log \mathrm{softmax}(x)_j
+
+    where t is one-hot at the label's class id, or, with ``sparse_label=False``, the label itself.
+
+    Args:
+        axis: the axis of the classes.
+        sparse_label: whether labels are class ids; else they are weights or probabilities, one per class.
+        from_logits: whether pred is log-probabilities already, as in Gluon; TensorFlow's name means the opposite.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`. ``"weighted_mean"`` is PyTorch's "mean": it divides by the sum of the sample and
+            class weights of the examples that are not ignored, "mean" by the number of all examples.
+        ignore_index: a class id, any integer, whose examples have value and gradient 0, whatever their logits.
+        label_smoothing: a, from 0 to 1: t becomes (1 - a) t + a/C, with C classes.
+        class_weight: one weight per class, which multiplies t.
+
+    Call: ``loss(pred, label, sample_weight=None)``. The unreduced loss has pred's shape without the class axis. Class
+    ids have that shape (or pred's with size 1 along the class axis) and any real dtype; dense labels have pred's shape.
+    sample_weight is one per example, or broadcasts to the unreduced loss, which may have the class axis with size 1.
+
+    Raises ValueError for class ids that are fractional, NaN or out of range, naming the first; nothing is written then.
+
+    A logit of -inf means probability 0, and gradient 0. A confident prediction keeps its digits: with the label's
+    logit far above the rest the value is log1p of the sum of the others, not log of 1. All examples ignored: 0, not
+    NaN.
+
+    Source: Bridle 1990; smoothing: Szegedy et al. 2016. Gluon: ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``,
+    which clips ids out of range. PyTorch: ``CrossEntropyLoss``.
+
+    >>> import fastloss as fl
+    >>> loss = fl.SoftmaxCrossEntropyLoss()
+    >>> loss([[1.0, 10.0], [8.0, 2.0]], [0, 1])
+    array([9.0001234 , 6.00247569])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        axis: int = -1,
+        sparse_label: bool = True,
+        from_logits: bool = False,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        class_weight: Sequence[float] | NDArray[Any] | None = None,
+    ) -> None:
+        super().__init__(
+            weight,
+            batch_axis,
+            reduction,
+            axis=axis,
+            sparse_label=sparse_label,
+            from_logits=from_logits,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            class_weight=class_weight,
+        )
+
+
+SoftmaxCELoss = SoftmaxCrossEntropyLoss

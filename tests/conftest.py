@@ -1,0 +1,42 @@
+"""What the tests share: the losses as a fixture, seeded data, and the tolerance of a dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import DTypeLike, NDArray
+
+from tests.reference import CLASSES, LOSSES, Reference
+
+
+@pytest.fixture(params=LOSSES)
+def reference(request: pytest.FixtureRequest) -> Reference:
+    return LOSSES[request.param]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20_260)
+
+
+def draw(
+    reference: Reference, rng: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike = np.float64
+) -> tuple[NDArray[Any], ...]:
+    """Inputs whose values the dtype holds exactly; the losses over classes get a class axis behind the shape."""
+    inputs = reference.data(rng, (*shape, CLASSES) if reference.row else shape)
+    return tuple(np.asarray(a, dtype if np.asarray(a).dtype.kind == "f" else None) for a in inputs)
+
+
+def call_args(inputs: tuple[NDArray[Any], ...], sample_weight: Any = None) -> tuple[Any, ...]:
+    """Inputs in the order of the call, where the sample weights stand third."""
+    return (*inputs[:2], sample_weight, *inputs[2:])
+
+
+def assert_close(got: Any, want: Any, dtype: DTypeLike) -> None:
+    """Equal to the dtype's precision, relative to the largest entry where terms cancel."""
+    tolerance = 2e-6 if dtype == np.float32 else 1e-12
+    assert np.asarray(got).dtype == dtype
+    assert np.shape(got) == np.shape(want)
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1, np.max(np.abs(want), initial=0)))

@@ -1,0 +1,423 @@
+"""Every loss in naive NumPy float64, with its derivatives, and data that reach each of its branches.
+
+The tests are parametrised over LOSSES. Nothing here is stable or fast; it is the formula as written in the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastloss as fl
+
+Array = NDArray[Any]
+Formula = Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A loss and its mathematics. Formulas take pred, label and, where there is one, the third input."""
+
+    loss: Callable[..., fl.Loss]
+    value: Formula
+    gradient: Formula
+    hessian: Formula
+    label_gradient: Formula | None
+    data: Callable[..., tuple[Array, ...]]
+    source: str
+    third: str | None = None
+    third_gradient: Formula | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    row: bool = False
+    class_weight: Formula | None = None
+
+    def build(self, **parameters: Any) -> fl.Loss:
+        return self.loss(**self.parameters, **parameters)
+
+
+def regression_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """Errors on both sides of the kinks at 1 and at 0.5, and some of exactly 0."""
+    pred = rng.normal(scale=2, size=shape)
+    label = rng.normal(scale=2, size=shape)
+    return pred, np.where(rng.random(shape) < 0.1, pred, label)
+
+
+def signed_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    pred = rng.normal(scale=2, size=shape)
+    return pred, np.where(rng.random(shape) < 0.2, rng.uniform(-1, 1, shape), rng.choice([-1.0, 1.0], shape))
+
+
+def binary_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    pred = rng.normal(scale=3, size=shape)
+    return pred, np.where(rng.random(shape) < 0.2, rng.random(shape), rng.choice([0.0, 1.0], shape))
+
+
+def probability_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.uniform(0.02, 0.98, shape), binary_data(rng, shape)[1]
+
+
+def weighted(data: Callable[..., tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    return lambda rng, shape: (*data(rng, shape), rng.uniform(0.5, 3, shape[-1:] if shape else ()))
+
+
+def count_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """Counts of 0, of 1 and above, for Stirling's term."""
+    return rng.normal(size=shape), rng.poisson(2.0, shape).astype(float)
+
+
+def rate_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.uniform(0.1, 5, shape), rng.poisson(2.0, shape).astype(float)
+
+
+def rate_data_epsilon(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return (*rate_data(rng, shape), np.array(0.25))
+
+
+def distribution_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    label = rng.random(shape)
+    return np.log(rng.uniform(0.01, 1, shape)), np.where(rng.random(shape) < 0.1, 0.0, label)
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def stirling(y: Array) -> Array:
+    c = np.maximum(y, 1)
+    return np.where(y > 1, c * np.log(c) - c + 0.5 * np.log(2 * np.pi * c), 0)
+
+
+def stirling_gradient(y: Array) -> Array:
+    c = np.maximum(y, 1)
+    return np.where(y > 1, np.log(c) + 0.5 / c, 0)
+
+
+def huber(rho: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: np.where(abs(x - y) > rho, abs(x - y) - rho / 2, (x - y) ** 2 / (2 * rho)),
+        "gradient": lambda x, y: np.clip((x - y) / rho, -1, 1),
+        "hessian": lambda x, y: (abs(x - y) <= rho) / rho,
+        "label_gradient": lambda x, y: -np.clip((x - y) / rho, -1, 1),
+    }
+
+
+def hinge(margin: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: np.maximum(0, margin - x * y),
+        "gradient": lambda x, y: np.where(margin - x * y > 0, -y, 0),
+        "hessian": lambda x, y: 0 * x,
+        "label_gradient": lambda x, y: np.where(margin - x * y > 0, -x, 0),
+    }
+
+
+def squared_hinge(margin: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: np.maximum(0, margin - x * y) ** 2,
+        "gradient": lambda x, y: -2 * y * np.maximum(0, margin - x * y),
+        "hessian": lambda x, y: np.where(margin - x * y > 0, 2 * y**2, 0),
+        "label_gradient": lambda x, y: -2 * x * np.maximum(0, margin - x * y),
+    }
+
+
+SIGMOID: dict[str, Any] = {
+    "value": lambda x, y, q=1: q * y * np.log(1 + np.exp(-x)) + (1 - y) * np.log(1 + np.exp(x)),
+    "gradient": lambda x, y, q=1: -q * y * sigmoid(-x) + (1 - y) * sigmoid(x),
+    "hessian": lambda x, y, q=1: (q * y + 1 - y) * sigmoid(x) * sigmoid(-x),
+    "label_gradient": lambda x, y, q=1: q * np.log(1 + np.exp(-x)) - np.log(1 + np.exp(x)),
+}
+
+PROBABILITY: dict[str, Any] = {
+    "value": lambda x, y, q=1: -q * y * np.log(x + 1e-12) - (1 - y) * np.log(1 - x + 1e-12),
+    "gradient": lambda x, y, q=1: -q * y / (x + 1e-12) + (1 - y) / (1 - x + 1e-12),
+    "hessian": lambda x, y, q=1: q * y / (x + 1e-12) ** 2 + (1 - y) / (1 - x + 1e-12) ** 2,
+    "label_gradient": lambda x, y, q=1: -q * np.log(x + 1e-12) + np.log(1 - x + 1e-12),
+}
+
+
+def poisson(*, logits: bool, full: bool) -> dict[str, Any]:
+    extra = stirling if full else np.zeros_like
+    slope = stirling_gradient if full else np.zeros_like
+    if logits:
+        return {
+            "value": lambda x, y, e=0: np.exp(x) - y * x + extra(y),
+            "gradient": lambda x, y, e=0: np.exp(x) - y,
+            "hessian": lambda x, y, e=0: np.exp(x),
+            "label_gradient": lambda x, y, e=0: -x + slope(y),
+        }
+    return {
+        "value": lambda x, y, e=1e-8: x - y * np.log(x + e) + extra(y),
+        "gradient": lambda x, y, e=1e-8: 1 - y / (x + e),
+        "hessian": lambda x, y, e=1e-8: y / (x + e) ** 2,
+        "label_gradient": lambda x, y, e=1e-8: -np.log(x + e) + slope(y),
+    }
+
+
+def softmax(
+    *,
+    sparse: bool = True,
+    log_probabilities: bool = False,
+    smoothing: float = 0,
+    class_weight: tuple[float, ...] | None = None,
+    ignore: int | None = None,
+) -> dict[str, Any]:
+    """Softmax cross-entropy over the last axis."""
+
+    def targets(x: Array, y: Array) -> Array:
+        classes = x.shape[-1]
+        label = (y[..., None] == np.arange(classes)).astype(float) if sparse else y
+        weight = np.ones(classes) if class_weight is None else np.array(class_weight)
+        t = weight * ((1 - smoothing) * label + smoothing / classes)
+        return t if ignore is None else np.where((y == ignore)[..., None], 0, t)
+
+    def log_softmax(x: Array) -> Array:
+        return x if log_probabilities else x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+    def value(x: Array, y: Array) -> Array:
+        return np.asarray(-(targets(x, y) * log_softmax(x)).sum(-1))
+
+    def gradient(x: Array, y: Array) -> Array:
+        t = targets(x, y)
+        return -t if log_probabilities else t.sum(-1, keepdims=True) * np.exp(log_softmax(x)) - t
+
+    def hessian(x: Array, y: Array) -> Array:
+        p = np.exp(log_softmax(x))
+        return 0 * x if log_probabilities else targets(x, y).sum(-1, keepdims=True) * p * (1 - p)
+
+    def label_gradient(x: Array, y: Array) -> Array:
+        weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
+        return -(1 - smoothing) * weight * log_softmax(x)
+
+    def example_weight(x: Array, y: Array) -> Array:
+        if not sparse:
+            return np.ones(x.shape[:-1])
+        weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
+        return np.where(y == ignore, 0, weight[np.where(y == ignore, 0, y).astype(int)])
+
+    def data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        x = rng.normal(scale=2, size=shape)
+        if log_probabilities:
+            x -= np.log(np.exp(x).sum(-1, keepdims=True))
+        if not sparse:
+            return x, rng.dirichlet(np.ones(shape[-1]), shape[:-1])
+        y = rng.integers(0, shape[-1], shape[:-1])
+        return x, y if ignore is None else np.where(rng.random(y.shape) < 0.3, ignore, y)
+
+    parameters: dict[str, Any] = {
+        "sparse_label": sparse,
+        "from_logits": log_probabilities,
+        "label_smoothing": smoothing,
+        "class_weight": class_weight,
+        "ignore_index": ignore,
+    }
+    return {
+        "loss": fl.SoftmaxCrossEntropyLoss,
+        "value": value,
+        "gradient": gradient,
+        "hessian": hessian,
+        "label_gradient": None if sparse else label_gradient,
+        "data": data,
+        "source": "Bridle 1990; label smoothing: Szegedy et al. 2016; Gluon",
+        "parameters": parameters,
+        "row": True,
+        "class_weight": example_weight,
+    }
+
+
+CLASSES = 7
+CLASS_WEIGHT = (1.0, 0.5, 2.0, 0.0, 1.0, 3.0, 0.25)
+
+LOSSES = {
+    "L1": Reference(
+        fl.L1Loss,
+        lambda x, y: abs(x - y),
+        lambda x, y: np.sign(x - y),
+        lambda x, y: 0 * x,
+        lambda x, y: -np.sign(x - y),
+        regression_data,
+        "Laplace 1774; Gluon",
+    ),
+    "L2": Reference(
+        fl.L2Loss,
+        lambda x, y: 0.5 * (x - y) ** 2,
+        lambda x, y: x - y,
+        lambda x, y: 1 + 0 * x,
+        lambda x, y: y - x,
+        regression_data,
+        "Gauss 1809; Gluon",
+    ),
+    "Huber": Reference(fl.HuberLoss, **huber(1), data=regression_data, source="Huber 1964; Gluon"),
+    "Huber rho=0.5": Reference(
+        fl.HuberLoss, **huber(0.5), data=regression_data, source="Huber 1964; Gluon", parameters={"rho": 0.5}
+    ),
+    "hinge": Reference(fl.HingeLoss, **hinge(1), data=signed_data, source="Cortes and Vapnik 1995; Gluon"),
+    "hinge margin=2.5": Reference(
+        fl.HingeLoss, **hinge(2.5), data=signed_data, source="Gluon", parameters={"margin": 2.5}
+    ),
+    "squared hinge": Reference(fl.SquaredHingeLoss, **squared_hinge(1), data=signed_data, source="Gluon"),
+    "squared hinge margin=0.5": Reference(
+        fl.SquaredHingeLoss, **squared_hinge(0.5), data=signed_data, source="Gluon", parameters={"margin": 0.5}
+    ),
+    "logistic signed": Reference(
+        fl.LogisticLoss,
+        lambda x, y: (1 + y) / 2 * np.log(1 + np.exp(-x)) + (1 - y) / 2 * np.log(1 + np.exp(x)),
+        lambda x, y: sigmoid(x) - (1 + y) / 2,
+        lambda x, y: sigmoid(x) * sigmoid(-x),
+        lambda x, y: -x / 2,
+        signed_data,
+        "Cox 1958; Gluon",
+    ),
+    "logistic binary": Reference(
+        fl.LogisticLoss,
+        **SIGMOID,
+        data=binary_data,
+        source="Cox 1958; Gluon",
+        parameters={"label_format": "binary"},
+    ),
+    "BCE": Reference(fl.SigmoidBinaryCrossEntropyLoss, **SIGMOID, data=binary_data, source="Good 1952; Gluon"),
+    "BCE pos_weight": Reference(
+        fl.SigmoidBinaryCrossEntropyLoss,
+        **SIGMOID,
+        data=weighted(binary_data),
+        source="Gluon",
+        third="pos_weight",
+        third_gradient=lambda x, y, q: y * np.log(1 + np.exp(-x)),
+    ),
+    "BCE from_sigmoid": Reference(
+        fl.SigmoidBinaryCrossEntropyLoss,
+        **PROBABILITY,
+        data=probability_data,
+        source="Gluon",
+        parameters={"from_sigmoid": True},
+    ),
+    "BCE from_sigmoid pos_weight": Reference(
+        fl.SigmoidBinaryCrossEntropyLoss,
+        **PROBABILITY,
+        data=weighted(probability_data),
+        source="Gluon",
+        third="pos_weight",
+        third_gradient=lambda x, y, q: -y * np.log(x + 1e-12),
+        parameters={"from_sigmoid": True},
+    ),
+    "Poisson": Reference(fl.PoissonNLLLoss, **poisson(logits=True, full=False), data=count_data, source="Gluon"),
+    "Poisson full": Reference(
+        fl.PoissonNLLLoss,
+        **poisson(logits=True, full=True),
+        data=count_data,
+        source="Gluon",
+        parameters={"compute_full": True},
+    ),
+    "Poisson rate": Reference(
+        fl.PoissonNLLLoss,
+        **poisson(logits=False, full=False),
+        data=rate_data,
+        source="Gluon",
+        parameters={"from_logits": False},
+    ),
+    "Poisson rate epsilon": Reference(
+        fl.PoissonNLLLoss,
+        **poisson(logits=False, full=False),
+        data=rate_data_epsilon,
+        source="Gluon",
+        third="epsilon",
+        parameters={"from_logits": False},
+    ),
+    "Poisson rate full": Reference(
+        fl.PoissonNLLLoss,
+        **poisson(logits=False, full=True),
+        data=rate_data,
+        source="Gluon",
+        parameters={"from_logits": False, "compute_full": True},
+    ),
+    "KL": Reference(
+        fl.KLDivLoss,
+        lambda x, y: y * (np.log(y + 1e-12) - x),
+        lambda x, y: -y,
+        lambda x, y: 0 * x,
+        lambda x, y: np.log(y + 1e-12) - x + y / (y + 1e-12),
+        distribution_data,
+        "Kullback and Leibler 1951; Gluon",
+    ),
+    "softmax": Reference(**softmax()),
+    "softmax ignore": Reference(**softmax(ignore=-1)),
+    "softmax class_weight": Reference(**softmax(class_weight=CLASS_WEIGHT)),
+    "softmax class_weight ignore": Reference(**softmax(class_weight=CLASS_WEIGHT, ignore=2)),
+    "softmax smoothing": Reference(**softmax(smoothing=0.1, ignore=-100)),
+    "softmax smoothing class_weight": Reference(**softmax(smoothing=0.1, class_weight=CLASS_WEIGHT)),
+    "softmax dense": Reference(**softmax(sparse=False)),
+    "softmax dense smoothing class_weight": Reference(
+        **softmax(sparse=False, smoothing=0.2, class_weight=CLASS_WEIGHT)
+    ),
+    "softmax log-probabilities": Reference(**softmax(log_probabilities=True, class_weight=CLASS_WEIGHT, ignore=-1)),
+    "softmax dense log-probabilities": Reference(**softmax(sparse=False, log_probabilities=True)),
+}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What every method of a loss should return."""
+
+    value: Array
+    gradient: Array
+    hessian: Array
+    label_gradient: Array | None
+    third_gradient: Array | None
+    weight_gradient: Array
+
+
+def unbroadcast(a: Array, shape: tuple[int, ...]) -> Array:
+    """Sums a over the axes along which an array of the given shape was repeated."""
+    a = a.sum(tuple(range(a.ndim - len(shape))))
+    return np.asarray(a.sum(tuple(i for i, n in enumerate(shape) if n == 1 and a.shape[i] != 1), keepdims=True))
+
+
+def expected(
+    reference: Reference,
+    inputs: tuple[Array, ...],
+    sample_weight: Array | None = None,
+    *,
+    weight: float = 1,
+    batch_axis: int = 0,
+    reduction: str = "example",
+    head_grad: Array | float = 1,
+) -> Expected:
+    """The results in float64; sample_weight must broadcast against the unreduced loss."""
+    inputs = tuple(np.asarray(a, float) for a in inputs)
+    pred = inputs[0]
+    unreduced = reference.value(*inputs)
+    given = np.ones(()) if sample_weight is None else np.asarray(sample_weight, float)
+    s = np.broadcast_to(given, unreduced.shape)
+    per_class = np.ones(unreduced.shape) if reference.class_weight is None else reference.class_weight(*inputs)
+    batch = batch_axis % max(pred.ndim, 1)
+    others = tuple(k for k in range(unreduced.ndim) if k != batch)
+
+    axes: tuple[int, ...] = ()
+    if reduction == "none":
+        count = 1.0
+    elif reduction == "example":
+        count, axes = unreduced.size / max(unreduced.shape[batch], 1) if unreduced.ndim else 1.0, others
+    else:
+        count = {"sum": 1.0, "mean": unreduced.size, "weighted_mean": (s * per_class).sum()}[reduction]
+        axes = tuple(range(unreduced.ndim))
+    scale = weight / count if count else 0.0
+    value = (s * unreduced * scale).sum(axes)
+    head = np.asarray(head_grad, float)
+    spread = np.expand_dims(head, axes) if head.ndim and axes else head
+    factor = np.broadcast_to(scale * spread, unreduced.shape)
+    to_pred = (s * factor)[..., None] if reference.row else s * factor
+    weight_gradient = factor * unreduced
+    if reduction == "weighted_mean" and count:
+        weight_gradient = weight_gradient - value / count * per_class * head
+    return Expected(
+        value,
+        to_pred * reference.gradient(*inputs),
+        to_pred * reference.hessian(*inputs),
+        None if reference.label_gradient is None else to_pred * reference.label_gradient(*inputs),
+        None
+        if reference.third_gradient is None
+        else unbroadcast(to_pred * reference.third_gradient(*inputs), inputs[2].shape),
+        unbroadcast(weight_gradient, given.shape),
+    )

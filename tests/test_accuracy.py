@@ -1,0 +1,193 @@
+"""Accuracy against exact arithmetic: the tails, where textbook formulas return 0, and errors in the last place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+
+import fastloss as fl
+
+mpmath.mp.prec = 200
+DTYPES = [np.float32, np.float64]
+
+
+def ulps(got: Any, want: list[Any], dtype: Any) -> float:
+    """The largest error in units in the last place of the exact results."""
+    worst = 0.0
+    for a, exact in zip(np.asarray(got).ravel().tolist(), want, strict=True):
+        unit = float(np.spacing(dtype(min(abs(float(exact)), float(np.finfo(dtype).max)))))
+        if np.isinf(a) and abs(exact) > float(np.finfo(dtype).max):
+            continue
+        worst = max(worst, float(abs(mpmath.mpf(a) - exact) / unit))
+    return worst
+
+
+def logits(dtype: Any) -> Any:
+    """From tail to tail, subnormal results included."""
+    edge = 103 if dtype == np.float32 else 744
+    rng = np.random.default_rng(3)
+    return np.unique(
+        np.concatenate(
+            [
+                np.linspace(-edge, edge, 501),
+                rng.normal(size=500),
+                rng.normal(scale=1e-3, size=100),
+                [0.0, 1e-30, -1e-30],
+            ]
+        ).astype(dtype)
+    )
+
+
+def softplus(x: Any) -> Any:
+    return mpmath.log1p(mpmath.exp(x))
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + mpmath.exp(-x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("label", [0, 1])
+def test_binary_cross_entropy(dtype: Any, label: int) -> None:
+    x = logits(dtype)
+    exact = [mpmath.mpf(float(a)) for a in x]
+    sign = -1 if label else 1
+    for loss in (fl.SigmoidBCELoss(), fl.LogisticLoss(label_format="binary"), fl.LogisticLoss()):
+        y = np.full(x.shape, label if "signed" not in repr(loss) else 2 * label - 1)
+        value, gradient, hessian = loss.value_grad_and_hess(x, y)
+        assert ulps(value, [softplus(sign * a) for a in exact], dtype) < 2
+        assert ulps(gradient, [sign * sigmoid(sign * a) for a in exact], dtype) < 2.5
+        assert ulps(hessian, [sigmoid(a) * sigmoid(-a) for a in exact], dtype) < 4
+        assert (value > 0).all()
+        assert (gradient != 0).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_soft_labels(dtype: Any) -> None:
+    x = logits(dtype)
+    y = np.random.default_rng(4).random(x.size).astype(dtype)
+    value = fl.SigmoidBCELoss()(x, y)
+    pairs = [(mpmath.mpf(float(a)), mpmath.mpf(float(b))) for a, b in zip(x, y, strict=True)]
+    assert ulps(value, [b * softplus(-a) + (1 - b) * softplus(a) for a, b in pairs], dtype) < 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_probabilities(dtype: Any) -> None:
+    rng = np.random.default_rng(5)
+    p = np.concatenate([rng.random(500), 10.0 ** -rng.uniform(0, 12, 300), 1 - 10.0 ** -rng.uniform(0, 7, 300)]).astype(
+        dtype
+    )
+    eps = mpmath.mpf(float(dtype(1e-12)))
+    exact = [mpmath.mpf(float(a)) for a in p]
+    loss = fl.SigmoidBCELoss(from_sigmoid=True)
+    assert ulps(loss(p, np.ones(p.shape)), [-mpmath.log(a + eps) for a in exact], dtype) < 2
+    assert ulps(loss(p, np.zeros(p.shape)), [-mpmath.log(1 - a + eps) for a in exact], dtype) < 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exponential_and_logarithm(dtype: Any) -> None:
+    x = logits(dtype)
+    top = 88 if dtype == np.float32 else 709
+    x = x[x < top]
+    rates = fl.PoissonNLLLoss().grad_and_hess(x, np.zeros(x.shape))[1]
+    assert ulps(rates, [mpmath.exp(float(a)) for a in x], dtype) < 1.2
+    rng = np.random.default_rng(6)
+    y = np.concatenate(
+        [10.0 ** rng.uniform(-35, 35, 500), rng.uniform(0.4, 2.5, 500), 1 + rng.normal(scale=1e-3, size=500)]
+    )
+    y = y.astype(dtype)
+    logs = -fl.PoissonNLLLoss(from_logits=False).grad(y, np.ones(y.shape), None, 0.0, wrt="label")
+    assert ulps(logs, [mpmath.log(mpmath.mpf(float(a))) for a in y], dtype) < 1
+    subnormal = np.finfo(dtype).smallest_subnormal
+    log = -fl.PoissonNLLLoss(from_logits=False).grad([subnormal], [1.0], None, 0.0, wrt="label")[0]
+    assert log == pytest.approx(float(mpmath.log(mpmath.mpf(float(subnormal)))), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_polynomial_losses(dtype: Any) -> None:
+    rng = np.random.default_rng(7)
+    x, y = (rng.normal(scale=2, size=(2, 1000)) * 10.0 ** rng.integers(-3, 3, (2, 1000))).astype(dtype)
+    pairs = [(mpmath.mpf(float(a)), mpmath.mpf(float(b))) for a, b in zip(x, y, strict=True)]
+    assert ulps(fl.L1Loss()(x, y), [abs(a - b) for a, b in pairs], dtype) <= 0.5
+    assert ulps(fl.L2Loss()(x, y), [(a - b) ** 2 / 2 for a, b in pairs], dtype) < 2
+    assert ulps(fl.L2Loss().grad(x, y), [a - b for a, b in pairs], dtype) <= 0.5
+    huber = [abs(a - b) - mpmath.mpf(0.75) if abs(a - b) > 1.5 else (a - b) ** 2 / 3 for a, b in pairs]
+    assert ulps(fl.HuberLoss(rho=1.5)(x, y), huber, dtype) < 2.5
+    hinge = [max(0, 1 - a * b) for a, b in pairs]
+    assert ulps(fl.HingeLoss()(x, y), hinge, dtype) <= 0.5
+    assert ulps(fl.SquaredHingeLoss()(x, y), [a**2 for a in hinge], dtype) < 2
+
+
+def softmax_exactly(row: Any, label: int) -> tuple[Any, list[Any]]:
+    exact = [mpmath.mpf(float(a)) for a in row]
+    total = sum(mpmath.exp(a) for a in exact)
+    others = sum(mpmath.exp(a) for j, a in enumerate(exact) if j != label)
+    gradient = [mpmath.exp(a) / total if j != label else -others / total for j, a in enumerate(exact)]
+    return mpmath.log1p(others / mpmath.exp(exact[label])), gradient
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("lead", [0, 1, 20, 46.05, 80])
+def test_confident_softmax(dtype: Any, dense: bool, lead: float) -> None:
+    rng = np.random.default_rng(8)
+    for classes in (2, 7, 100):
+        row = rng.normal(size=classes).astype(dtype)
+        row[1] = dtype(lead) + rng.random()
+        label = np.eye(classes)[[1]] if dense else [1]
+        loss = fl.SoftmaxCELoss(sparse_label=not dense)
+        value, gradient = loss.value_and_grad(row[None], label)
+        want, want_gradient = softmax_exactly(row, 1)
+        # 1e-20 keeps its digits, in float32 too
+        assert float(abs(value[0] - want) / want) < 8 * np.finfo(dtype).eps
+        assert ulps(gradient, want_gradient, dtype) < 8
+        hessian = loss.grad_and_hess(row[None], label)[1]
+        total = sum(mpmath.exp(mpmath.mpf(float(a))) for a in row)
+        parts = [mpmath.exp(mpmath.mpf(float(a))) / total for a in row]
+        want_hessian = [a * sum(b for k, b in enumerate(parts) if k != j) for j, a in enumerate(parts)]
+        assert ulps(hessian, want_hessian, dtype) < 12
+
+
+def test_known_values() -> None:
+    """The tutorial's and upstream's numbers, digit by digit."""
+    np.testing.assert_allclose(fl.SoftmaxCELoss()([[1.0, 10], [8, 2]], [0, 1]), [9.0001234, 6.0024757], rtol=1e-7)
+    np.testing.assert_array_equal(fl.L2Loss()(np.ones(2), np.full(2, 2)), [0.5, 0.5])
+    np.testing.assert_array_equal(fl.L2Loss()(np.ones(2), np.full(2, 2), [1, 2]), [0.5, 1])
+    x = np.array([-5, -1, 0, 1, 4.9])
+    np.testing.assert_allclose(
+        fl.LogisticLoss()(x, np.ones(5)), [5.0067, 1.3133, 0.69315, 0.31326, 0.0074191], rtol=5e-5
+    )
+    np.testing.assert_allclose(fl.HingeLoss()(x, np.ones(5)), [6, 2, 1, 0, 0])
+    np.testing.assert_allclose(fl.HuberLoss()(x, np.zeros(5)), [4.5, 0.5, 0, 0.5, 4.4])
+    p, y, s = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 5, 7]), np.array([0.5, 1, 0.5, 1])
+    for loss, weight, want in [
+        (fl.L1Loss(), None, 6),
+        (fl.L1Loss(weight=0.5), None, 3),
+        (fl.L1Loss(), s, 5),
+        (fl.L2Loss(), None, 7),
+        (fl.L2Loss(weight=0.25), None, 1.75),
+        (fl.L2Loss(), s, 6),
+        (fl.HuberLoss(), None, 4.5),
+        (fl.HuberLoss(weight=0.25), None, 1.125),
+        (fl.HuberLoss(), s, 3.75),
+        (fl.HingeLoss(margin=10), None, 13),
+        (fl.HingeLoss(margin=8, weight=0.25), None, 2.25),
+        (fl.HingeLoss(margin=7), s, 4),
+        (fl.SquaredHingeLoss(margin=10), None, 97),
+        (fl.SquaredHingeLoss(margin=8, weight=0.25), None, 13.25),
+        (fl.SquaredHingeLoss(margin=7), s, 19),
+    ]:
+        assert loss(p, y, weight).sum() == pytest.approx(want)
+
+
+def test_large_sums() -> None:
+    values = np.random.default_rng(9).random(5_000_000).astype(np.float32)
+    exact = values.astype(np.float64).sum()
+    zeros = np.zeros_like(values)
+    assert fl.L1Loss(reduction="sum")(values, zeros) == pytest.approx(exact, rel=1e-7)
+    assert fl.L1Loss(reduction="sum")(np.full_like(values, 0.1), zeros) == pytest.approx(
+        5e6 * float(np.float32(0.1)), rel=1e-7
+    )

@@ -1,0 +1,159 @@
+"""Loss objects, the command line, and the demo."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from tests.reference import LOSSES, Reference
+
+
+def test_names() -> None:
+    assert fl.SigmoidBCELoss is fl.SigmoidBinaryCrossEntropyLoss
+    assert fl.SoftmaxCELoss is fl.SoftmaxCrossEntropyLoss
+    for name in fl.__all__:
+        assert hasattr(fl, name)
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (fl.L2Loss(), "L2Loss(weight=1.0, batch_axis=0, reduction='example')"),
+        (fl.HuberLoss(2, None, 1), "HuberLoss(rho=2, weight=None, batch_axis=1, reduction='example')"),
+        (fl.HuberLoss(2.0, reduction="sum"), "HuberLoss(rho=2.0, weight=None, batch_axis=0, reduction='sum')"),
+        (
+            fl.SoftmaxCELoss(class_weight=np.array([1, 2.5])),
+            "SoftmaxCrossEntropyLoss(axis=-1, sparse_label=True, from_logits=False, weight=None, batch_axis=0, "
+            "reduction='example', ignore_index=None, label_smoothing=0.0, class_weight=(1.0, 2.5))",
+        ),
+    ],
+    ids=str,
+)
+def test_repr_is_the_constructor(loss: fl.Loss, text: str) -> None:
+    assert repr(loss) == text
+    assert eval(text, vars(fl)) == loss
+
+
+def test_order_of_gluon_constructors() -> None:
+    assert fl.LogisticLoss(None, 0, "binary").label_format == "binary"
+    assert fl.PoissonNLLLoss(None, False, 0, True).compute_full is True
+    assert fl.SigmoidBCELoss(True, 0.5, 1).batch_axis == 1
+    assert fl.KLDivLoss(True, -1, 2.0, 0).weight == 2
+    assert fl.SoftmaxCELoss(1, False, False, 0.5, 0).axis == 1
+    assert fl.HingeLoss(2, 0.5, 0).margin == 2
+
+
+def test_equal_hashable_picklable_copyable(reference: Reference) -> None:
+    loss = reference.build()
+    twin = reference.build()
+    other = reference.build(weight=0.5)
+    assert loss == twin
+    assert hash(loss) == hash(twin)
+    assert loss != other
+    assert loss != "loss"
+    for copied in (pickle.loads(pickle.dumps(loss)), copy.copy(loss), copy.deepcopy(loss)):
+        assert copied == loss
+        assert type(copied) is type(loss)
+    assert len({loss, twin, other}) == 2
+
+
+def test_immutable(reference: Reference) -> None:
+    loss = reference.build()
+    for name in ("weight", "reduction", "anything"):
+        with pytest.raises(AttributeError):
+            setattr(loss, name, 2)
+    with pytest.raises(AttributeError, match="has no attribute 'anything'"):
+        loss.anything  # noqa: B018
+    for name, value in loss.arguments:
+        assert getattr(loss, name) == value
+
+
+def test_a_changed_list_does_not_change_the_loss() -> None:
+    weights = [1.0, 2.0]
+    loss = fl.SoftmaxCELoss(class_weight=weights)
+    before = loss([[0.0, 1]], [1])
+    weights[1] = 100
+    assert loss.class_weight == (1.0, 2.0)
+    np.testing.assert_array_equal(loss([[0.0, 1]], [1]), before)
+
+
+def test_keywords_and_positions_agree() -> None:
+    pred, label, weight, positive = np.ones((2, 3)), np.zeros((2, 3)), [1, 2], [1, 2, 3]
+    loss = fl.SigmoidBCELoss()
+    want = loss.grad(pred, label, weight, positive)
+    np.testing.assert_array_equal(loss.grad(pred=pred, label=label, sample_weight=weight, pos_weight=positive), want)
+    np.testing.assert_array_equal(loss.grad(pred, pos_weight=positive, sample_weight=weight, label=label), want)
+    np.testing.assert_array_equal(
+        loss.grad(pred, label, head_grad=None, out=None, wrt="pred", pos_weight=positive, sample_weight=weight), want
+    )
+
+
+def test_subclasses_keep_everything() -> None:
+    class Scaled(fl.HuberLoss):
+        def __init__(self, rho: float = 3) -> None:
+            super().__init__(rho, reduction="sum")
+
+    loss = Scaled()
+    assert repr(loss).endswith("Scaled(rho=3)")
+    assert loss([4.0], [0.0]) == 2.5
+
+
+def test_no_memory_is_kept(reference: Reference) -> None:
+    inputs = reference.data(np.random.default_rng(0), (3, 7))
+    args = (*inputs[:2], np.ones(3), *inputs[2:])
+    loss = reference.build()
+    counts = [sys.getrefcount(a) for a in args]
+    for _ in range(50):
+        loss.value_grad_and_hess(*args)
+        with pytest.raises(ValueError, match="head_grad"):
+            loss.grad(*args, head_grad=np.ones(17))
+    gc.collect()
+    assert [sys.getrefcount(a) for a in args] == counts
+
+
+def test_every_loss_has_a_reference_and_a_documented_source() -> None:
+    classes = {getattr(fl, name) for name in fl.losses.__all__} - {fl.Loss}
+    assert {reference.loss for reference in LOSSES.values()} == classes
+    for cls in classes:
+        for part in ("math::", "Args:", "Call:", "Source:", "Gluon", "PyTorch", ">>>"):
+            assert part in cls.__doc__, (cls, part)
+
+
+def test_readme_names_every_loss() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for name in fl.losses.__all__:
+        assert name == "Loss" or f"`{name}`" in readme
+
+
+def run(*args: str, cwd: Any = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fastloss", *args], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_info() -> None:
+    result = run("info")
+    assert result.returncode == 0
+    assert fl.__version__ in result.stdout
+    assert "instruction set" in result.stdout
+
+
+def test_demo(tmp_path: Path) -> None:
+    result = run("demo", "--output", str(tmp_path / "losses.png"))
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")
+    rows = [line for line in result.stdout.splitlines() if " ms " in line]
+    assert len(rows) == 3
+    for row in rows:
+        ours, theirs = (float(part.split()[-1]) for part in row.split("%")[:2])
+        assert abs(ours - theirs) <= 1
+    assert "it/s" in result.stderr or "%" in result.stderr

@@ -1,0 +1,106 @@
+"""The builds for the instruction sets: each is right, those with FMA give the same bits, all are vector code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss import _isa
+
+ROOT = Path(__file__).parent.parent
+
+RESULTS = """
+import hashlib, sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from tests.conftest import call_args, draw
+from tests.reference import LOSSES, expected
+for name, reference in LOSSES.items():
+    for dtype in (np.float32, np.float64):
+        rng = np.random.default_rng(1)
+        inputs = draw(reference, rng, (37, 129), dtype)
+        weight = rng.random(37)
+        loss = reference.build(reduction="mean")
+        got = loss.value_grad_and_hess(*call_args(inputs, weight))
+        want = expected(reference, inputs, weight[:, None], reduction="mean")
+        tolerance = 2e-6 if dtype == np.float32 else 1e-12
+        for a, b in zip(got, (want.value, want.gradient, want.hessian)):
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+        print(name, np.dtype(dtype), hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in got)).hexdigest())
+"""
+
+
+def run(code: str, isa: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"FASTLOSS_ISA": isa}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_every_build_is_right_and_those_with_fma_agree() -> None:
+    outputs = {}
+    for isa in _isa.supported:
+        result = run(RESULTS.format(root=str(ROOT)), isa)
+        assert result.returncode == 0, result.stderr
+        outputs[isa] = result.stdout
+    with_fma = [outputs[isa] for isa in outputs if isa != "baseline"]
+    assert len(set(with_fma)) <= 1
+
+
+def test_choice() -> None:
+    code = "import fastloss as fl; print(fl.show_config(mode='dicts')['instruction set'])"
+    for isa in _isa.supported:
+        assert run(code, isa).stdout == isa + "\n"
+    assert run(code, "").stdout == _isa.supported[-1] + "\n"
+    assert "FASTLOSS_ISA must be one of baseline, x86_64_v3, x86_64_v4, got 'avx'" in run(code, "avx").stderr
+    assert fl.show_config(mode="dicts")["instruction set"] in _isa.supported  # type: ignore[index]
+
+
+def test_more_than_the_cpu_has_is_refused() -> None:
+    missing = [name for name in _isa.NAMES if name not in _isa.supported]
+    for isa in missing:
+        assert f"its best is {_isa.supported[-1]}" in run("import fastloss", isa).stderr
+    # this CPU may have them all: then nothing can be missing
+    assert len(missing) + len(_isa.supported) == len(_isa.NAMES)
+
+
+def test_floating_point_state_is_left_alone() -> None:
+    # a library linked with -ffast-math flushes subnormals to 0 for the whole process
+    assert np.float32(1e-40) * np.float32(1) != 0
+    assert np.finfo(np.float32).smallest_subnormal > 0
+
+
+# arithmetic on full vectors of each build, and what it would be on single numbers
+PACKED = {
+    "baseline": r"\b(add|sub|mul|div)p[sd]\s.*%xmm",
+    "x86_64_v3": r"\bv(add|sub|mul|div|fn?m(add|sub)\d+)p[sd]\s.*%ymm",
+    "x86_64_v4": r"\bv(add|sub|mul|div|fn?m(add|sub)\d+)p[sd]\s.*%zmm",
+}
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="reads the machine code with objdump, of binutils")
+@pytest.mark.parametrize("isa", _isa.supported)
+def test_every_loop_is_vectorised(isa: str) -> None:
+    if isa == "baseline" and len(_isa.supported) == 1:
+        pytest.skip("the patterns are those of x86-64")
+    module = next(Path(fl.__file__).parent.glob(f"_kernels_{isa}.*.so"))
+    listing = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", str(module)], capture_output=True, text=True, check=True
+    ).stdout
+    loops: dict[str, str] = {}
+    for function in re.split(r"\n(?=[0-9a-f]+ <)", listing):
+        name = re.match(r"[0-9a-f]+ <(\w+_evaluate)[.\w]*>:", function)
+        if name:
+            loops[name[1]] = loops.get(name[1], "") + function
+    # 14 losses, 6 passes, 2 dtypes
+    assert len(loops) == 14 * 6 * 2
+    arithmetic = {name: len(re.findall(PACKED[isa], text)) for name, text in loops.items()}
+    assert [name for name, count in arithmetic.items() if count == 0] == []
+    calls = {match for text in loops.values() for match in re.findall(r"call\s.*<([a-z]\w*)@plt>", text)}
+    assert not calls

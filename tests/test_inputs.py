@@ -1,0 +1,258 @@
+"""What may be passed in: layouts, dtypes, sizes, and what comes out for them. Hypothesis draws the combinations."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import fastloss as fl
+from tests.conftest import assert_close, call_args, draw
+from tests.reference import LOSSES, Reference, expected
+
+Array = NDArray[Any]
+
+
+def strided(a: Array) -> Array:
+    big = np.full((*a.shape[:-1], 3 * a.shape[-1] + 1), 99, a.dtype) if a.ndim else a
+    if a.ndim:
+        big[..., 1::3] = a
+        return big[..., 1::3]
+    return big
+
+
+def unaligned(a: Array) -> Array:
+    raw = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    raw[...] = a
+    return raw
+
+
+def read_only(a: Array) -> Array:
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+LAYOUTS = {
+    "contiguous": lambda a: a,
+    "fortran": lambda a: np.asarray(a, order="F"),
+    "strided": strided,
+    "reversed": lambda a: a[::-1].copy()[::-1] if a.ndim else a,
+    "all axes reversed": lambda a: np.flip(np.flip(a).copy()),
+    "read-only": read_only,
+    "unaligned": unaligned,
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "byte-swapped strided": lambda a: strided(a.astype(a.dtype.newbyteorder())),
+    "subclass": lambda a: a.view(np.recarray) if a.ndim else a,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(), (7,), (4, 6), (2, 3, 2, 3, 2), (1300, 3), (2, 3000)], ids=str)
+def test_layout_does_not_matter(
+    reference: Reference, rng: np.random.Generator, shape: Any, layout: str, dtype: Any
+) -> None:
+    if reference.row and not shape:
+        shape = (1,)
+    inputs = draw(reference, rng, shape, dtype)
+    weight = rng.random(shape).astype(dtype)
+    head = rng.random(shape[:1]).astype(dtype)
+    args = call_args(inputs, weight)
+    loss = reference.build()
+    want = loss.value_grad_and_hess(*args, head_grad=head)
+    change = LAYOUTS[layout]
+    originals = [None if a is None else a.copy() for a in args]
+    laid = [None if a is None else change(a) for a in args]
+    got = loss.value_grad_and_hess(*laid, head_grad=change(head))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.asarray(a).dtype == dtype
+        assert np.asarray(a).flags.c_contiguous
+    for a, b in zip(laid, originals, strict=True):
+        if a is not None:
+            np.testing.assert_array_equal(a, b)
+
+
+REAL = [
+    *(np.dtype(f"{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)),
+    *map(np.dtype, (np.bool_, np.float16, np.float32, np.float64, np.longdouble, np.longlong, np.ulonglong)),
+]
+
+
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_label_and_weight_dtypes(rng: np.random.Generator, dtype: Any, swapped: bool) -> None:
+    label = rng.integers(0, 2, (6, 5)).astype(dtype)
+    weight = rng.integers(0, 3, 6).astype(dtype)
+    if swapped:
+        label, weight = label.astype(dtype.newbyteorder()), weight.astype(dtype.newbyteorder())
+    pred = rng.normal(size=(6, 5)).astype(np.float32)
+    for loss in (fl.L2Loss(), fl.SigmoidBCELoss(), fl.SoftmaxCELoss(sparse_label=False)):
+        got = loss.value_and_grad(pred, label, weight)
+        want = loss.value_and_grad(pred, label.astype(np.float32), weight.astype(np.float32))
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == np.float32
+    ids = label[:, 0]
+    softmax = fl.SoftmaxCELoss()
+    np.testing.assert_array_equal(softmax(pred, ids, weight), softmax(pred, ids.astype(int), weight.astype(np.float32)))
+
+
+def test_every_half() -> None:
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    with np.errstate(invalid="ignore"):
+        want = halves.astype(np.float32)
+        np.testing.assert_array_equal(fl.L2Loss().grad(np.zeros(65536, np.float32), halves), -want)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.bool_, np.int32])
+def test_integer_predictions_become_float64(dtype: Any) -> None:
+    pred = np.array([[1, 0], [1, 1]], dtype)
+    value, gradient = fl.L2Loss().value_and_grad(pred, [[0.5, 0], [3, 1]])
+    assert value.dtype == gradient.dtype == np.float64
+    np.testing.assert_array_equal(gradient, [[0.25, 0], [-1, 0]])
+    assert fl.L2Loss()([1, 2], [3, 4]).dtype == np.float64
+
+
+def test_half_predictions_are_computed_in_float32() -> None:
+    value, gradient = fl.L2Loss().value_and_grad(np.array([1.5, -2], np.float16), [0.0, 0.0])
+    assert value.dtype == gradient.dtype == np.float32
+    np.testing.assert_array_equal(gradient, [1.5, -2])
+
+
+def test_results_are_never_wider_than_pred() -> None:
+    pred = np.ones((3, 2), np.float32)
+    wide = np.ones((3, 2))
+    loss = fl.SigmoidBCELoss()
+    value, gradients = loss.value_and_grad(pred, wide, wide, wide, wrt=("pred", "label", "sample_weight", "pos_weight"))
+    assert {a.dtype for a in (value, *gradients)} == {np.dtype(np.float32)}
+
+
+def test_labels_without_axes_of_size_1() -> None:
+    pred = np.arange(6.0).reshape(6, 1)
+    label = np.ones(6)
+    want = fl.L2Loss()(pred, label[:, None])
+    np.testing.assert_array_equal(fl.L2Loss()(pred, label), want)
+    np.testing.assert_array_equal(fl.L2Loss()(label, pred), want)
+    assert fl.L2Loss().grad(pred, label, wrt="label").shape == (6,)
+    assert fl.L2Loss().grad(pred.reshape(2, 1, 3, 1), label.reshape(2, 3), wrt="label").shape == (2, 3)
+
+
+@pytest.mark.parametrize("reduction", ["example", "none", "sum", "mean", "weighted_mean"])
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 4)], ids=str)
+def test_empty(reference: Reference, rng: np.random.Generator, shape: Any, reduction: str) -> None:
+    inputs = draw(reference, rng, shape)
+    loss = reference.build(reduction=reduction)
+    weight = np.ones(shape[0])
+    value, (gradient, weights) = loss.value_and_grad(*call_args(inputs, weight), wrt=("pred", "sample_weight"))
+    assert gradient.shape == inputs[0].shape
+    assert weights.shape == (shape[0],)
+    assert not np.any(value)
+    assert np.shape(value) == {"example": shape[:1], "none": shape}.get(reduction, ())
+
+
+def test_scalars() -> None:
+    for loss in (fl.L2Loss(), fl.L2Loss(reduction="none"), fl.L2Loss(reduction="mean")):
+        value, gradient, hessian = loss.value_grad_and_hess(3.0, 1)
+        assert (value, gradient, hessian) == (2, 2, 1)
+        assert isinstance(value, np.float64)
+    value, gradient = fl.L2Loss().value_and_grad(np.float32(3), np.float32(1), 0.5, head_grad=3)
+    assert isinstance(value, np.float32)
+    assert (value, gradient) == (1, 3)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "weighted_mean"])
+def test_totals_are_numpy_scalars(reduction: str) -> None:
+    value = fl.L2Loss(reduction=reduction)([[1.0, 2]], [[0.0, 0]])
+    assert isinstance(value, np.float64)
+    assert float(value) == {"sum": 2.5}.get(reduction, 1.25)
+
+
+@pytest.mark.parametrize("position", [0, 3, 4999])
+def test_nan_spoils_its_example_alone(reference: Reference, rng: np.random.Generator, position: int) -> None:
+    inputs = draw(reference, rng, (5000, 2))
+    args = call_args(inputs)
+    loss = reference.build()
+    clean = loss.value_and_grad(*args)
+    inputs[0][position, 0] = np.nan
+    if reference.parameters.get("ignore_index") is not None:
+        inputs[1][position, 0] = 0
+        clean = loss.value_and_grad(*call_args((np.nan_to_num(inputs[0]), *inputs[1:])))
+    if reference.parameters.get("from_logits") and reference.row:
+        # only the label's own log-probability is read
+        inputs[0][position, 0] = np.nan
+    value, gradient = loss.value_and_grad(*args)
+    assert np.isnan(value[position])
+    others = np.arange(5000) != position
+    np.testing.assert_array_equal(value[others], clean[0][others])
+    np.testing.assert_array_equal(gradient[others], clean[1][others])
+    assert np.isnan(reference.build(reduction="sum")(*args))
+
+
+def test_infinite_logits() -> None:
+    inf = np.inf
+    loss = fl.SigmoidBCELoss()
+    value, gradient = loss.value_and_grad([inf, inf, -inf, -inf], [1, 0, 0, 1])
+    np.testing.assert_array_equal(value, [0, inf, 0, inf])
+    np.testing.assert_array_equal(gradient, [0, 1, 0, -1])
+    softmax = fl.SoftmaxCELoss()
+    value, gradient = softmax.value_and_grad([[-inf, 0.0, 0.0], [0.0, -inf, -inf], [-inf, 3.0, 0.0]], [1, 0, 0])
+    np.testing.assert_allclose(value, [np.log(2), 0, inf])
+    np.testing.assert_allclose(gradient[:2], [[0, -0.5, 0.5], [0, 0, 0]])
+    assert gradient[2, 0] == -1
+    dense = fl.SoftmaxCELoss(sparse_label=False)
+    np.testing.assert_array_equal(dense([[-inf, 0.0]], [[0, 1]]), [0])
+    # far below where every exponential underflows
+    np.testing.assert_allclose(softmax(np.full((1, 4), -1e4, np.float32), [2]), np.log(4), rtol=1e-6)
+    np.testing.assert_array_equal(fl.KLDivLoss()([[-inf, 0.0]], [[0, 1]])[0] < 1e-11, True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_call(data: st.DataObject) -> None:
+    """Shape, batch axis, reduction, weights, head gradient and layout, drawn together."""
+    name = data.draw(st.sampled_from(sorted(LOSSES)))
+    reference = LOSSES[name]
+    shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4)))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    inputs = draw(reference, rng, shape, dtype)
+    batch_axis = data.draw(st.integers(0, len(shape) - 1))
+    reduction = data.draw(st.sampled_from(["example", "none", "sum", "mean", "weighted_mean"]))
+    pattern = data.draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
+    weight_shape = tuple(n if keep else 1 for n, keep in zip(shape, pattern, strict=True))
+    if len(shape) == 1:
+        batch_axis = 0
+    weight = rng.uniform(0.1, 2, weight_shape).astype(dtype)
+    head_shape = {"example": (shape[batch_axis],), "none": shape}.get(reduction, ())
+    head = rng.normal(size=head_shape).astype(dtype)
+    change = LAYOUTS[data.draw(st.sampled_from(sorted(LAYOUTS)))]
+    want = expected(reference, inputs, weight, batch_axis=batch_axis, reduction=reduction, head_grad=head)
+    loss = pickle.loads(pickle.dumps(reference.build(batch_axis=batch_axis, reduction=reduction)))
+    value, (gradient, weights) = loss.value_and_grad(
+        *map(change, inputs[:2]),
+        change(weight),
+        *map(change, inputs[2:]),
+        head_grad=change(head),
+        wrt=("pred", "sample_weight"),
+    )
+    assert_close(value, want.value, dtype)
+    assert_close(gradient, want.gradient, dtype)
+    assert_close(weights, want.weight_gradient, dtype)
+
+
+def test_more_than_2_to_31_elements() -> None:
+    # broadcast inputs: the sizes are real, the memory is not
+    pred = np.broadcast_to(np.float32(3), (2**16, 2**15 + 1))
+    value = fl.L2Loss(reduction="mean")(pred, np.broadcast_to(np.float32(1), pred.shape))
+    assert value == 2
+    value = fl.L2Loss()(pred, np.broadcast_to(np.float32(1), pred.shape))
+    assert value.shape == (2**16,)
+    assert (value == 2).all()

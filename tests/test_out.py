@@ -1,0 +1,176 @@
+"""The caller's buffers: results written into out=, and what is refused, with out= untouched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import fastloss as fl
+from tests.conftest import call_args, draw
+from tests.reference import LOSSES, Reference
+
+METHODS = {
+    "__call__": 1,
+    "grad": 1,
+    "value_and_grad": 2,
+    "grad_and_hess": 2,
+    "value_grad_and_hess": 3,
+}
+
+
+def buffer_like(a: Any, layout: str) -> NDArray[Any]:
+    a = np.asarray(a)
+    if layout == "strided" and a.ndim:
+        return np.full((*a.shape[:-1], 2 * a.shape[-1]), 7, a.dtype)[..., ::2]
+    if layout == "fortran":
+        return np.full(a.shape, 7, a.dtype, order="F")
+    if layout == "unaligned":
+        out = np.zeros(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+        out[...] = 7
+        return out
+    return np.full(a.shape, 7, a.dtype)
+
+
+@pytest.mark.parametrize("reduction", ["example", "none", "mean", "weighted_mean"])
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "fortran", "unaligned"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(5,), (4, 6), (2, 3, 1000)], ids=str)
+def test_results_go_to_out(
+    reference: Reference, rng: np.random.Generator, shape: Any, method: str, layout: str, reduction: str
+) -> None:
+    args = call_args(draw(reference, rng, shape), rng.random(shape))
+    call = getattr(reference.build(reduction=reduction), method)
+    want = call(*args)
+    many = METHODS[method] > 1
+    out = tuple(buffer_like(a, layout) for a in want) if many else buffer_like(want, layout)
+    got = call(*args, out=out)
+    for a, b, c in zip(got if many else (got,), out if many else (out,), want if many else (want,), strict=True):
+        assert a is b
+        np.testing.assert_array_equal(b, c)
+    if many:
+        got = call(*args, out=(out[0], *[None] * (METHODS[method] - 1)))
+        assert got[0] is out[0]
+        np.testing.assert_array_equal(got[1], want[1])
+
+
+def test_out_mirrors_wrt(rng: np.random.Generator) -> None:
+    pred, label = rng.normal(size=(2, 4, 6))
+    weight = np.ones((4, 1))
+    loss = fl.L2Loss()
+    value, pair = np.empty(4), (np.empty((4, 6)), np.empty((4, 1)))
+    wrt = ("pred", "sample_weight")
+    got = loss.value_and_grad(pred, label, weight, wrt=wrt, out=(value, pair))
+    assert got[0] is value
+    assert got[1][0] is pair[0]
+    assert got[1][1] is pair[1]
+    got = loss.value_and_grad(pred, label, weight, wrt=wrt, out=(None, (None, pair[1])))
+    assert got[1][1] is pair[1]
+    assert loss.value_and_grad(pred, label, weight, wrt=("pred",), out=(None, None))[1][0].shape == (4, 6)
+
+
+def overlays() -> list[Any]:
+    """Which result may lie over which input: the same shape, so no value of a row, and no class ids."""
+    return [
+        pytest.param(name, method, where, id=f"{name}-{method}-{where}")
+        for name, reference in LOSSES.items()
+        for method in METHODS
+        for where in ("pred", "label")
+        if not (reference.row and method == "__call__") and not (reference.label_gradient is None and where == "label")
+    ]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "fortran"])
+@pytest.mark.parametrize(("name", "method", "where"), overlays())
+def test_results_may_lie_exactly_over_inputs(
+    rng: np.random.Generator, name: str, method: str, where: str, layout: str
+) -> None:
+    reference = LOSSES[name]
+    inputs = draw(reference, rng, (3, 700))
+    call = getattr(reference.build(reduction="none" if method == "__call__" else "mean"), method)
+    want = call(*call_args(inputs, np.ones(3)))
+    laid = []
+    for a in inputs:
+        b = buffer_like(a, layout)
+        b[...] = a
+        laid.append(b)
+    target = laid[0] if where == "pred" else laid[1]
+    many = METHODS[method] > 1
+    # over the input goes the gradient where the value is a number, else the first result
+    position = int(method.startswith("value"))
+    out = tuple(target if k == position else None for k in range(METHODS[method])) if many else target
+    got = call(*call_args(tuple(laid), np.ones(3)), out=out)
+    for a, b in zip(got, want, strict=True) if many else [(got, want)]:
+        np.testing.assert_array_equal(a, b)
+    assert (got[position] if many else got) is target
+
+
+def arrays() -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(0)
+    memory = rng.normal(size=60)
+    return {
+        "memory": memory,
+        "pred": memory[:24].reshape(4, 6),
+        "label": rng.normal(size=(4, 6)),
+        "weight": rng.random((4, 6)),
+        "head": rng.random(4),
+    }
+
+
+def bad_outs() -> dict[str, Any]:
+    """A method, the out that it refuses, the exception and what its message says."""
+    locked = np.empty((4, 6))
+    locked.flags.writeable = False
+    one = np.empty((4, 6))
+    return {
+        "shape": ("grad", lambda a: np.empty((6, 4)), ValueError, r"shape \(4, 6\), got \(6, 4\)"),
+        "too few axes": ("grad", lambda a: np.empty(24), ValueError, r"shape \(4, 6\), got \(24,\)"),
+        "value's shape": ("__call__", lambda a: np.empty((4, 6)), ValueError, r"value must have shape \(4,\)"),
+        "dtype": ("grad", lambda a: np.empty((4, 6), np.float32), TypeError, "float64, got float32"),
+        "byte order": ("grad", lambda a: np.empty((4, 6), ">f8"), TypeError, "float64, got >f8"),
+        "integers": ("grad", lambda a: np.empty((4, 6), int), TypeError, "float64, got int64"),
+        "read-only": ("grad", lambda a: locked, ValueError, "read-only"),
+        "a list": ("grad", lambda a: [[0.0] * 6] * 4, TypeError, "got list"),
+        "no tuple": ("value_and_grad", lambda a: np.empty(4), TypeError, "tuple of 2"),
+        "short tuple": ("value_grad_and_hess", lambda a: (None, None), TypeError, "tuple of 3"),
+        "tuple for one": ("grad", lambda a: (None, None), TypeError, "must be an array or None, got tuple"),
+        "shifted over pred": ("grad", lambda a: a["memory"][1:25].reshape(4, 6), ValueError, "memory with pred"),
+        "reversed over pred": ("grad", lambda a: a["pred"][::-1], ValueError, "memory with pred"),
+        "transposed over pred": ("grad", lambda a: a["memory"][:24].reshape(6, 4).T, ValueError, "memory with pred"),
+        "over the weights": ("grad", lambda a: a["weight"], ValueError, "memory with sample_weight"),
+        "value over pred": ("__call__", lambda a: a["memory"][:4], ValueError, "memory with pred"),
+        "value over head_grad": ("value_and_grad", lambda a: (a["head"], None), ValueError, "memory with head_grad"),
+        "each other": ("grad_and_hess", lambda a: (one, one), ValueError, "gradient and for the Hessian share memory"),
+        "value in gradient": ("value_and_grad", lambda a: (one[0, :4], one), ValueError, "share memory"),
+    }
+
+
+@pytest.mark.parametrize("case", bad_outs())
+def test_refused(case: str) -> None:
+    method, make, exception, message = bad_outs()[case]
+    a = arrays()
+    out = make(a)
+    parts = [part for part in (out if isinstance(out, tuple) else (out,)) if isinstance(part, np.ndarray)]
+    before = [part.copy() for part in parts]
+    options = {} if method == "__call__" else {"head_grad": a["head"]}
+    with pytest.raises(exception, match=message):
+        getattr(fl.L2Loss(), method)(a["pred"], a["label"], a["weight"], out=out, **options)
+    for part, copy in zip(parts, before, strict=True):
+        np.testing.assert_array_equal(part, copy)
+
+
+def test_interleaved_is_not_overlapping() -> None:
+    memory = np.arange(20.0)
+    got = fl.L2Loss().grad(memory[::2], np.zeros(10), out=memory[1::2])
+    np.testing.assert_array_equal(got, np.arange(0, 20, 2))
+
+
+@pytest.mark.parametrize("label", [-1, 3, 0.5, np.nan, np.inf, 2**40, -(2**63), 1e300])
+def test_out_is_untouched_when_labels_are_bad(label: Any) -> None:
+    out = np.full(4, 7.0), np.full((4, 3), 7.0)
+    with pytest.raises(ValueError, match=r"class ids from 0 to 2, got .* at position \(2,\)"):
+        fl.SoftmaxCELoss().value_and_grad(np.zeros((4, 3)), [0, 1, label, -5], out=out)
+    assert (out[0] == 7).all()
+    assert (out[1] == 7).all()

@@ -1,0 +1,174 @@
+"""Threads: the same bits for any number of them, settings, forks, and the defaults read from the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss import _threads
+from tests.conftest import call_args, draw
+from tests.reference import Reference
+
+
+@pytest.fixture(autouse=True)
+def default_threads() -> Iterator[None]:
+    yield
+    fl.set_num_threads(None)
+
+
+@pytest.mark.parametrize("reduction", ["example", "none", "sum", "mean", "weighted_mean"])
+@pytest.mark.parametrize(
+    ("shape", "batch_axis"), [((300_000,), 0), ((20_000, 7), 0), ((7, 20_000), 0), ((30, 50, 40), 1), ((20_000, 7), 1)]
+)
+def test_same_bits(reference: Reference, rng: np.random.Generator, shape: Any, batch_axis: int, reduction: str) -> None:
+    inputs = draw(reference, rng, shape, np.float32)
+    weight = rng.random(shape[batch_axis]).astype(np.float32)
+    loss = reference.build(reduction=reduction, batch_axis=batch_axis)
+    args = call_args(inputs, weight)
+    results = []
+    for n in (1, 2, 3, 8):
+        fl.set_num_threads(n)
+        value, gradients = loss.value_and_grad(*args, wrt=("pred", "sample_weight"))
+        results.append((value, *gradients))
+        results.append((loss(*args), loss.grad(*args), loss.grad(*args, wrt="sample_weight")))
+    for result in results[1:]:
+        for a, b in zip(result, results[0], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_same_bits_at_any_position(reference: Reference, rng: np.random.Generator) -> None:
+    inputs = draw(reference, rng, (100, 1), np.float32)
+    loss = reference.build(reduction="none")
+    want = loss.value_grad_and_hess(*call_args(inputs))
+    for offset in range(1, 40):
+        # a third input of 1 element broadcasts, it has no position
+        part = tuple(a[offset:] if a.size > 1 else a for a in inputs)
+        for a, b in zip(loss.value_grad_and_hess(*call_args(part)), want, strict=True):
+            np.testing.assert_array_equal(a, b[offset:])
+
+
+def test_many_python_threads(rng: np.random.Generator) -> None:
+    loss = fl.SigmoidBCELoss(reduction="mean")
+    pred, label = rng.normal(size=(2, 100_000)).astype(np.float32)
+    want = loss(pred, label)
+    got: list[float] = []
+    workers = [threading.Thread(target=lambda: got.extend(loss(pred, label) for _ in range(20))) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert got == [want] * 80
+
+
+def test_settings() -> None:
+    default = fl.get_num_threads()
+    assert 1 <= default <= len(os.sched_getaffinity(0))
+    fl.set_num_threads(3)
+    assert fl.get_num_threads() == 3
+    with fl.num_threads(5):
+        assert fl.get_num_threads() == 5
+        with fl.num_threads(1):
+            assert fl.get_num_threads() == 1
+            elsewhere = []
+            worker = threading.Thread(target=lambda: elsewhere.append(fl.get_num_threads()))
+            worker.start()
+            worker.join()
+            assert elsewhere == [3]
+        assert fl.get_num_threads() == 5
+    assert fl.get_num_threads() == 3
+    with pytest.raises(RuntimeError, match="inside"), fl.num_threads(2):
+        raise RuntimeError("inside")
+    assert fl.get_num_threads() == 3
+    fl.set_num_threads(None)
+    assert fl.get_num_threads() == default
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_environment() -> None:
+    code = "import fastloss as fl; print(fl.get_num_threads())"
+    assert run(code, FASTLOSS_NUM_THREADS="7").stdout == "7\n"
+    assert run(code, OMP_NUM_THREADS="1").stdout == "1\n"
+    for bad in ("0", "-1", "many", ""):
+        assert (
+            "FASTLOSS_NUM_THREADS must be an integer between 1 and 4096" in run(code, FASTLOSS_NUM_THREADS=bad).stderr
+        )
+    assert run("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + code).stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "want"),
+    [
+        ({"/proc/self/cgroup": "0::/a/b\n", "/sys/fs/cgroup/a/b/cpu.max": "150000 100000\n"}, [(150000, 100000)]),
+        (
+            {
+                "/proc/self/cgroup": "0::/a\n",
+                "/sys/fs/cgroup/a/cpu.max": "max 100000\n",
+                "/sys/fs/cgroup/cpu.max": "50000 100000\n",
+            },
+            [(50000, 100000)],
+        ),
+        (
+            {
+                "/proc/self/cgroup": "4:cpu,cpuacct:/x\n2:memory:/x\n",
+                "/sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "-1\n",
+                "/sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n",
+            },
+            [(-1, 100000)],
+        ),
+        ({"/proc/self/cgroup": "0::/\n", "/sys/fs/cgroup/cpu.max": "nonsense\n"}, []),
+        ({}, []),
+    ],
+)
+def test_control_groups(files: dict[str, str], want: Any, tmp_path: Path) -> None:
+    for name, text in files.items():
+        path = tmp_path / name[1:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert list(_threads.cgroup_quotas(str(tmp_path))) == want
+    processors = len(os.sched_getaffinity(0))
+    quotas = [-(-quota // period) for quota, period in want if quota > 0]
+    assert _threads.available_processors(str(tmp_path)) == min([processors, *quotas])
+
+
+FORK = """
+import os, sys, time
+import numpy as np
+import fastloss as fl
+pred = np.zeros(1_000_000, np.float32)
+label = np.ones(1_000_000, np.float32)
+loss = fl.L2Loss(reduction="mean")
+fl.set_num_threads(2)
+assert loss(pred, label) == 0.5
+child = os.fork()
+if child == 0:
+    fl.set_num_threads(2)
+    ok = loss(pred, label) == 0.5 and fl.get_num_threads() == 1
+    os._exit(0 if ok else 1)
+for _ in range(100):
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.1)
+os.kill(child, 9)
+os.waitpid(child, 0)
+sys.exit(2)
+"""
+
+
+def test_a_forked_child_is_serial_and_alive() -> None:
+    result = run(FORK)
+    assert result.returncode == 0, result.stderr

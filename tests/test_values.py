@@ -1,0 +1,212 @@
+"""Values, gradients and Hessians against the reference: every loss, reduction, weight, axis, dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import assert_close, call_args, draw
+from tests.reference import LOSSES, Reference, expected, unbroadcast
+
+REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
+DTYPES = [np.float32, np.float64]
+SHAPES = [(), (1,), (5,), (4, 6), (3, 1, 5), (2, 3, 4, 2), (2, 1, 3, 2, 2), (3, 5000), (5000, 3)]
+
+
+def test_the_data_reach_every_branch(reference: Reference, rng: np.random.Generator) -> None:
+    inputs = draw(reference, rng, (40, 5))
+    for a in inputs[:2]:
+        assert len(np.unique(a)) > 1
+    assert len(np.unique(reference.value(*inputs))) > 3
+    if reference.loss.__name__ == "SigmoidBinaryCrossEntropyLoss":
+        assert {0.0, 1.0} < set(inputs[1].ravel().tolist())
+    if "hinge" in reference.loss.__name__.lower() or "Huber" in reference.loss.__name__:
+        gradient = reference.gradient(*inputs)
+        assert (gradient == 0).any() or (abs(gradient) == 1).any()
+        assert (gradient > 0).any()
+        assert (gradient < 0).any()
+
+
+@pytest.mark.parametrize("derivative", ["gradient", "hessian", "label_gradient", "third_gradient"])
+def test_the_reference_differentiates_itself(reference: Reference, rng: np.random.Generator, derivative: str) -> None:
+    formula = getattr(reference, derivative)
+    if formula is None:
+        return
+    inputs = list(draw(reference, rng, (20,)))
+    # away from the kinks, where the two-sided difference is none of the one-sided ones
+    inputs = [a + 0.0123 * (k + 1) if a.dtype.kind == "f" else a.astype(float) for k, a in enumerate(inputs)]
+    argument = {"gradient": 0, "hessian": 0, "label_gradient": 1, "third_gradient": 2}[derivative]
+    of = reference.gradient if derivative == "hessian" else reference.value
+    got = formula(*inputs)
+    if derivative == "third_gradient":
+        got = unbroadcast(got, inputs[2].shape)
+    step = 1e-6
+    for position in np.ndindex(inputs[argument].shape):
+        sides = []
+        for sign in (1, -1):
+            moved = [a.copy() for a in inputs]
+            moved[argument][position] += sign * step
+            sides.append(of(*moved)[position] if derivative == "hessian" else of(*moved).sum())
+        np.testing.assert_allclose(got[position], (sides[0] - sides[1]) / (2 * step), rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_all_results(reference: Reference, rng: np.random.Generator, shape: Any, reduction: str, dtype: Any) -> None:
+    inputs = draw(reference, rng, shape, dtype)
+    if reference.row and not shape:
+        want_batch: dict[str, int] = {"batch_axis": 0}
+        inputs = tuple(a[None] for a in inputs)
+    else:
+        want_batch = {}
+    loss = reference.build(reduction=reduction, weight=0.7)
+    want = expected(reference, inputs, weight=0.7, reduction=reduction, **want_batch)
+    args = call_args(inputs)
+
+    value = loss(*args)
+    gradient = loss.grad(*args)
+    assert_close(value, want.value, dtype)
+    assert_close(gradient, want.gradient, dtype)
+    hessian = loss.grad_and_hess(*args)[1]
+    assert_close(hessian, want.hessian, dtype)
+    # one pass gives the bits of the separate ones
+    for got, alone in [
+        (loss.value_and_grad(*args), (value, gradient)),
+        (loss.grad_and_hess(*args), (gradient, hessian)),
+        (loss.value_grad_and_hess(*args), (value, gradient, hessian)),
+    ]:
+        for a, b in zip(got, alone, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+WEIGHTS: dict[str, Any] = {
+    "number": lambda shape: (),
+    "one": lambda shape: (1,),
+    "example": lambda shape: shape[:1],
+    "column": lambda shape: (*shape[:1], *[1] * (len(shape) - 1)),
+    "feature": lambda shape: (*[1] * (len(shape) - 1), shape[-1]),
+    "middle": lambda shape: (1, shape[1], *[1] * (len(shape) - 2)),
+    "ends": lambda shape: (shape[0], *[1] * (len(shape) - 2), shape[-1]),
+    "full": lambda shape: shape,
+}
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("kind", WEIGHTS)
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((6, 4, 5), np.float32), ((300, 2, 40), np.float64), ((2, 700, 3), np.float64)], ids=str
+)
+def test_weights(
+    reference: Reference, rng: np.random.Generator, shape: Any, kind: str, reduction: str, dtype: Any
+) -> None:
+    inputs = draw(reference, rng, shape, dtype)
+    unreduced = shape
+    weight = rng.uniform(0, 2, WEIGHTS[kind](unreduced)).astype(dtype)
+    weight = np.where(rng.random(weight.shape) < 0.2, dtype(0), weight)
+    loss = reference.build(reduction=reduction)
+    args = call_args(inputs, weight)
+    # a 1-D weight is per example; the reference broadcasts by NumPy's rules
+    aligned = weight.reshape(-1, 1, 1) if kind == "example" else weight
+    head = (
+        rng.normal(size={"none": unreduced, "example": unreduced[:1]}.get(reduction, ())).astype(dtype)
+        if kind != "one"
+        else np.ones((), dtype)
+    )
+    want = expected(reference, inputs, aligned, reduction=reduction, head_grad=head)
+    names = ["pred", "sample_weight"]
+    wants = [want.gradient, want.weight_gradient.reshape(weight.shape)]
+    if want.label_gradient is not None:
+        names.append("label")
+        wants.append(want.label_gradient)
+    if want.third_gradient is not None:
+        assert reference.third
+        names.append(reference.third)
+        wants.append(want.third_gradient)
+    value, gradients = loss.value_and_grad(*args, head_grad=head, wrt=tuple(names))
+    assert_close(value, want.value, dtype)
+    for name, got, wanted in zip(names, gradients, wants, strict=True):
+        assert_close(got, wanted, dtype)
+        alone = loss.grad(*args, head_grad=head, wrt=name)
+        np.testing.assert_array_equal(alone, got)
+    gradient, hessian = loss.grad_and_hess(*args, head_grad=head)
+    np.testing.assert_array_equal(gradient, gradients[0])
+    assert_close(hessian, want.hessian, dtype)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("batch_axis", [0, 1, 2, -1, -2, -3])
+@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3000, 2), (40, 3, 700)], ids=str)
+def test_batch_axis(
+    reference: Reference, rng: np.random.Generator, shape: Any, batch_axis: int, reduction: str
+) -> None:
+    inputs = draw(reference, rng, shape)
+    axis = batch_axis % 3
+    # pred of a loss over classes has the class axis behind these
+    loss = reference.build(reduction=reduction, batch_axis=axis if reference.row else batch_axis)
+    weight = rng.random(shape[axis])
+    aligned = weight.reshape([-1 if k == axis else 1 for k in range(3)])
+    head = rng.normal(size=shape[axis]) if reduction == "example" else 0.5
+    want = expected(reference, inputs, aligned, reduction=reduction, batch_axis=axis, head_grad=head)
+    value, (gradient, weight_gradient) = loss.value_and_grad(
+        *call_args(inputs, weight), head_grad=head, wrt=("pred", "sample_weight")
+    )
+    assert_close(value, want.value, np.float64)
+    assert_close(gradient, want.gradient, np.float64)
+    assert_close(weight_gradient, want.weight_gradient.reshape(-1), np.float64)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -4])
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].row])
+def test_class_axis(rng: np.random.Generator, name: str, axis: int) -> None:
+    reference = LOSSES[name]
+    pred, label = draw(reference, rng, (3, 4, 5))
+    want = expected(reference, (pred, label), reduction="none")
+    pred = np.moveaxis(pred, -1, axis)
+    if want.label_gradient is not None:
+        label = np.moveaxis(label, -1, axis)
+    loss = reference.build(reduction="none", axis=axis)
+    value, gradient, hessian = loss.value_grad_and_hess(pred, label)
+    assert_close(value, want.value, np.float64)
+    assert_close(gradient, np.moveaxis(want.gradient, -1, axis), np.float64)
+    assert_close(hessian, np.moveaxis(want.hessian, -1, axis), np.float64)
+    if want.label_gradient is not None:
+        assert_close(loss.grad(pred, label, wrt="label"), np.moveaxis(want.label_gradient, -1, axis), np.float64)
+    else:
+        np.testing.assert_array_equal(loss(pred, np.expand_dims(label, axis)), value)
+    # the class axis may be the batch axis: then there is one example
+    loss = reference.build(axis=axis, batch_axis=axis)
+    assert_close(loss(pred, label), want.value.mean(keepdims=True).reshape(1), np.float64)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_all_examples_ignored(rng: np.random.Generator, reduction: str) -> None:
+    for name in ("softmax ignore", "softmax smoothing", "softmax log-probabilities"):
+        reference = LOSSES[name]
+        pred, label = draw(reference, rng, (6,), np.float32)
+        pred[0], pred[1, 2] = np.nan, -np.inf
+        label[:] = reference.parameters["ignore_index"]
+        loss = reference.build(reduction=reduction)
+        value, (gradient, weights) = loss.value_and_grad(pred, label, np.ones(6), wrt=("pred", "sample_weight"))
+        assert not np.any(value)
+        assert not gradient.any()
+        assert not weights.any()
+
+
+def test_large_rows(rng: np.random.Generator) -> None:
+    for classes in (1, 2, 31, 33, 1500, 2049, 40_000):
+        pred = rng.normal(size=(3, classes)).astype(np.float32)
+        label = rng.integers(0, classes, 3)
+        for name in ("softmax", "softmax dense"):
+            reference = LOSSES[name]
+            target = label if name == "softmax" else np.eye(classes, dtype=np.float32)[label]
+            want = expected(reference, (pred, target))
+            value, gradient, hessian = reference.build().value_grad_and_hess(pred, target)
+            assert_close(value, want.value, np.float32)
+            assert_close(gradient, want.gradient, np.float32)
+            assert_close(hessian, want.hessian, np.float32)
+            np.testing.assert_array_equal(
+                reference.build().value_and_grad(pred, target)[0], reference.build()(pred, target)
+            )
