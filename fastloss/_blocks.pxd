@@ -187,22 +187,24 @@ cdef inline void accumulate(const array_t* a, int ndim, const Py_ssize_t* shape,
 
 
 cdef inline double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
-    """The sum in double precision, in an order that depends on n alone: 16 lanes, then a tree."""
-    cdef double lane[16]
+    """The sum in double precision, in an order that depends on n alone: 32 lanes, then a tree."""
+    cdef double lane[32]
     cdef double total = 0
     cdef Py_ssize_t i = 0, k
     if n < 16:
         for i in range(n):
             total += a[i]
         return total
-    for k in range(16):
+    for k in range(32):
         lane[k] = 0
-    while i + 16 <= n:
-        for k in range(16):
+    while i + 32 <= n:
+        for k in range(32):
             lane[k] += a[i + k]
-        i += 16
+        i += 32
     for k in range(n - i):
         lane[k] += a[i + k]
+    for k in range(16):
+        lane[k] += lane[k + 16]
     for k in range(8):
         lane[k] += lane[k + 8]
     for k in range(4):

@@ -11,7 +11,7 @@ from libc.math cimport INFINITY, NAN, floor
 
 from fastloss._blocks cimport accumulate, fetch, gather, lane_max, lane_sum, scatter
 from fastloss._math cimport (
-    absolute, exp, exp_difference, exp_nonpositive, fma, log1p_unit, log_sum, real_t,
+    absolute, exp, exp_from, exp_nonpositive, exp_range, fma, log1p_unit, log_sum, real_t,
 )
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, LABEL, LABEL_GRAD, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
@@ -104,7 +104,7 @@ cdef inline real_t logistic(real_t x, real_t p, real_t m, real_t total, real_t* 
     With u = e^-|x|, and w the weight (p or m) of the class that x speaks against, r that of the other:
     l = w |x| + total log(1 + u), g = +-(w - r u)/(1 + u), h = total u/(1 + u)^2. No term cancels, so tails keep their digits.
     """
-    cdef real_t a = absolute(x), u = exp_nonpositive(-a, <real_t>0), s = <real_t>1 + u, zero = 0
+    cdef real_t a = absolute(x), u = exp_nonpositive(-a), s = <real_t>1 + u, zero = 0
     cdef real_t w = m if x > 0 else p, r = p if x > 0 else m
     cdef real_t tail = log1p_unit(u), slope = fma(-r, u, w) / s
     # a certain and correct prediction, 0 * inf, costs nothing
@@ -330,14 +330,14 @@ cdef inline void set_all(real_t* a, real_t v, Py_ssize_t n) noexcept nogil:
         a[i] = v
 
 
-cdef inline double sum_below_one(const real_t* e, Py_ssize_t n, real_t* piece, Py_ssize_t* ones) noexcept nogil:
-    """The sum of the e_j < 1; counts the others, whose sum would swallow it."""
+cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, real_t* piece, Py_ssize_t* ties) noexcept nogil:
+    """The sum of the e_j below the highest; counts those that equal it, whose sum would swallow the others."""
     cdef Py_ssize_t i, count = 0
-    cdef real_t zero = 0, one = 1
+    cdef real_t zero = 0
     for i in range(n):
-        count += e[i] == one
-        piece[i] = zero if e[i] == one else e[i]
-    ones[0] += count
+        count += e[i] == highest
+        piece[i] = zero if e[i] == highest else e[i]
+    ties[0] += count
     return lane_sum(piece, n)
 
 
@@ -345,26 +345,28 @@ cdef inline double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, do
                               real_t* g, real_t* h) noexcept nogil:
     """-log softmax(x)_y of one row of logits, g = factor (softmax(x) - onehot(y)) and h its derivative unless NULL.
 
-    With m = max x, e_j = e^(x_j - m) and s the sum of the e_j but e_y: l = (m - x_y) + log(s + e_y), g_y = -s/(s + e_y).
-    Summed without the label's own term, both keep their digits when s is tiny. h_j = e_j (S - e_j)/S^2 with S = s + e_y,
-    where S - e_j is summed anew for the largest.
+    With m = max x, e_j = e^(x_j - m) times a constant, e_m the highest, s the sum of the e_j but e_y, and S = s + e_y:
+    l = (m - x_y) + log(S/e_m), where S/e_m is 1 + (s + (e_y - e_m))/e_m; g_y = -s/S, h_j = e_j (S - e_j)/S^2. Summed
+    without the label's own term, and for h without the highest, all keep their digits when the rest is tiny.
     """
-    cdef Py_ssize_t i, k = 0, n, classes = p.classes
-    cdef real_t top = lane_max(x, classes), one = 1, scale, rest, sum_
+    cdef Py_ssize_t i, k = 0, n, classes = p.classes, ties = 0
+    cdef real_t top = lane_max(x, classes), base, lowest, shift, scale, rest, sum_
     cdef real_t logit = x[y]        # the results may lie over x
-    cdef real_t own = exp_difference(logit, top)
+    cdef real_t own, highest
     cdef real_t* part
     cdef double others = 0, total, below = 0
-    cdef Py_ssize_t ones = 0
+    exp_range(top, &base, &lowest, &shift)
+    own = exp_from(logit - base, lowest, shift)
+    highest = exp_from(top - base, lowest, shift)
     if h == NULL:
         e = g
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
         part = e + k if e != NULL else piece
         for i in range(n):
-            part[i] = exp_difference(x[k + i], top)
+            part[i] = exp_from(x[k + i] - base, lowest, shift)
         if h != NULL:
-            below += sum_below_one(part, n, piece, &ones)
+            below += sum_below(part, highest, n, piece, &ties)
         if k <= y < k + n:
             part[y - k] = 0
         others += lane_sum(part, n)
@@ -373,49 +375,51 @@ cdef inline double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, do
     scale = <real_t>(factor / total)
     if h != NULL:
         e[y] = own
-        rest = <real_t>(below + (ones - 1))
+        rest = <real_t>(below + (ties - 1) * <double>highest)
         sum_ = <real_t>total
         for i in range(classes):
-            h[i] = scale * e[i] * ((rest if e[i] == one else sum_ - e[i]) / sum_)
+            h[i] = scale * e[i] * ((rest if e[i] == highest else sum_ - e[i]) / sum_)
     if g != NULL:
         for i in range(classes):
             g[i] = scale * e[i]
         g[y] = <real_t>(-factor * (others / total))
-    return (<double>top - <double>logit) + log_sum(<double>1, others + (<double>own - 1))
+    return (<double>top - <double>logit) + log_sum(<double>1, (others + (<double>own - <double>highest)) / highest)
 
 
 cdef inline double dense_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
                              real_t* g, real_t* h, real_t* d) noexcept nogil:
     """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, with what of its derivatives is not NULL.
 
-    With m = max x, e_j = e^(x_j - m), r the sum of those below 1 plus the number of further maxima, S = 1 + r, T = sum t:
-    l = T log(1 + r) + sum t_j (m - x_j), g_j = ((T - t_j) e_j - t_j (S - e_j))/S, h_j = T e_j (S - e_j)/S^2,
-    where S - e_j is r at a maximum: nothing cancels for a confident prediction.
+    With m, e_j, e_m and S as above, r = S - e_m and T = sum t: l = T log(1 + r/e_m) + sum t_j (m - x_j),
+    g_j = ((T - t_j) e_j - t_j (S - e_j))/S, h_j = T e_j (S - e_j)/S^2. r is summed without the highest term, and is
+    S - e_j there: nothing cancels for a confident prediction.
     """
-    cdef Py_ssize_t i, k = 0, n, classes = p.classes
-    cdef real_t top = lane_max(x, classes), zero = 0, one = 1, total, rest, c, c2, xi, ti
-    cdef Py_ssize_t ones = 0
-    cdef double others = 0, targets = 0, linear = 0, log_total
+    cdef Py_ssize_t i, k = 0, n, classes = p.classes, ties = 0
+    cdef real_t top = lane_max(x, classes), base, lowest, shift, highest, zero = 0, sum_, rest, c, c2, xi, ti
+    cdef double others = 0, targets = 0, linear = 0, total, log_total
+    exp_range(top, &base, &lowest, &shift)
+    highest = exp_from(top - base, lowest, shift)
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
         for i in range(n):
-            e[k + i] = exp_difference(x[k + i], top)
-        others += sum_below_one(e + k, n, piece, &ones)
+            e[k + i] = exp_from(x[k + i] - base, lowest, shift)
+        others += sum_below(e + k, highest, n, piece, &ties)
         targets += lane_sum(t + k, n)
         # a class without weight may have a logit of -inf
         for i in range(n):
             piece[i] = zero if t[k + i] == 0 else t[k + i] * (top - x[k + i])
         linear += lane_sum(piece, n)
         k += n
-    others += ones - 1
-    log_total = log_sum(<double>1, others)
-    total = <real_t>(1 + others)
-    c = <real_t>(factor / (1 + others))
-    c2 = <real_t>(factor * targets / (1 + others) / (1 + others))
+    others += (ties - 1) * <double>highest
+    total = others + highest
+    log_total = log_sum(<double>1, others / highest)
+    sum_ = <real_t>total
+    c = <real_t>(factor / total)
+    c2 = <real_t>(factor * targets / total / total)
     for i in range(classes):
         # any of the results may lie over x or t
         xi, ti = x[i], t[i]
-        rest = <real_t>others if e[i] == one else total - e[i]
+        rest = <real_t>others if e[i] == highest else sum_ - e[i]
         if g != NULL:
             g[i] = c * fma(<real_t>targets - ti, e[i], -ti * rest)
         if h != NULL:

@@ -69,19 +69,19 @@ cdef inline real_t pow2(real_t n) noexcept nogil:
         return from_bits_d((bits_d(n + 6755399441055744.) << 52) + <uint64_t>0x3ff0000000000000)
 
 
-cdef inline real_t exp_reduced(real_t x, real_t low, real_t* n) noexcept nogil:
-    """x + low = n ln 2 + r with |r| <= ln(2)/2: returns e^r = 1 + (r + r^2 P(r)) and n. ln 2 in two parts keeps r exact."""
+cdef inline real_t exp_reduced(real_t x, real_t* n) noexcept nogil:
+    """x = n ln 2 + r with |r| <= ln(2)/2: returns e^r = 1 + (r + r^2 P(r)) and n. ln 2 in two parts keeps r exact."""
     cdef real_t r, p, one = 1
     if real_t is float:
         n[0] = nearest(x * <float>1.44269504088896341)
-        r = fma(-n[0], <float>1.428606765330187e-06, fma(-n[0], <float>0.693145751953125, x) + low)
+        r = fma(-n[0], <float>1.428606765330187e-06, fma(-n[0], <float>0.693145751953125, x))
         p = fma(r, <float>1.3926250394433737e-03, <float>8.36323294788599e-03)
         p = fma(r, p, <float>4.166655242443085e-02)
         p = fma(r, p, <float>1.6666576266288757e-01)
         p = fma(r, p, <float>.5)
     else:
         n[0] = nearest(x * 1.44269504088896341)
-        r = fma(-n[0], 1.9082149292705877e-10, fma(-n[0], 0.6931471803691238, x) + low)
+        r = fma(-n[0], 1.9082149292705877e-10, fma(-n[0], 0.6931471803691238, x))
         p = fma(r, 2.5100472505694996e-08, 2.7620201591031547e-07)
         p = fma(r, p, 2.7557268276905696e-06)
         p = fma(r, p, 2.4801521057868204e-05)
@@ -103,31 +103,46 @@ cdef inline real_t exp(real_t x) noexcept nogil:
         lowest, highest = -746, 710
     x = lowest if x < lowest else x
     x = highest if x > highest else x
-    p = exp_reduced(x, <real_t>0, &n)
+    p = exp_reduced(x, &n)
     h = nearest(n * <real_t>.5)
     return p * pow2(h) * pow2(n - h)
 
 
-cdef inline real_t exp_nonpositive(real_t x, real_t low) noexcept nogil:
-    """e^(x + low) for x <= 0 and a low below half a unit in the last place of x: no overflow to think of, so a fixed second factor reaches the subnormals."""
-    cdef real_t n, p, lowest
+cdef inline real_t exp_nonpositive(real_t x) noexcept nogil:
+    """e^x for x <= 0 within 1 ULP: no overflow to think of, so a fixed second factor reaches the subnormals."""
+    cdef real_t lowest
     if real_t is float:
         lowest = -104.5
     else:
         lowest = -746
+    return exp_from(x, lowest, <real_t>0)
+
+
+cdef inline real_t exp_from(real_t x, real_t lowest, real_t k) noexcept nogil:
+    """e^x / 2^k within 1 ULP for x up to about k ln 2, as if x were at least `lowest`, from where on that is to be 0."""
+    cdef real_t n, p
     x = lowest if x < lowest else x
-    p = exp_reduced(x, low, &n)
+    p = exp_reduced(x, &n)
     if real_t is float:
-        return p * pow2(n + <float>64) * <float>5.421010862427522e-20
+        return p * pow2(n - (k - <float>64)) * <float>5.421010862427522e-20
     else:
-        return p * pow2(n + 128) * 2.938735877055719e-39
+        return p * pow2(n - (k - 128)) * 2.938735877055719e-39
 
 
-cdef inline real_t exp_difference(real_t x, real_t top) noexcept nogil:
-    """e^(x - top) for x <= top, to the last digit: the rounding error of x - top, recovered, would else be magnified into e^."""
-    cdef real_t d = x - top, t = d - x, low = (x - (d - t)) - (top + t), zero = 0
-    # where e^d is 0 anyway d may be infinite, and the error NaN
-    return exp_nonpositive(d, zero if d < -<real_t>1000 else low)
+cdef inline void exp_range(real_t top, real_t* base, real_t* lowest, real_t* k) noexcept nogil:
+    """The constants that make e^(x - top), but for a factor common to all x <= top, the exp_from(x - base, lowest, k).
+
+    Rounding in x - top would be magnified by the exponential. Nothing is subtracted from small x, and in a large top
+    minus an x that is near enough to matter nothing is rounded (Sterbenz 1974).
+    """
+    cdef real_t zero = 0, depth, far
+    if real_t is float:
+        depth, far = 105, 300
+    else:
+        depth, far = 747, 1500
+    base[0] = top if absolute(top) > far else zero
+    lowest[0] = (top - base[0]) - depth
+    k[0] = nearest((top - base[0]) * <real_t>1.44269504088896341)
 
 
 cdef inline real_t log_reduced(real_t f, real_t k, real_t low) noexcept nogil:
