@@ -19,10 +19,13 @@ X86 = PLATFORM.endswith(("x86_64", "amd64"))
 # No contraction: gcc fuses each specialisation differently, and passes would differ in the last bit; fma is written
 # where it is meant.
 FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
-# a loss is inlined into each of its loops, whatever that costs in size, and may have eight arrays that might overlap
+# What is declared inline is inlined, whatever that costs in size, and nothing else: a function that has swallowed
+# others takes no more, and its loops stay scalar around a call. A loss may have eight arrays that might overlap.
 KERNEL_FLAGS = [
     "--param=max-inline-insns-single=2000",
     "--param=inline-unit-growth=400",
+    "-fno-inline-functions",
+    "-fno-inline-functions-called-once",
     "--param=vect-max-version-for-alias-checks=64",
 ]
 # the features that fastloss/_isa.pyx tests for, and no others
@@ -67,6 +70,7 @@ setup(
         [extension(name, f"fastloss/{name}.pyx", []) for name in ("_core", "_isa", "_threads")]
         + [kernels(build, flags) for build, flags in BUILDS.items()],
         build_dir="build/c",
+        include_path=["."],
         compiler_directives=DIRECTIVES,
         nthreads=0 if sys.platform == "win32" else os.cpu_count() or 1,
     ),

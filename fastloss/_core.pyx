@@ -15,7 +15,7 @@ from fastloss import _isa
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT, WEIGHT_GRAD,
+    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SHORT_ROW, SHORT_ROWS, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, kernel_t, plan_t, runner_t,
 )
 from fastloss._threads cimport threads
@@ -228,7 +228,10 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         if p.outputs[k].data != NULL:
             p.outputs[k].direct = is_direct(p, &p.outputs[k], real)
     p.block = BLOCK_BYTES // itemsize
-    if p.classes:
+    p.short = 0 < p.classes <= SHORT_ROW and p.sparse and p.smoothing == 0 and not p.from_logits
+    if p.short:
+        p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.classes // 32 * 32))
+    elif p.classes:
         p.block = max(1, p.block // p.classes)
     p.pieces = 0
     p.step = p.block

@@ -9,15 +9,17 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, NAN, floor
 
-from fastloss._blocks cimport accumulate, fetch, gather, lane_max, lane_sum, scatter
 from fastloss._math cimport (
     absolute, exp, exp_from, exp_nonpositive, exp_range, fma, log1p_unit, log_sum, real_t,
 )
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, LABEL, LABEL_GRAD, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
     PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
-    kernel_t, loop_t, plan_t, runner_t,
+    array_t, kernel_t, loop_t, plan_t, runner_t,
 )
+
+
+include "fastloss/_blocks.pxi"
 
 
 cdef class Kernel:
@@ -341,7 +343,7 @@ cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, real
     return lane_sum(piece, n)
 
 
-cdef inline double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double factor, real_t* e, real_t* piece,
+cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double factor, real_t* e, real_t* piece,
                               real_t* g, real_t* h) noexcept nogil:
     """-log softmax(x)_y of one row of logits, g = factor (softmax(x) - onehot(y)) and h its derivative unless NULL.
 
@@ -386,7 +388,7 @@ cdef inline double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, do
     return (<double>top - <double>logit) + log_sum(<double>1, (others + (<double>own - <double>highest)) / highest)
 
 
-cdef inline double dense_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
+cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
                              real_t* g, real_t* h, real_t* d) noexcept nogil:
     """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, with what of its derivatives is not NULL.
 
@@ -434,7 +436,7 @@ cdef inline double label_scale(const plan_t* p, Py_ssize_t j) noexcept nogil:
     return (1 - p.smoothing) * (p.class_weight[j] if p.class_weight != NULL else 1.)
 
 
-cdef inline double linear_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
+cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
                               real_t* piece) noexcept nogil:
     """-sum_j t_j x_j of one row of log-probabilities."""
     cdef Py_ssize_t i, k = 0, n, classes = p.classes
@@ -472,6 +474,126 @@ cdef inline void set_targets(const plan_t* p, const real_t* label, Py_ssize_t y,
             t[j] *= <real_t>p.class_weight[j]
 
 
+cdef void open_rows(Py_ssize_t n, const real_t* top, real_t* base, real_t* lowest, real_t* shift, real_t* highest) noexcept nogil:
+    """The constants of n rows' exponentials, and the largest of them."""
+    cdef Py_ssize_t i
+    cdef real_t b, low, k
+    for i in range(n):
+        exp_range(top[i], &b, &low, &k)
+        highest[i] = exp_from(top[i] - b, low, k)
+        base[i] = b
+        lowest[i] = low
+        shift[i] = k
+
+
+cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const double* others, const real_t* own,
+                     const real_t* highest, const real_t* top, const real_t* logit,
+                     real_t* l, real_t* scale, real_t* at_label) noexcept nogil:
+    """From n rows' sums their losses, what turns exponentials into gradients, and the gradients at the labels."""
+    cdef Py_ssize_t i
+    cdef double high, own_, w, c
+    for i in range(n):
+        high, own_, w = highest[i], own[i], weight[i]
+        l[i] = <real_t>(w * ((<double>top[i] - <double>logit[i]) + log_sum(<double>1, (others[i] + (own_ - high)) / high)))
+        c = w * factor / (others[i] + own_)
+        scale[i] = <real_t>c
+        at_label[i] = <real_t>(-others[i] * c)
+
+
+cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+    """What sparse_row does for one row, for n short ones at once: a vector lane per row, so the tile is held class by class."""
+    cdef Py_ssize_t i, j, classes = p.classes
+    cdef array_t pred = p.inputs[PRED], grad = p.outputs[GRAD], hess = p.outputs[HESS]
+    cdef double* others = <double*>buffers
+    cdef double* below = others + n
+    cdef double* id = below + n
+    cdef double* weight = id + n
+    cdef real_t* top = <real_t*>(weight + n)
+    cdef real_t* base = top + n
+    cdef real_t* lowest = base + n
+    cdef real_t* shift = lowest + n
+    cdef real_t* highest = shift + n
+    cdef real_t* ties = highest + n
+    cdef real_t* label = ties + n       # the class, -1 where there is none
+    cdef real_t* spoil = label + n      # what such a row gets: 0 if ignored
+    cdef real_t* logit = spoil + n
+    cdef real_t* own = logit + n
+    cdef real_t* scale = own + n
+    cdef real_t* at_label = scale + n
+    cdef real_t* line = at_label + n
+    cdef real_t* tile = line + n
+    cdef real_t* e
+    cdef real_t v, w, u, total, rest, zero = 0, nothing = -1
+    cdef bint counts, is_label
+
+    gather(&p.inputs[LABEL], p.ndim, p.shape, start, n, id)
+    for i in range(n):
+        # labels were checked before; whoever changed them since gets NaN, not somebody else's memory
+        counts = 0 <= id[i] < classes and not (p.has_ignore and id[i] == p.ignore)
+        spoil[i] = zero if p.has_ignore and id[i] == p.ignore else <real_t>NAN
+        label[i] = <real_t>id[i] if counts else nothing
+        weight[i] = p.class_weight[<Py_ssize_t>id[i]] if counts and p.class_weight != NULL else <double>1
+    for j in range(classes):
+        e = tile + j * n
+        gather(&pred, p.ndim, p.shape, start, n, e)
+        pred.data += pred.stride[p.ndim]
+        if j == 0:
+            for i in range(n):
+                top[i] = e[i]
+        for i in range(n):
+            top[i] = e[i] if e[i] > top[i] else top[i]
+    open_rows(n, top, base, lowest, shift, highest)
+    set_all(others, <double>0, 2 * n)
+    set_all(ties, zero, n)
+    for j in range(classes):
+        e = tile + j * n
+        for i in range(n):
+            u = e[i]
+            v = exp_from(u - base[i], lowest[i], shift[i])
+            is_label = label[i] == <real_t>j
+            w = logit[i]
+            logit[i] = u if is_label else w
+            w = own[i]
+            own[i] = v if is_label else w
+            others[i] += zero if is_label else v
+            e[i] = v
+        if hess.data != NULL:
+            for i in range(n):
+                u = e[i]
+                ties[i] += u == highest[i]
+                below[i] += zero if u == highest[i] else u
+    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
+    for i in range(n):
+        u = l[i]
+        v = spoil[i]
+        l[i] = v if label[i] < 0 else u
+    if m != NULL:
+        multiply(scale, m, n)
+        multiply(at_label, m, n)
+    for j in range(classes):
+        e = tile + j * n
+        if hess.data != NULL:
+            for i in range(n):
+                u = e[i]
+                total = <real_t>(others[i] + own[i])
+                w = <real_t>(below[i] + (ties[i] - 1) * <double>highest[i])
+                rest = w if u == highest[i] else total - u
+                u = scale[i] * u * (rest / total)
+                v = spoil[i]
+                line[i] = v if label[i] < 0 else u
+            scatter(&hess, p.ndim, p.shape, start, n, line)
+            hess.data += hess.stride[p.ndim]
+        if grad.data != NULL:
+            for i in range(n):
+                u = scale[i] * e[i]
+                w = at_label[i]
+                v = spoil[i]
+                u = w if label[i] == <real_t>j else u
+                line[i] = v if label[i] < 0 else u
+            scatter(&grad, p.ndim, p.shape, start, n, line)
+            grad.data += grad.stride[p.ndim]
+
+
 cdef void rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
     """Softmax cross-entropy of rows start to start + n: losses to l, derivatives, times grad_scale and m, to their arrays."""
     cdef Py_ssize_t classes = p.classes, size = n * classes, first = start * classes, i, y = 0
@@ -489,6 +611,9 @@ cdef void rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
     cdef int[3] kinds = [GRAD, HESS, LABEL_GRAD]
     cdef int k, kind
     cdef bint plain = p.sparse and p.smoothing == 0
+    if p.short and not p.weights_only:
+        short_rows(p, start, n, m, l, buffers)
+        return
     if not p.weights_only:
         xs = fetch(&p.inputs[PRED], ndim, p.shape, first, size, tiles)
     if not p.weights_only and not p.sparse:
@@ -537,7 +662,7 @@ cdef void rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
             scatter(&p.outputs[kinds[k]], ndim, p.shape, first, size, out[kinds[k]])
 
 
-cdef inline void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
+cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
     """Brings a block of results where it belongs: the caller's array, or the sums."""
     cdef const char* data = p.outputs[kind].data
     cdef Py_ssize_t i

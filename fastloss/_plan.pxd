@@ -5,6 +5,8 @@ cdef enum:
     BLOCK_BYTES = 8192      # of one buffer: a dozen stay in the L2 cache, the few in use in L1
     BUFFERS = 12
     CACHE_LINE = 64
+    SHORT_ROW = 32          # classes
+    SHORT_ROWS = 256        # at once, at most
 
 # the arrays that a call reads
 cdef enum:
@@ -79,6 +81,7 @@ cdef struct plan_t:
 
     Py_ssize_t classes                  # 0: elementwise. Else pred has rows of so many logits, and a loss is one row's
     bint sparse                         # the label is a class id
+    bint short                          # rows are so short that vector lanes run over rows
     bint from_logits                    # pred holds log-probabilities
     bint has_ignore
     double ignore

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from tests.reference import CLASSES, LOSSES, Reference
+from tests.reference import LOSSES, Reference
 
 
 @pytest.fixture(params=LOSSES)
@@ -25,7 +25,7 @@ def draw(
     reference: Reference, rng: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike = np.float64
 ) -> tuple[NDArray[Any], ...]:
     """Inputs whose values the dtype holds exactly; the losses over classes get a class axis behind the shape."""
-    inputs = reference.data(rng, (*shape, CLASSES) if reference.row else shape)
+    inputs = reference.data(rng, (*shape, reference.classes) if reference.row else shape)
     return tuple(np.asarray(a, dtype if np.asarray(a).dtype.kind == "f" else None) for a in inputs)
 
 
@@ -34,9 +34,10 @@ def call_args(inputs: tuple[NDArray[Any], ...], sample_weight: Any = None) -> tu
     return (*inputs[:2], sample_weight, *inputs[2:])
 
 
-def assert_close(got: Any, want: Any, dtype: DTypeLike) -> None:
-    """Equal to the dtype's precision, relative to the largest entry where terms cancel."""
+def assert_close(got: Any, want: Any, dtype: DTypeLike, terms: Any = 1) -> None:
+    """Equal to the dtype's precision, relative to the largest entry, or to the terms that it is a difference of."""
     tolerance = 2e-6 if dtype == np.float32 else 1e-12
+    largest = max(1, np.max(np.abs(want), initial=0), np.max(np.abs(terms), initial=0))
     assert np.asarray(got).dtype == dtype
     assert np.shape(got) == np.shape(want)
-    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * max(1, np.max(np.abs(want), initial=0)))
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * largest)

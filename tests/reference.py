@@ -33,6 +33,7 @@ class Reference:
     third_gradient: Formula | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
     row: bool = False
+    classes: int = 7
     class_weight: Formula | None = None
 
     def build(self, **parameters: Any) -> fl.Loss:
@@ -163,14 +164,14 @@ def softmax(
     smoothing: float = 0,
     class_weight: tuple[float, ...] | None = None,
     ignore: int | None = None,
+    classes: int = 7,
 ) -> dict[str, Any]:
     """Softmax cross-entropy over the last axis."""
 
     def targets(x: Array, y: Array) -> Array:
-        classes = x.shape[-1]
-        label = (y[..., None] == np.arange(classes)).astype(float) if sparse else y
-        weight = np.ones(classes) if class_weight is None else np.array(class_weight)
-        t = weight * ((1 - smoothing) * label + smoothing / classes)
+        label = (y[..., None] == np.arange(x.shape[-1])).astype(float) if sparse else y
+        weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
+        t = weight * ((1 - smoothing) * label + smoothing / x.shape[-1])
         return t if ignore is None else np.where((y == ignore)[..., None], 0, t)
 
     def log_softmax(x: Array) -> Array:
@@ -223,11 +224,11 @@ def softmax(
         "source": "Bridle 1990; label smoothing: Szegedy et al. 2016; Gluon",
         "parameters": parameters,
         "row": True,
+        "classes": classes,
         "class_weight": example_weight,
     }
 
 
-CLASSES = 7
 CLASS_WEIGHT = (1.0, 0.5, 2.0, 0.0, 1.0, 3.0, 0.25)
 
 LOSSES = {
@@ -345,6 +346,8 @@ LOSSES = {
     "softmax ignore": Reference(**softmax(ignore=-1)),
     "softmax class_weight": Reference(**softmax(class_weight=CLASS_WEIGHT)),
     "softmax class_weight ignore": Reference(**softmax(class_weight=CLASS_WEIGHT, ignore=2)),
+    # rows of few classes have a loop of their own
+    "softmax 40 classes": Reference(**softmax(classes=40, class_weight=40 * (0.5,), ignore=3)),
     "softmax smoothing": Reference(**softmax(smoothing=0.1, ignore=-100)),
     "softmax smoothing class_weight": Reference(**softmax(smoothing=0.1, class_weight=CLASS_WEIGHT)),
     "softmax dense": Reference(**softmax(sparse=False)),
@@ -366,6 +369,7 @@ class Expected:
     label_gradient: Array | None
     third_gradient: Array | None
     weight_gradient: Array
+    weight_terms: Array  # what the gradient in the weights is a difference of, at the largest
 
 
 def unbroadcast(a: Array, shape: tuple[int, ...]) -> Array:
@@ -409,6 +413,7 @@ def expected(
     factor = np.broadcast_to(scale * spread, unreduced.shape)
     to_pred = (s * factor)[..., None] if reference.row else s * factor
     weight_gradient = factor * unreduced
+    weight_terms = unbroadcast(abs(weight_gradient), given.shape)
     if reduction == "weighted_mean" and count:
         weight_gradient = weight_gradient - value / count * per_class * head
     return Expected(
@@ -420,4 +425,5 @@ def expected(
         if reference.third_gradient is None
         else unbroadcast(to_pred * reference.third_gradient(*inputs), inputs[2].shape),
         unbroadcast(weight_gradient, given.shape),
+        weight_terms,
     )

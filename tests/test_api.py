@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from tests.conftest import draw
 from tests.reference import LOSSES, Reference
 
 
@@ -108,7 +109,7 @@ def test_subclasses_keep_everything() -> None:
 
 
 def test_no_memory_is_kept(reference: Reference) -> None:
-    inputs = reference.data(np.random.default_rng(0), (3, 7))
+    inputs = draw(reference, np.random.default_rng(0), (3,))
     args = (*inputs[:2], np.ones(3), *inputs[2:])
     loss = reference.build()
     counts = [sys.getrefcount(a) for a in args]

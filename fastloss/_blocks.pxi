@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
+
 cimport cython
 
 from fastloss._math cimport bits_f, from_bits_f, real_t
@@ -31,7 +32,7 @@ cdef struct cursor_t:
     Py_ssize_t index[MAX_AXES + 1]
 
 
-cdef inline void seek(cursor_t* c, const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start) noexcept nogil:
+cdef void seek(cursor_t* c, const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start) noexcept nogil:
     """Puts the cursor on element `start`, counted in C order."""
     cdef int i
     c.at = a.data
@@ -41,7 +42,7 @@ cdef inline void seek(cursor_t* c, const array_t* a, int ndim, const Py_ssize_t*
         c.at += c.index[i] * a.stride[i]
 
 
-cdef inline void advance(cursor_t* c, const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t run) noexcept nogil:
+cdef void advance(cursor_t* c, const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t run) noexcept nogil:
     """Moves on by `run` elements, which end in the row they start in."""
     cdef int i = ndim - 1
     c.index[i] += run
@@ -98,7 +99,7 @@ cdef inline void read_swapped(const char* src, Py_ssize_t stride, Py_ssize_t n, 
         dst[i] = number(load(item, like), dst)
 
 
-cdef inline void gather_as(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n,
+cdef void gather_as(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n,
                            any_t* like, real_t* dst) noexcept nogil:
     cdef cursor_t c
     cdef Py_ssize_t run, stride = a.stride[ndim - 1]
@@ -114,7 +115,7 @@ cdef inline void gather_as(const array_t* a, int ndim, const Py_ssize_t* shape, 
         n -= run
 
 
-cdef inline void gather(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n, real_t* dst) noexcept nogil:
+cdef void gather(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n, real_t* dst) noexcept nogil:
     """dst = elements start to start + n of `a`, in C order of the common axes, as real_t."""
     if a.type == FLOAT32:
         gather_as[float, real_t](a, ndim, shape, start, n, NULL, dst)
@@ -152,7 +153,7 @@ cdef inline real_t* fetch(const array_t* a, int ndim, const Py_ssize_t* shape, P
     return buffer
 
 
-cdef inline void scatter(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
+cdef void scatter(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
     """Elements start to start + n of `a` = src."""
     cdef cursor_t c
     cdef Py_ssize_t i, run, stride = a.stride[ndim - 1]
@@ -166,7 +167,7 @@ cdef inline void scatter(const array_t* a, int ndim, const Py_ssize_t* shape, Py
         n -= run
 
 
-cdef inline void accumulate(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n,
+cdef void accumulate(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n,
                             const real_t* src, double* total) noexcept nogil:
     """Adds src to the sums that a reduced result's elements start to start + n belong to."""
     cdef cursor_t c
@@ -186,7 +187,7 @@ cdef inline void accumulate(const array_t* a, int ndim, const Py_ssize_t* shape,
         n -= run
 
 
-cdef inline double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
+cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     """The sum in double precision, in an order that depends on n alone: 32 lanes, then a tree."""
     cdef double lane[32]
     cdef double total = 0
@@ -212,7 +213,7 @@ cdef inline double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     return (lane[0] + lane[2]) + (lane[1] + lane[3])
 
 
-cdef inline real_t lane_max(const real_t* a, Py_ssize_t n) noexcept nogil:
+cdef real_t lane_max(const real_t* a, Py_ssize_t n) noexcept nogil:
     """The largest of n >= 1 numbers, NaN left out (it spoils the exponentials anyway)."""
     cdef real_t lane[32]
     cdef real_t top = a[0]
