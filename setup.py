@@ -53,7 +53,7 @@ def extension(module: str, source: str, flags: list[str]) -> Extension:
         [source],
         include_dirs=[np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        extra_compile_args=FLAGS + flags + OPENMP + os.environ.get("FASTLOSS_CFLAGS", "").split(),
+        extra_compile_args=FLAGS + flags + OPENMP,
         extra_link_args=OPENMP,
     )
 
@@ -61,7 +61,7 @@ def extension(module: str, source: str, flags: list[str]) -> Extension:
 def kernels(build: str, flags: list[str]) -> Extension:
     GENERATED.mkdir(parents=True, exist_ok=True)
     source = GENERATED / f"_kernels_{build}.pyx"
-    shutil.copyfile("fastloss/_kernels.pyx", source)
+    shutil.copy2("fastloss/_kernels.pyx", source)
     return extension(f"_kernels_{build}", str(source), KERNEL_FLAGS + flags)
 
 
