@@ -167,22 +167,22 @@ cdef void scatter(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_
         n -= run
 
 
-cdef void accumulate(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n,
-                            const real_t* src, double* total) noexcept nogil:
+cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, double* total) noexcept nogil:
     """Adds src to the sums that a reduced result's elements start to start + n belong to."""
     cdef cursor_t c
-    cdef Py_ssize_t i, run, width = a.stride[ndim - 1] // <Py_ssize_t>sizeof(real_t)
+    cdef int last = a.ndim - 1
+    cdef Py_ssize_t i, run, width = a.stride[last] // <Py_ssize_t>sizeof(real_t)
     cdef double* at
-    seek(&c, a, ndim, shape, start)
+    seek(&c, a, a.ndim, a.shape, start)
     while n > 0:
-        run = min(n, shape[ndim - 1] - c.index[ndim - 1])
+        run = min(n, a.shape[last] - c.index[last])
         at = total + (c.at - a.data) // <Py_ssize_t>sizeof(real_t)
         if width == 0:
             at[0] += lane_sum(src, run)
         else:
             for i in range(run):
                 at[i * width] += src[i]
-        advance(&c, a, ndim, shape, run)
+        advance(&c, a, a.ndim, a.shape, run)
         src += run
         n -= run
 

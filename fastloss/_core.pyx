@@ -2,20 +2,19 @@
 
 import inspect
 import math
+import operator
 
 import numpy as np
 
 cimport numpy as cnp
-from cpython.dict cimport PyDict_GetItem, PyDict_Next
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
-from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from fastloss import _isa
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SHORT_ROW, SHORT_ROWS, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT, WEIGHT_GRAD,
+    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SHORT_ROW, SHORT_ROWS, SMALL_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, kernel_t, plan_t, runner_t,
 )
 from fastloss._threads cimport threads
@@ -62,7 +61,7 @@ cdef cnp.ndarray as_array(x, str name):
     if cnp.PyArray_CheckExact(x):
         a = x
     elif isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be dropped; give masked examples a sample_weight of 0")
+        raise TypeError(f"{name} must not be a masked array, whose mask would be dropped; fill it, and give masked examples a sample_weight of 0")
     else:
         try:
             a = np.asarray(x)
@@ -77,6 +76,16 @@ cdef cnp.ndarray as_array(x, str name):
 
 cdef str shape_text(cnp.ndarray a):
     return str(tuple([a.shape[i] for i in range(a.ndim)]))
+
+
+cdef bint has_shape(cnp.ndarray a, const Py_ssize_t* shape, int n) noexcept:
+    cdef int k
+    if cnp.PyArray_NDIM(a) != n:
+        return False
+    for k in range(n):
+        if a.shape[k] != shape[k]:
+            return False
+    return True
 
 
 cdef void describe(array_t* d, cnp.ndarray a, const int* axes, int n, bint rows) noexcept:
@@ -124,46 +133,57 @@ cdef bint match_broadcast(cnp.ndarray a, const Py_ssize_t* shape, int n, int* ax
     return True
 
 
-cdef void merge_axes(plan_t* p) noexcept:
-    """Drops axes of size 1 and joins neighbours that every array crosses in one stride: the loops then run long."""
-    cdef array_t* arrays[INPUTS + OUTPUTS]
-    cdef int n = 0, k, m = 0, i
+cdef int merge(int ndim, Py_ssize_t* shape, array_t** arrays, int n) noexcept:
+    """Drops axes of size 1 and joins neighbours that every array crosses in one stride; returns how many are left, at least 1."""
+    cdef int k, m = 0, i
     cdef bint joined
-    for k in range(INPUTS):
-        if p.inputs[k].data != NULL:
-            arrays[n] = &p.inputs[k]
-            n += 1
-    for k in range(OUTPUTS):
-        if p.outputs[k].data != NULL:
-            arrays[n] = &p.outputs[k]
-            n += 1
-    for k in range(p.ndim):
-        if p.shape[k] == 1:
+    for k in range(ndim):
+        if shape[k] == 1:
             continue
         joined = m > 0
         for i in range(n):
-            if joined and arrays[i].stride[m - 1] != arrays[i].stride[k] * p.shape[k]:
+            if joined and arrays[i].stride[m - 1] != arrays[i].stride[k] * shape[k]:
                 joined = False
         if joined:
-            p.shape[m - 1] *= p.shape[k]
-            for i in range(n):
-                arrays[i].stride[m - 1] = arrays[i].stride[k]
+            m -= 1
+            shape[m] *= shape[k]
         else:
-            p.shape[m] = p.shape[k]
-            for i in range(n):
-                arrays[i].stride[m] = arrays[i].stride[k]
-            m += 1
+            shape[m] = shape[k]
+        for i in range(n):
+            arrays[i].stride[m] = arrays[i].stride[k]
+        m += 1
     if m == 0:
-        p.shape[0] = 1
+        shape[0] = 1
         for i in range(n):
             arrays[i].stride[0] = 0
         m = 1
-    if p.classes:
-        p.shape[m] = p.classes
-        for i in range(n):
-            if arrays[i].rows:
-                arrays[i].stride[m] = arrays[i].stride[p.ndim]
-    p.ndim = m
+    return m
+
+
+cdef void merge_axes(plan_t* p) noexcept:
+    """Makes the axes few and long, those of all arrays but the reduced results in common."""
+    cdef array_t* arrays[INPUTS + OUTPUTS]
+    cdef Py_ssize_t class_stride[INPUTS + OUTPUTS]
+    cdef array_t* a
+    cdef int n = 0, k, i, ndim
+    for k in range(INPUTS + OUTPUTS):
+        a = &p.inputs[k] if k < INPUTS else &p.outputs[k - INPUTS]
+        if a.data == NULL:
+            continue
+        if a.reduced:
+            for i in range(p.ndim):
+                a.shape[i] = p.shape[i]
+            a.ndim = merge(p.ndim, a.shape, &a, 1)
+        else:
+            class_stride[n] = a.stride[p.ndim] if a.rows else 0
+            arrays[n] = a
+            n += 1
+    ndim = merge(p.ndim, p.shape, arrays, n)
+    p.shape[ndim] = p.classes
+    for i in range(n):
+        if arrays[i].rows:
+            arrays[i].stride[ndim] = class_stride[i]
+    p.ndim = ndim
 
 
 cdef bint is_direct(const plan_t* p, const array_t* a, int real) noexcept:
@@ -178,18 +198,16 @@ cdef bint is_direct(const plan_t* p, const array_t* a, int real) noexcept:
     return True
 
 
-cdef Py_ssize_t run_length(const plan_t* p, const array_t* a) noexcept:
+cdef Py_ssize_t run_length(const array_t* a) noexcept:
     """How many neighbours a reduced result adds up to one element; 0 where its elements are not so many runs."""
-    cdef Py_ssize_t n = 1
-    cdef int k = p.ndim - 1
-    while k >= 0 and (a.stride[k] == 0 or p.shape[k] == 1):
-        n *= p.shape[k]
-        k -= 1
-    while k >= 0:
-        if a.stride[k] == 0 and p.shape[k] != 1:
+    cdef int last = a.ndim - 1, k
+    # merged, a run is the last axis
+    if a.stride[last] != 0:
+        return 0 if a.shape[last] != 1 else 1
+    for k in range(last):
+        if a.stride[k] == 0:
             return 0
-        k -= 1
-    return n
+    return a.shape[last]
 
 
 cdef Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept:
@@ -206,7 +224,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     for k in range(OUTPUTS):
         if p.outputs[k].data == NULL or not p.outputs[k].reduced:
             continue
-        length = run_length(p, &p.outputs[k])
+        length = run_length(&p.outputs[k])
         if not has_reduced or length and length == p.span:
             p.span = length
             sums += p.outputs[k].size
@@ -254,12 +272,16 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, chunks))
     p.scratch = NULL
     row = p.classes * itemsize
-    if row > BLOCK_BYTES // 2:
-        p.scratch_size = (BUFFERS // 2) * BLOCK_BYTES + CACHE_LINE + 7 * max(row, <Py_ssize_t>BLOCK_BYTES)
+    if not p.classes and p.size * itemsize <= SMALL_BYTES:
+        p.buffer = SMALL_BYTES
+    else:
+        # five buffers for a block, one for a part of a row, five tiles of rows, and two rows; that is room for BUFFERS too
+        p.buffer = BLOCK_BYTES
+        p.scratch_size = 6 * BLOCK_BYTES + 7 * max(row, <Py_ssize_t>BLOCK_BYTES) + CACHE_LINE
         p.scratch_size = ceil_div(p.scratch_size, CACHE_LINE) * CACHE_LINE
         p.scratch = <char*>PyMem_RawMalloc(p.scratch_size * p.threads)
         if p.scratch == NULL:
-            raise MemoryError(f"{p.scratch_size * p.threads} bytes for rows of {p.classes} classes")
+            raise MemoryError(f"{p.scratch_size * p.threads} bytes of buffers")
     try:
         for k in range(OUTPUTS):
             if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
@@ -282,21 +304,16 @@ cdef int execute(plan_t* p, bint is_double) except -1:
 cdef cnp.ndarray new_result(out, int ndim, const Py_ssize_t* shape, int real, str name):
     """The array for a result: a new one, or the caller's, if it fits."""
     cdef cnp.ndarray a
-    cdef int k
-    cdef bint fits
     if out is None:
         return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if real == FLOAT64 else cnp.NPY_FLOAT)
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out for the {name} must be an array or None, got {type(out).__name__}")
     a = out
     dtype = np.dtype(np.float64 if real == FLOAT64 else np.float32)
     if a.dtype != dtype:
         raise TypeError(f"out for the {name} must have dtype {dtype}, got {a.dtype.str if a.dtype.newbyteorder() == dtype else a.dtype}")
-    fits = cnp.PyArray_NDIM(a) == ndim
-    for k in range(ndim):
-        fits = fits and a.shape[k] == shape[k]
-    if not fits:
-        raise ValueError(f"out for the {name} must have shape {tuple([shape[k] for k in range(ndim)])}, got {shape_text(a)}")
+    if not has_shape(a, shape, ndim):
+        raise ValueError(f"out for the {name} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
     if not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"out for the {name} is read-only")
     return a
@@ -361,7 +378,9 @@ cdef tuple arguments_of(type cls, tuple args, dict kwargs):
 
 def frozen(value):
     """A sequence of numbers as a tuple, which nobody changes and which compares; anything else as it is."""
-    return tuple(np.asarray(value).tolist()) if isinstance(value, (list, np.ndarray)) and np.ndim(value) == 1 else value
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or np.ndim(value) != 1:
+        return value
+    return tuple(np.asarray(value).tolist())
 
 
 def rebuild(cls, arguments):
@@ -377,6 +396,8 @@ cdef double finite(str name, x) except? -1:
         value = float(x)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {x!r}") from None
+    except OverflowError:
+        value = math.inf
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {x!r}")
     return value
@@ -398,13 +419,22 @@ def flag(name, x):
     raise TypeError(f"{name} must be True or False, got {x!r}")
 
 
-cdef int axis_number(str name, x, int ndim) except -1:
+def integer(name, x, largest=2**31 - 1):
+    """A constructor's argument as an int of at most that absolute value."""
+    if isinstance(x, (bool, np.bool_)) or not hasattr(x, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {x!r}")
+    value = operator.index(x)
+    if abs(value) > largest:
+        raise ValueError(f"{name} must be at most {largest} in absolute value, got {value}")
+    return value
+
+
+cdef int axis_number(str name, int axis, int ndim) except -1:
     """An axis counted from the front; a scalar counts as having one."""
-    cdef Py_ssize_t axis = x
     cdef int n = max(ndim, 1)
     if not -n <= axis < n:
         raise ValueError(f"{name} must be between {-n} and {n - 1} for a pred with {ndim} axes, got {axis}")
-    return <int>(axis + n if axis < 0 else axis)
+    return axis + n if axis < 0 else axis
 
 
 cdef class Loss:
@@ -412,6 +442,30 @@ cdef class Loss:
 
     A loss object holds its parameters and nothing else: it is immutable, hashable, comparable, picklable, and may be
     called from many threads at once. Subclasses name the formula.
+
+    Every loss takes, keyword-only, ``reduction``: "example" is the mean over every axis but ``batch_axis``, a value for
+    each example; "none" leaves the value of each element, of each row for the losses over classes; "sum" and "mean" are
+    those of all; "weighted_mean" is the sum divided by the sum of the weights. The mean of nothing, or of weights that
+    sum to 0, is 0.
+
+    Every method takes the inputs by position or name:
+
+    - pred, float32 or float64 (float16 is computed in float32, integers and lists in float64); results have its dtype.
+    - label, of any real dtype, which has pred's shape, or that without axes of size 1.
+    - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss.
+
+    and, keyword-only:
+
+    - out: the arrays for the results, in the structure of what is returned, None for those to allocate. One may be the
+      pred or label that it replaces; any other overlap is an error. After an error they are untouched.
+    - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
+    - wrt, of ``grad`` and ``value_and_grad``: the name of the input to differentiate with respect to, or a tuple of
+      them, for which a tuple of gradients is returned; "pred", the first input, by default. A gradient has its input's
+      shape. All come from one pass, but for one in weights that are broadcast in another way than the value is
+      reduced, which takes one of its own.
+
+    Raises TypeError for what holds no real numbers and for unknown arguments, ValueError for shapes and labels that do
+    not fit. A NaN spoils its own example and the totals that contain it.
     """
 
     inputs = ("pred", "label", "sample_weight")
@@ -424,9 +478,8 @@ cdef class Loss:
     cdef kernel_t* other_kernel     # for calls with it
     cdef double third_default
     cdef double weight
-    cdef object batch_axis
-    cdef int reduction
-    cdef object axis                # of the classes; None: an elementwise loss
+    cdef int batch_axis, reduction, axis
+    cdef bint has_classes           # along that axis; else the loss is elementwise
     cdef bint sparse, from_logits, has_ignore
     cdef double ignore, smoothing
 
@@ -436,16 +489,14 @@ cdef class Loss:
         self.arguments = arguments_of(type(self), args, kwargs)
 
     def __init__(self, kernel, weight, batch_axis, reduction, *, other_kernel=None, third_default=1.0):
-        if self.kernel != NULL or self.axis is not None:
+        if self.kernel != NULL or self.has_classes:
             raise TypeError("a loss is immutable: build a new one")
         self.names = type(self).inputs
         if isinstance(weight, (np.ndarray, list, tuple)):
             raise TypeError(f"weight must be a number, got {type(weight).__name__}; weights per example are given in the call, as sample_weight")
         self.weight = 1 if weight is None else finite("weight", weight)
-        if isinstance(batch_axis, bool) or not hasattr(batch_axis, "__index__"):
-            raise TypeError(f"batch_axis must be an integer, got {batch_axis!r}")
-        self.batch_axis = batch_axis
-        if reduction not in REDUCTIONS:
+        self.batch_axis = integer("batch_axis", batch_axis)
+        if not isinstance(reduction, str) or reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
         self.reduction = REDUCTIONS.index(reduction)
         self.third_default = third_default
@@ -504,12 +555,11 @@ cdef class Loss:
         cdef int weight_axes[MAX_AXES + 1]
         cdef int third_axes[MAX_AXES + 1]
         cdef int value_axes[MAX_AXES + 1]
-        cdef int head_axes[MAX_AXES + 1]
         cdef Py_ssize_t dims[MAX_AXES + 1]
         cdef Py_ssize_t n_args = len(args), batch_size
         cdef int ndim, k, n, real, batch, class_axis = -1, batch_item = -1, value_ndim
         cdef bint is_double, needs_loss, everything, good, rows, dense
-        cdef double count, weights = 1, head_factor = 1
+        cdef double count, head_factor = 1
         cdef cnp.ndarray pred, label, weight = None, third = None, head = None, result
         cdef kernel_t* kernel
         cdef object x_pred = None, x_label = None, x_weight = None, x_third = None
@@ -565,7 +615,7 @@ cdef class Loss:
         # the axes of the unreduced loss: pred's, but for the class axis
         n = 0
         p.classes = 0
-        if self.axis is not None:
+        if self.has_classes:
             if ndim == 0:
                 raise ValueError("pred must have a class axis, got a scalar")
             class_axis = axis_number("axis", self.axis, ndim)
@@ -653,16 +703,15 @@ cdef class Loss:
             results[VALUE] = new_result(None, 0, dims, real, "value")
         if results[VALUE] is not None:
             describe(&p.outputs[VALUE], results[VALUE], value_axes, n, False)
-        for k in (VALUE, WEIGHT_GRAD, THIRD_GRAD):
+        for k in range(OUTPUTS):
             if p.outputs[k].data != NULL:
-                p.outputs[k].reduced = p.outputs[k].size != p.size
+                p.outputs[k].reduced = not p.outputs[k].rows and p.outputs[k].size != p.size
 
         if x_head is not None:
             head = as_array(x_head, "head_grad")
             if cnp.PyArray_NDIM(head) == 0:
                 head_factor = float(head)
-            elif value_ndim == cnp.PyArray_NDIM(head) and match_broadcast(head, dims, value_ndim, head_axes) \
-                    and cnp.PyArray_SIZE(head) == shape_size(dims, value_ndim):
+            elif has_shape(head, dims, value_ndim):
                 describe(&p.inputs[HEAD], head, value_axes, n, False)
             else:
                 raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, got shape {shape_text(head)}")
@@ -684,8 +733,7 @@ cdef class Loss:
             check_overlaps(&p, results, (("pred", pred), ("label", label), (self.names[len(self.names) - 1], third),
                                          ("sample_weight", weight), ("head_grad", head)), [x is not None for x in outs])
         staged = stage(&p, results, value_axes, weight_axes, third_axes)
-        if self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None:
-            whole = p
+        whole = p
         merge_axes(&p)
         if rows and self.sparse and p.size:
             self.check_labels(&p, label)
@@ -716,9 +764,15 @@ cdef class Loss:
                 if results[k] is not None:
                     results[k].fill(0)
         else:
-            execute(&p, is_double)
+            shares = None
             if self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None and count:
-                subtract_mean(&whole, results[WEIGHT_GRAD], weight_axes, results[VALUE] * head_factor / count)
+                # now: the results may lie over the labels
+                shares = self.shares(&whole, results[WEIGHT_GRAD], weight_axes)
+            execute(&p, is_double)
+            if shares is not None:
+                # the weights are divided by, too
+                shares *= float(results[VALUE]) * head_factor / count
+                np.subtract(results[WEIGHT_GRAD], shares, out=results[WEIGHT_GRAD], casting="same_kind")
         if staged:
             for k, a in staged:
                 a[...] = results[k]
@@ -726,7 +780,7 @@ cdef class Loss:
         return package(results, want, wanted, wrt, outs)
 
     cdef str label_shape_error(self, const plan_t* p, cnp.ndarray pred, cnp.ndarray label):
-        if self.axis is None:
+        if not self.has_classes:
             return f"label must have pred's shape {shape_text(pred)}, or that without axes of size 1, got shape {shape_text(label)}"
         if self.sparse:
             hint = "; for one-hot or soft labels build the loss with sparse_label=False" if cnp.PyArray_SIZE(label) == cnp.PyArray_SIZE(pred) else ""
@@ -739,7 +793,7 @@ cdef class Loss:
         cdef Py_ssize_t examples = p.shape[batch_item] if batch_item >= 0 else 1
         cdef int whole_axes[MAX_AXES + 1]
         cdef bint good
-        if ndim == 1:
+        if ndim == 1 and batch_item >= 0:
             good = weight.shape[0] == examples or weight.shape[0] == 1
             for k in range(p.ndim):
                 axes[k] = 0 if k == batch_item else -1
@@ -778,27 +832,54 @@ cdef class Loss:
             dims[k] = p.shape[k]
         if self.reduction == NONE:
             return p.ndim
-        if self.reduction != EXAMPLE or p.ndim == 0 and not p.classes:
+        if self.reduction != EXAMPLE or p.ndim == 0 and not self.has_classes:
             return 0
         dims[0] = batch_size
         return 1
 
     cdef int check_labels(self, const plan_t* p, cnp.ndarray label) except -1:
-        cdef double found = 0
-        cdef Py_ssize_t at = runner.bad_label(p, &found)
+        cdef Py_ssize_t at
+        if p.size < WORK_FOR_A_THREAD:
+            at = runner.bad_label(p)
+        else:
+            with nogil:
+                at = runner.bad_label(p)
         if at < 0:
             return 0
         position = tuple([int(i) for i in np.unravel_index(at, (<object>label).shape)])
         raise ValueError(
-            f"label must hold class ids from 0 to {p.classes - 1}, got {found:g} at position {position}; "
+            f"label must hold class ids from 0 to {p.classes - 1}, got {label[position]} at position {position}; "
             "to leave examples out, build the loss with ignore_index=")
+
+    cdef bint is_weighted_by_label(self):
+        """Whether examples count by their label: not if ignored, and by their class's weight."""
+        return self.has_classes and self.sparse and (self.has_ignore or self.class_weight is not None)
+
+    cdef shares(self, plan_t* p, cnp.ndarray gradient, const int* axes):
+        """The derivative of the sum of the weights in sample_weight: a number where that is the same for all."""
+        cdef cnp.ndarray counts
+        cdef int k
+        if not self.is_weighted_by_label():
+            return <double>p.size / <double>cnp.PyArray_SIZE(gradient)
+        counts = np.empty((<object>gradient).shape)
+        for k in range(OUTPUTS):
+            p.outputs[k].data = NULL
+        describe(&p.outputs[WEIGHT_GRAD], counts, axes, p.ndim, False)
+        p.outputs[WEIGHT_GRAD].reduced = p.outputs[WEIGHT_GRAD].size != p.size
+        p.inputs[WEIGHT].data = NULL
+        p.inputs[HEAD].data = NULL
+        p.weights_only = True
+        p.grad_scale = 1
+        merge_axes(p)
+        execute(p, True)
+        return counts
 
     cdef double sum_of_weights(self, const plan_t* p) except? -1:
         """What a weighted mean divides by."""
         cdef plan_t q = p[0]
         cdef double total = 0
         cdef int k
-        if p.inputs[WEIGHT].data == NULL and not (p.classes and self.sparse and (self.has_ignore or self.class_weight is not None)):
+        if p.inputs[WEIGHT].data == NULL and not self.is_weighted_by_label():
             return <double>p.size
         if p.size == 0:
             return 0
@@ -806,29 +887,13 @@ cdef class Loss:
             q.outputs[k].data = NULL
         describe_number(&q.outputs[VALUE], &total, p.ndim)
         q.outputs[VALUE].reduced = True
+        q.outputs[VALUE].ndim = 1
+        q.outputs[VALUE].shape[0] = p.size
         q.inputs[HEAD].data = NULL
         q.weights_only = True
         q.value_scale = 1
         execute(&q, True)
         return total
-
-
-cdef int subtract_mean(plan_t* p, cnp.ndarray gradient, const int* axes, mean) except -1:
-    """A weighted mean divides by the weights too: takes mean times the derivative of their sum from the gradient in the weights."""
-    cdef cnp.ndarray counts = np.empty((<object>gradient).shape)
-    cdef int k
-    for k in range(OUTPUTS):
-        p.outputs[k].data = NULL
-    describe(&p.outputs[WEIGHT_GRAD], counts, axes, p.ndim, False)
-    p.outputs[WEIGHT_GRAD].reduced = p.outputs[WEIGHT_GRAD].size != p.size
-    p.inputs[WEIGHT].data = NULL
-    p.inputs[HEAD].data = NULL
-    p.weights_only = True
-    p.grad_scale = 1
-    merge_axes(p)
-    execute(p, True)
-    np.subtract(gradient, counts * float(mean), out=gradient, casting="same_kind")
-    return 0
 
 
 cdef void describe_number(array_t* d, double* x, int n) noexcept:
@@ -849,20 +914,12 @@ cdef tuple shape_tuple(const Py_ssize_t* shape, int n):
     return tuple([shape[k] for k in range(n)])
 
 
-cdef Py_ssize_t shape_size(const Py_ssize_t* shape, int n) noexcept:
-    cdef Py_ssize_t size = 1
-    cdef int k
-    for k in range(n):
-        size *= shape[k]
-    return size
-
-
 cdef list stage(plan_t* p, list results, const int* value_axes, const int* weight_axes, const int* third_axes):
     """Sums are written to contiguous arrays only: new ones stand in for the caller's others. Returns those, to be filled later."""
     cdef list staged = None
     cdef cnp.ndarray a
     cdef int k
-    for k in (VALUE, WEIGHT_GRAD, THIRD_GRAD):
+    for k in range(OUTPUTS):
         if p.outputs[k].data == NULL or not p.outputs[k].reduced:
             continue
         a = results[k]
@@ -908,14 +965,9 @@ cdef str describe_out(out):
 cdef package(list results, int want, tuple wanted, wrt, list outs):
     """What the method returns: a result, or a tuple of them; numbers as NumPy scalars unless the caller brought an array."""
     cdef int k
-    if outs is None:
-        for k in range(OUTPUTS):
-            if results[k] is not None and cnp.PyArray_NDIM(results[k]) == 0:
-                results[k] = results[k][()]
-    else:
-        for k in range(OUTPUTS):
-            if results[k] is not None and outs[k] is None and cnp.PyArray_NDIM(results[k]) == 0:
-                results[k] = results[k][()]
+    for k in range(OUTPUTS):
+        if results[k] is not None and (outs is None or outs[k] is None) and cnp.PyArray_NDIM(results[k]) == 0:
+            results[k] = results[k][()]
     if want == WANT_VALUE:
         return results[VALUE]
     gradient = tuple([results[k] for k in wanted]) if isinstance(wrt, tuple) else results[wanted[0]]
@@ -933,18 +985,16 @@ cdef class RowLoss(Loss):
 
     def __init__(self, weight, batch_axis, reduction, *, axis, sparse_label, from_logits, ignore_index, label_smoothing, class_weight):
         super().__init__(None, weight, batch_axis, reduction)
-        if isinstance(axis, bool) or not hasattr(axis, "__index__"):
-            raise TypeError(f"axis must be an integer, got {axis!r}")
-        self.axis = axis
+        self.axis = integer("axis", axis)
+        self.has_classes = True
         self.sparse = flag("sparse_label", sparse_label)
         self.from_logits = flag("from_logits", from_logits)
         self.has_ignore = ignore_index is not None
         if self.has_ignore:
-            if isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__"):
-                raise TypeError(f"ignore_index must be an integer or None, got {ignore_index!r}")
+            # ids are compared as doubles, which hold every integer up to 2^53
+            self.ignore = integer("ignore_index", ignore_index, 2**53)
             if not self.sparse:
                 raise ValueError("ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0")
-            self.ignore = ignore_index
         self.smoothing = finite("label_smoothing", label_smoothing)
         if not 0 <= self.smoothing <= 1:
             raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing!r}")

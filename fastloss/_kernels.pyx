@@ -14,7 +14,7 @@ from fastloss._math cimport (
 )
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, LABEL, LABEL_GRAD, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
-    PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
+    PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SMALL_BYTES, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, kernel_t, loop_t, plan_t, runner_t,
 )
 
@@ -58,7 +58,8 @@ cdef class Huber(Kernel):
         self.rho = rho
 
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t z = x - y, a = absolute(z), rho = <real_t>self.rho, zero = 0
+        # a rho that float32 rounds to 0 makes the loss L1
+        cdef real_t z = x - y, a = absolute(z), rho = <real_t>max(self.rho, 1.1754943508222875e-38), zero = 0
         cdef real_t c = rho if a > rho else a
         cdef real_t slope = c / rho
         l[0] = slope * (a - <real_t>.5 * c)
@@ -174,7 +175,8 @@ cdef class Poisson(Kernel):
     """l = e^x - y x, x the logarithm of the rate."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t rate = exp(x)
-        l[0] = fma(-x, y, rate)
+        # no count, no logarithm: 0 * -inf
+        l[0] = rate if y == 0 else fma(-x, y, rate)
         g[0] = rate - y
         h[0] = rate
         d[0] = -x
@@ -185,7 +187,7 @@ cdef class PoissonFull(Kernel):
     """l = e^x - y x + log y!."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t rate = exp(x), slope
-        l[0] = fma(-x, y, rate) + stirling(y, &slope)
+        l[0] = (rate if y == 0 else fma(-x, y, rate)) + stirling(y, &slope)
         g[0] = rate - y
         h[0] = rate
         d[0] = slope - x
@@ -427,8 +429,13 @@ cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double 
         if h != NULL:
             h[i] = c2 * e[i] * rest
         if d != NULL:
-            d[i] = <real_t>(factor * label_scale(p, i) * (log_total + (top - xi)))
+            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), log_total + (top - xi)))
     return targets * log_total + linear
+
+
+cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
+    """weight times loss, where a class of no weight costs nothing even if its probability is 0."""
+    return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
 
 
 cdef inline double label_scale(const plan_t* p, Py_ssize_t j) noexcept nogil:
@@ -455,7 +462,7 @@ cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double
         if h != NULL:
             h[i] = 0
         if d != NULL:
-            d[i] = <real_t>(-factor * label_scale(p, i) * xi)
+            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), -xi))
     return total
 
 
@@ -491,10 +498,11 @@ cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const do
                      real_t* l, real_t* scale, real_t* at_label) noexcept nogil:
     """From n rows' sums their losses, what turns exponentials into gradients, and the gradients at the labels."""
     cdef Py_ssize_t i
-    cdef double high, own_, w, c
+    cdef double high, own_, w, c, loss
     for i in range(n):
         high, own_, w = highest[i], own[i], weight[i]
-        l[i] = <real_t>(w * ((<double>top[i] - <double>logit[i]) + log_sum(<double>1, (others[i] + (own_ - high)) / high)))
+        loss = (<double>top[i] - <double>logit[i]) + log_sum(<double>1, (others[i] + (own_ - high)) / high)
+        l[i] = <real_t>weighted_loss(w, loss)
         c = w * factor / (others[i] + own_)
         scale[i] = <real_t>c
         at_label[i] = <real_t>(-others[i] * c)
@@ -528,7 +536,7 @@ cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real
 
     gather(&p.inputs[LABEL], p.ndim, p.shape, start, n, id)
     for i in range(n):
-        # labels were checked before; whoever changed them since gets NaN, not somebody else's memory
+        # labels were checked before; one that was changed since is no address
         counts = 0 <= id[i] < classes and not (p.has_ignore and id[i] == p.ignore)
         spoil[i] = zero if p.has_ignore and id[i] == p.ignore else <real_t>NAN
         label[i] = <real_t>id[i] if counts else nothing
@@ -545,6 +553,7 @@ cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real
     open_rows(n, top, base, lowest, shift, highest)
     set_all(others, <double>0, 2 * n)
     set_all(ties, zero, n)
+    set_all(logit, zero, 2 * n)
     for j in range(classes):
         e = tile + j * n
         for i in range(n):
@@ -630,7 +639,7 @@ cdef void rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
         weight = 1
         if p.sparse:
             gather[double](&p.inputs[LABEL], p.ndim, p.shape, start + i, 1, &id)
-            # labels were checked before; whoever changed them since gets NaN, not somebody else's memory
+            # labels were checked before; one that was changed since is no address
             if p.has_ignore and id == p.ignore or not (0 <= id < classes):
                 l[i] = <real_t>0 if p.has_ignore and id == p.ignore else <real_t>NAN
                 for k in range(3):
@@ -643,9 +652,10 @@ cdef void rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
         if p.weights_only:
             l[i] = <real_t>weight
         elif plain and not p.from_logits:
-            l[i] = <real_t>(weight * sparse_row(p, xs + i * classes, y, factor * weight, e, piece, row[GRAD], row[HESS]))
+            l[i] = <real_t>weighted_loss(
+                weight, sparse_row(p, xs + i * classes, y, factor * weight, e, piece, row[GRAD], row[HESS]))
         elif plain:
-            l[i] = <real_t>(-weight * xs[i * classes + y])
+            l[i] = <real_t>weighted_loss(weight, -xs[i * classes + y])
             if row[GRAD] != NULL:
                 set_all(row[GRAD], <real_t>0, classes)
                 row[GRAD][y] = <real_t>(-factor * weight)
@@ -676,7 +686,7 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
         for i in range(n // p.span):
             (<real_t*>data)[start // p.span + i] = <real_t>(scale * lane_sum(a + i * p.span, p.span))
     else:
-        accumulate(&p.outputs[kind], p.ndim, p.shape, start, n, a, p.partial[kind] + task * p.outputs[kind].size)
+        accumulate(&p.outputs[kind], start, n, a, p.partial[kind] + task * p.outputs[kind].size)
 
 
 cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* buffer) noexcept nogil:
@@ -688,7 +698,7 @@ cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* b
 
 cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
     """The pipeline for elements start to start + n of the unreduced loss: gather, the loss, weights, sums, scatter."""
-    cdef Py_ssize_t size = BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), i
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i
     cdef int kind
     cdef real_t* x
     cdef real_t* y
@@ -730,7 +740,7 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
 
 
 cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* like) noexcept nogil:
-    cdef char stack[BUFFERS * BLOCK_BYTES + CACHE_LINE]
+    cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
     cdef char* memory = &stack[0] if p.scratch == NULL else p.scratch + thread * p.scratch_size
     cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
     cdef Py_ssize_t start, end
@@ -784,7 +794,12 @@ cdef void run(plan_t* p, int is_double) noexcept nogil:
         run_as[float](p, NULL)
 
 
-cdef Py_ssize_t bad_label(const plan_t* p, double* found) noexcept nogil:
+cdef inline bint is_good(const plan_t* p, double id) noexcept nogil:
+    """Whether a label is a class id, or the one to ignore."""
+    return 0 <= id < p.classes and id == floor(id) or p.has_ignore and id == p.ignore
+
+
+cdef Py_ssize_t bad_label(const plan_t* p) noexcept nogil:
     """The position of the first class id that is none, -1 if all are good."""
     cdef double ids[1024]
     cdef Py_ssize_t start, n, i, bad
@@ -793,11 +808,10 @@ cdef Py_ssize_t bad_label(const plan_t* p, double* found) noexcept nogil:
         gather(&p.inputs[LABEL], p.ndim, p.shape, start, n, &ids[0])
         bad = 0
         for i in range(n):
-            bad += not (0 <= ids[i] < p.classes and ids[i] == floor(ids[i]) or p.has_ignore and ids[i] == p.ignore)
+            bad += not is_good(p, ids[i])
         if bad:
             for i in range(n):
-                if not (0 <= ids[i] < p.classes and ids[i] == floor(ids[i]) or p.has_ignore and ids[i] == p.ignore):
-                    found[0] = ids[i]
+                if not is_good(p, ids[i]):
                     return start + i
     return -1
 

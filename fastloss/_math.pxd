@@ -1,7 +1,7 @@
 """Branch-free elementary functions, inlined into the loops that call them; float32 and float64.
 
 Every function is straight-line code on one number, so a loop over it becomes vector code.
-Stated errors are the largest seen against mpmath; tests/test_math.py asserts them.
+Stated errors are the largest seen against mpmath; tests/test_accuracy.py asserts them, through the losses.
 Polynomial coefficients: interpolation at Chebyshev nodes, computed with 200 bits, rounded.
 """
 

@@ -4,6 +4,7 @@ cdef enum:
     MAX_AXES = 32
     BLOCK_BYTES = 8192      # of one buffer: a dozen stay in the L2 cache, the few in use in L1
     BUFFERS = 12
+    SMALL_BYTES = 512       # of one buffer of a call that needs no more: these are on the stack
     CACHE_LINE = 64
     SHORT_ROW = 32          # classes
     SHORT_ROWS = 256        # at once, at most
@@ -60,7 +61,9 @@ cdef struct array_t:
     bint direct             # contiguous and of the loops' dtype: blocks are read and written in place
     bint rows               # has the class axis
     bint reduced            # a result that is summed over the axes where its stride is 0
-    Py_ssize_t size         # a reduced result's elements
+    Py_ssize_t size         # elements
+    int ndim                # a reduced result's own axes: were they the plan's, other arrays would decide on its sums' order
+    Py_ssize_t shape[MAX_AXES + 1]
     Py_ssize_t stride[MAX_AXES + 1]     # bytes; 0 where broadcast; behind the plan's axes the class axis of what has one
 
 ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, const void* q,
@@ -95,6 +98,7 @@ cdef struct plan_t:
     Py_ssize_t tasks
     int threads
     double* partial[OUTPUTS]            # sums per task, added in their order at the end
+    Py_ssize_t buffer                   # bytes of one buffer
     char* scratch                       # buffers for the threads; NULL: on the stack
     Py_ssize_t scratch_size             # bytes per thread
 
@@ -105,4 +109,4 @@ cdef struct kernel_t:
 
 cdef struct runner_t:
     void (*run)(plan_t* plan, int is_double) noexcept nogil
-    Py_ssize_t (*bad_label)(const plan_t* plan, double* found) noexcept nogil
+    Py_ssize_t (*bad_label)(const plan_t* plan) noexcept nogil

@@ -2,6 +2,7 @@
 
 import operator
 import os
+import threading
 
 cdef extern from *:
     """
@@ -37,6 +38,7 @@ cdef extern from *:
 cdef int chosen = 0     # by set_num_threads; 0: nobody chose
 cdef int processors = 0  # found at the first use
 has_openmp = bool(FL_OPENMP)
+entered = threading.local()  # num_threads blocks, innermost last
 fl_watch_forks()
 
 
@@ -75,7 +77,7 @@ def cgroup_quotas(root):
     except OSError:
         return
     for _, controllers, path in groups:
-        if controllers not in ("", "cpu", "cpu,cpuacct"):
+        if controllers and "cpu" not in controllers.split(","):
             continue
         top = root + "/sys/fs/cgroup" + ("/" + controllers if controllers else "")
         parts = [part for part in path.split("/") if part]
@@ -134,19 +136,18 @@ class num_threads:
 
     def __init__(self, n):
         self.n = checked(n, "n")
-        self.before = []
 
     def __enter__(self):
         global fl_local
-        self.before.append(fl_local)
+        entered.__dict__.setdefault("before", []).append(fl_local)
         fl_local = <int>self.n
 
     def __exit__(self, *exception):
         global fl_local
-        fl_local = <int>self.before.pop()
+        fl_local = <int>entered.before.pop()
 
 
-if "FASTLOSS_NUM_THREADS" in os.environ:
+if os.environ.get("FASTLOSS_NUM_THREADS"):
     try:
         chosen = checked(int(os.environ["FASTLOSS_NUM_THREADS"]), "FASTLOSS_NUM_THREADS")
     except ValueError:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from fastloss._core import Loss, RowLoss, flag, number
+from fastloss._core import Loss, RowLoss, flag, integer, number
 from fastloss._isa import kernels
 
 __all__ = [
@@ -378,6 +378,7 @@ class KLDivLoss(Loss):
             raise NotImplementedError(
                 "KLDivLoss(from_logits=False) is not there yet: pass pred through log_softmax first"
             )
+        integer("axis", axis)
         super().__init__(kernels.KLDivergence(), weight, batch_axis, reduction)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import gc
 import pickle
@@ -83,6 +84,7 @@ def test_a_changed_list_does_not_change_the_loss() -> None:
     loss = fl.SoftmaxCELoss(class_weight=weights)
     before = loss([[0.0, 1]], [1])
     weights[1] = 100
+    assert fl.SoftmaxCELoss(class_weight=array.array("d", [1, 2])) == loss
     assert loss.class_weight == (1.0, 2.0)
     np.testing.assert_array_equal(loss([[0.0, 1]], [1]), before)
 

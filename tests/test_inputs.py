@@ -248,6 +248,38 @@ def test_any_call(data: st.DataObject) -> None:
     assert_close(weights, want.weight_gradient, dtype, want.weight_terms)
 
 
+@pytest.mark.parametrize("classes", [1, 3, 33])
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].row and "40" not in name])
+def test_a_single_row_of_logits(rng: np.random.Generator, name: str, classes: int) -> None:
+    reference = LOSSES[name]
+    if reference.parameters["class_weight"] is not None:
+        classes = reference.classes
+    pred = rng.normal(size=(1, classes))
+    label = rng.dirichlet(np.ones(classes), 1) if reference.label_gradient else np.zeros(1, int)
+    for reduction in ("example", "none", "mean"):
+        loss = reference.build(reduction=reduction)
+        want = loss.value_grad_and_hess(pred, label)
+        got = loss.value_grad_and_hess(pred[0], label[0])
+        assert got[0] == want[0]
+        assert np.shape(got[0]) == ((1,) if reduction == "example" else ())
+        np.testing.assert_array_equal(got[1], want[1][0])
+        np.testing.assert_array_equal(got[2], want[2][0])
+
+
+def test_infinite_loss_of_no_weight() -> None:
+    inf = np.inf
+    for from_logits in (False, True):
+        loss = fl.SoftmaxCELoss(class_weight=[0, 1], from_logits=from_logits)
+        assert loss([[-inf, 0.0]], [0]) == 0
+        dense = fl.SoftmaxCELoss(class_weight=[0, 1], from_logits=from_logits, sparse_label=False)
+        value, gradient = dense.value_and_grad([[-inf, 0.0]], [[1, 0]], wrt="label")
+        assert value == 0
+        np.testing.assert_array_equal(gradient, [[0, 0]])
+    for full in (False, True):
+        assert fl.PoissonNLLLoss(compute_full=full)([-inf], [0]) == 0
+    assert fl.HuberLoss(rho=1e-50)(np.float32([2, 0]), np.float32([0, 0])).tolist() == [2, 0]
+
+
 def test_more_than_2_to_31_elements() -> None:
     # broadcast inputs: the sizes are real, the memory is not
     pred = np.broadcast_to(np.float32(3), (2**16, 2**15 + 1))

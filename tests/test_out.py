@@ -107,6 +107,34 @@ def test_results_may_lie_exactly_over_inputs(
     assert (got[position] if many else got) is target
 
 
+@pytest.mark.parametrize("batch_axis", [0, 1, 2])
+def test_the_layout_of_one_result_does_not_change_another(reference: Reference, batch_axis: int) -> None:
+    rng = np.random.default_rng(2)
+    inputs = draw(reference, rng, (4, 3, 70))
+    weight = rng.random((4, 1, 70))
+    loss = reference.build(batch_axis=batch_axis)
+    wrt = ("pred", "sample_weight")
+    value, (_, weights) = loss.value_and_grad(*call_args(inputs, weight), wrt=wrt)
+    buffer = np.empty(inputs[0].shape, order="F")
+    got = loss.value_and_grad(
+        *call_args(inputs, weight), wrt=wrt, out=(None, (buffer, np.empty((4, 1, 70), order="F")))
+    )
+    np.testing.assert_array_equal(got[0], value)
+    np.testing.assert_array_equal(got[1][1], weights)
+    laid = (np.asarray(inputs[0], order="F"), *inputs[1:])
+    np.testing.assert_array_equal(loss(*call_args(laid, weight)), value)
+
+
+def test_a_weighted_mean_may_overwrite_the_labels() -> None:
+    rng = np.random.default_rng(3)
+    pred, label, weight = rng.normal(size=(5, 4)), np.array([0.0, 1, 2, 3, 1]), rng.uniform(1, 2, 5)
+    for parameters in ({"class_weight": [1, 2, 3, 4]}, {"ignore_index": 1}):
+        loss = fl.SoftmaxCELoss(reduction="weighted_mean", **parameters)
+        want = loss.grad(pred, label, weight, wrt="sample_weight")
+        out = label.copy()
+        np.testing.assert_array_equal(loss.grad(pred, out, weight, wrt="sample_weight", out=out), want)
+
+
 def arrays() -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(0)
     memory = rng.normal(size=60)
@@ -132,6 +160,7 @@ def bad_outs() -> dict[str, Any]:
         "byte order": ("grad", lambda a: np.empty((4, 6), ">f8"), TypeError, "float64, got >f8"),
         "integers": ("grad", lambda a: np.empty((4, 6), int), TypeError, "float64, got int64"),
         "read-only": ("grad", lambda a: locked, ValueError, "read-only"),
+        "masked": ("grad", lambda a: np.ma.empty((4, 6)), TypeError, "got MaskedArray"),
         "a list": ("grad", lambda a: [[0.0] * 6] * 4, TypeError, "got list"),
         "no tuple": ("value_and_grad", lambda a: np.empty(4), TypeError, "tuple of 2"),
         "short tuple": ("value_grad_and_hess", lambda a: (None, None), TypeError, "tuple of 3"),

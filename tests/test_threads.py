@@ -92,6 +92,52 @@ def test_settings() -> None:
     assert fl.get_num_threads() == default
 
 
+def test_one_block_in_two_threads() -> None:
+    """What was set before a with block belongs to the thread that entered it."""
+    shared = fl.num_threads(5)
+    inside, left = threading.Event(), threading.Event()
+    elsewhere = []
+
+    def other() -> None:
+        with fl.num_threads(7):
+            with shared:
+                inside.set()
+                left.wait()
+            elsewhere.append(fl.get_num_threads())
+
+    default = fl.get_num_threads()
+    worker = threading.Thread(target=other)
+    with shared:
+        worker.start()
+        inside.wait()
+    assert fl.get_num_threads() == default
+    left.set()
+    worker.join()
+    assert elsewhere == [7]
+
+
+SMALL_STACK = """
+import threading
+import numpy as np
+import fastloss as fl
+def work():
+    for n in (8, 1000, 5000):
+        x = np.ones((n, 3), np.float32)
+        for loss in (fl.L2Loss(reduction="mean"), fl.SigmoidBCELoss(), fl.SoftmaxCELoss(sparse_label=False)):
+            loss.value_grad_and_hess(x, x, np.ones(n))
+    print("done")
+threading.stack_size(65536)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_small_stack_is_enough() -> None:
+    result = run(SMALL_STACK, FASTLOSS_NUM_THREADS="1")
+    assert result.stdout == "done\n", result.stderr
+
+
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
@@ -102,7 +148,8 @@ def test_environment() -> None:
     code = "import fastloss as fl; print(fl.get_num_threads())"
     assert run(code, FASTLOSS_NUM_THREADS="7").stdout == "7\n"
     assert run(code, OMP_NUM_THREADS="1").stdout == "1\n"
-    for bad in ("0", "-1", "many", ""):
+    assert run(code, FASTLOSS_NUM_THREADS="").stdout == run(code).stdout
+    for bad in ("0", "-1", "many"):
         assert (
             "FASTLOSS_NUM_THREADS must be an integer between 1 and 4096" in run(code, FASTLOSS_NUM_THREADS=bad).stderr
         )
