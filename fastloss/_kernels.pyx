@@ -170,52 +170,58 @@ cdef inline real_t stirling(real_t y, real_t* d) noexcept nogil:
     return zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
 
 
+cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+    """l = e^x - y x, x the logarithm of the rate."""
+    cdef real_t rate = exp(x)
+    # no count, no logarithm: 0 * -inf
+    l[0] = rate if y == 0 else fma(-x, y, rate)
+    g[0] = rate - y
+    h[0] = rate
+    d[0] = -x
+
+
+cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+    """l = x - y log(x + eps), x the rate; q = eps."""
+    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0
+    l[0] = x if y == 0 else fma(-y, log_rate, x)
+    e[0] = zero if y == 0 else -y / rate
+    g[0] = <real_t>1 + e[0]
+    h[0] = zero if y == 0 else y / rate / rate
+    d[0] = -log_rate
+
+
 @cython.final
 cdef class Poisson(Kernel):
-    """l = e^x - y x, x the logarithm of the rate."""
+    """l = e^x - y x."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t rate = exp(x)
-        # no count, no logarithm: 0 * -inf
-        l[0] = rate if y == 0 else fma(-x, y, rate)
-        g[0] = rate - y
-        h[0] = rate
-        d[0] = -x
+        poisson(x, y, l, g, h, d)
 
 
 @cython.final
 cdef class PoissonFull(Kernel):
     """l = e^x - y x + log y!."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t rate = exp(x), slope
-        l[0] = (rate if y == 0 else fma(-x, y, rate)) + stirling(y, &slope)
-        g[0] = rate - y
-        h[0] = rate
-        d[0] = slope - x
+        cdef real_t slope, constant = stirling(y, &slope)
+        poisson(x, y, l, g, h, d)
+        l[0] += constant
+        d[0] += slope
 
 
 @cython.final
 cdef class PoissonRate(Kernel):
-    """l = x - y log(x + eps), x the rate; q = eps."""
+    """l = x - y log(x + eps)."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
-        cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0
-        # no count, no logarithm: 0 * -inf
-        l[0] = x if y == 0 else fma(-y, log_rate, x)
-        g[0] = <real_t>1 - (zero if y == 0 else y / rate)
-        h[0] = zero if y == 0 else y / rate / rate
-        d[0] = -log_rate
-        e[0] = zero if y == 0 else -y / rate
+        poisson_rate(x, y, q, l, g, h, d, e)
 
 
 @cython.final
 cdef class PoissonRateFull(Kernel):
     """l = x - y log(x + eps) + log y!."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
-        cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, slope
-        l[0] = (x if y == 0 else fma(-y, log_rate, x)) + stirling(y, &slope)
-        g[0] = <real_t>1 - (zero if y == 0 else y / rate)
-        h[0] = zero if y == 0 else y / rate / rate
-        d[0] = slope - log_rate
-        e[0] = zero if y == 0 else -y / rate
+        cdef real_t slope, constant = stirling(y, &slope)
+        poisson_rate(x, y, q, l, g, h, d, e)
+        l[0] += constant
+        d[0] += slope
 
 
 @cython.final
