@@ -12,7 +12,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from fastloss import _isa
 from fastloss._plan cimport (
-    BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
+    BLOCK_BYTES, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
     PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SHORT_ROW, SHORT_ROWS, SMALL_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, kernel_t, plan_t, runner_t,
@@ -340,8 +340,7 @@ cdef bint overlap(a, b):
 
 
 RESULT_NAMES = ("value", "gradient", "Hessian", "gradient of the label", "gradient of the third input", "gradient of sample_weight")
-cdef tuple INPUT_OF = (PRED, LABEL, WEIGHT, THIRD)      # by position in the call
-cdef tuple GRADIENT_OF = (GRAD, LABEL_GRAD, WEIGHT_GRAD, THIRD_GRAD)
+cdef tuple GRADIENT_OF = (GRAD, LABEL_GRAD, WEIGHT_GRAD, THIRD_GRAD)   # by the input's position in the call
 
 
 cdef int check_overlaps(const plan_t* p, list results, tuple inputs, out_given) except -1:
@@ -558,7 +557,7 @@ cdef class Loss:
         cdef Py_ssize_t dims[MAX_AXES + 1]
         cdef Py_ssize_t n_args = len(args), batch_size
         cdef int ndim, k, n, real, batch, class_axis = -1, batch_item = -1, value_ndim
-        cdef bint is_double, needs_loss, everything, good, rows, dense
+        cdef bint is_double, needs_loss, everything, good, rows, dense, takes_shares
         cdef double count, head_factor = 1
         cdef cnp.ndarray pred, label, weight = None, third = None, head = None, result
         cdef kernel_t* kernel
@@ -733,7 +732,9 @@ cdef class Loss:
             check_overlaps(&p, results, (("pred", pred), ("label", label), (self.names[len(self.names) - 1], third),
                                          ("sample_weight", weight), ("head_grad", head)), [x is not None for x in outs])
         staged = stage(&p, results, value_axes, weight_axes, third_axes)
-        whole = p
+        takes_shares = self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None
+        if takes_shares:
+            whole = p
         merge_axes(&p)
         if rows and self.sparse and p.size:
             self.check_labels(&p, label)
@@ -765,7 +766,7 @@ cdef class Loss:
                     results[k].fill(0)
         else:
             shares = None
-            if self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None and count:
+            if takes_shares and count:
                 # now: the results may lie over the labels
                 shares = self.shares(&whole, results[WEIGHT_GRAD], weight_axes)
             execute(&p, is_double)
