@@ -32,23 +32,23 @@ cdef struct cursor_t:
     Py_ssize_t index[MAX_AXES + 1]
 
 
-cdef void seek(cursor_t* c, const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start) noexcept nogil:
+cdef void seek(cursor_t* c, const array_t* a, Py_ssize_t start) noexcept nogil:
     """Puts the cursor on element `start`, counted in C order."""
     cdef int i
     c.at = a.data
-    for i in range(ndim - 1, -1, -1):
-        c.index[i] = start % shape[i]
-        start = start // shape[i]
+    for i in range(a.ndim - 1, -1, -1):
+        c.index[i] = start % a.shape[i]
+        start = start // a.shape[i]
         c.at += c.index[i] * a.stride[i]
 
 
-cdef void advance(cursor_t* c, const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t run) noexcept nogil:
+cdef void advance(cursor_t* c, const array_t* a, Py_ssize_t run) noexcept nogil:
     """Moves on by `run` elements, which end in the row they start in."""
-    cdef int i = ndim - 1
+    cdef int i = a.ndim - 1
     c.index[i] += run
     c.at += run * a.stride[i]
-    while i > 0 and c.index[i] == shape[i]:
-        c.at += a.stride[i - 1] - shape[i] * a.stride[i]
+    while i > 0 and c.index[i] == a.shape[i]:
+        c.at += a.stride[i - 1] - a.shape[i] * a.stride[i]
         c.index[i] = 0
         i -= 1
         c.index[i] += 1
@@ -99,70 +99,69 @@ cdef inline void read_swapped(const char* src, Py_ssize_t stride, Py_ssize_t n, 
         dst[i] = number(load(item, like), dst)
 
 
-cdef void gather_as(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n,
-                           any_t* like, real_t* dst) noexcept nogil:
+cdef void gather_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, any_t* like, real_t* dst) noexcept nogil:
     cdef cursor_t c
-    cdef Py_ssize_t run, stride = a.stride[ndim - 1]
-    seek(&c, a, ndim, shape, start)
+    cdef Py_ssize_t run, stride = a.stride[a.ndim - 1]
+    seek(&c, a, start)
     while n > 0:
-        run = min(n, shape[ndim - 1] - c.index[ndim - 1])
+        run = min(n, a.shape[a.ndim - 1] - c.index[a.ndim - 1])
         if a.swapped:
             read_swapped(c.at, stride, run, like, dst)
         else:
             read_run(c.at, stride, run, like, dst)
-        advance(&c, a, ndim, shape, run)
+        advance(&c, a, run)
         dst += run
         n -= run
 
 
-cdef void gather(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n, real_t* dst) noexcept nogil:
-    """dst = elements start to start + n of `a`, in C order of the common axes, as real_t."""
+cdef void gather(const array_t* a, Py_ssize_t start, Py_ssize_t n, real_t* dst) noexcept nogil:
+    """dst = elements start to start + n of `a`, in C order of its axes, as real_t."""
     if a.type == FLOAT32:
-        gather_as[float, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[float, real_t](a, start, n, NULL, dst)
     elif a.type == FLOAT64:
-        gather_as[double, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[double, real_t](a, start, n, NULL, dst)
     elif a.type == INT64:
-        gather_as[int64_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[int64_t, real_t](a, start, n, NULL, dst)
     elif a.type == INT32:
-        gather_as[int32_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[int32_t, real_t](a, start, n, NULL, dst)
     elif a.type == UINT8:
-        gather_as[uint8_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[uint8_t, real_t](a, start, n, NULL, dst)
     elif a.type == INT8:
-        gather_as[int8_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[int8_t, real_t](a, start, n, NULL, dst)
     elif a.type == INT16:
-        gather_as[int16_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[int16_t, real_t](a, start, n, NULL, dst)
     elif a.type == UINT16:
-        gather_as[uint16_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[uint16_t, real_t](a, start, n, NULL, dst)
     elif a.type == UINT32:
-        gather_as[uint32_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[uint32_t, real_t](a, start, n, NULL, dst)
     elif a.type == UINT64:
-        gather_as[uint64_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[uint64_t, real_t](a, start, n, NULL, dst)
     elif a.type == FLOAT16:
-        gather_as[half_t, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[half_t, real_t](a, start, n, NULL, dst)
     elif a.type == LONGDOUBLE:
-        gather_as[cython.longdouble, real_t](a, ndim, shape, start, n, NULL, dst)
+        gather_as[cython.longdouble, real_t](a, start, n, NULL, dst)
 
 
-cdef inline real_t* fetch(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n, real_t* buffer) noexcept nogil:
+cdef inline real_t* fetch(const array_t* a, Py_ssize_t start, Py_ssize_t n, real_t* buffer) noexcept nogil:
     """Where elements start to start + n can be read one after the other: in the array itself, or gathered into the buffer."""
     if a.data == NULL:
         return NULL
     if a.direct:
         return <real_t*>a.data + start
-    gather(a, ndim, shape, start, n, buffer)
+    gather(a, start, n, buffer)
     return buffer
 
 
-cdef void scatter(const array_t* a, int ndim, const Py_ssize_t* shape, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
+cdef void scatter(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
     """Elements start to start + n of `a` = src."""
     cdef cursor_t c
-    cdef Py_ssize_t i, run, stride = a.stride[ndim - 1]
-    seek(&c, a, ndim, shape, start)
+    cdef Py_ssize_t i, run, stride = a.stride[a.ndim - 1]
+    seek(&c, a, start)
     while n > 0:
-        run = min(n, shape[ndim - 1] - c.index[ndim - 1])
+        run = min(n, a.shape[a.ndim - 1] - c.index[a.ndim - 1])
         for i in range(run):
             memcpy(c.at + i * stride, src + i, sizeof(real_t))
-        advance(&c, a, ndim, shape, run)
+        advance(&c, a, run)
         src += run
         n -= run
 
@@ -173,7 +172,7 @@ cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const rea
     cdef int last = a.ndim - 1
     cdef Py_ssize_t i, run, width = a.stride[last] // <Py_ssize_t>sizeof(real_t)
     cdef double* at
-    seek(&c, a, a.ndim, a.shape, start)
+    seek(&c, a, start)
     while n > 0:
         run = min(n, a.shape[last] - c.index[last])
         at = total + (c.at - a.data) // <Py_ssize_t>sizeof(real_t)
@@ -182,7 +181,7 @@ cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const rea
         else:
             for i in range(run):
                 at[i * width] += src[i]
-        advance(&c, a, a.ndim, a.shape, run)
+        advance(&c, a, run)
         src += run
         n -= run
 

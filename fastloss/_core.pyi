@@ -10,7 +10,9 @@ Wrt: TypeAlias = str | tuple[str, ...] | None
 
 class Loss:
     inputs: ClassVar[tuple[str, ...]]
+    required: ClassVar[int]
     fixed: ClassVar[tuple[str, ...]]
+    no_hessian: ClassVar[str | None]
     @property
     def arguments(self) -> tuple[tuple[str, Any], ...]: ...
     def __init__(
@@ -20,6 +22,8 @@ class Loss:
         batch_axis: int,
         reduction: str,
         *,
+        layout: Literal["elements", "coupled", "rows", "examples"] = "elements",
+        axis: int = -1,
         other_kernel: Any = None,
         third_default: float = 1.0,
     ) -> None: ...
@@ -56,7 +60,7 @@ class Loss:
         **named: ArrayLike | None,
     ) -> tuple[Result, Result, Result]: ...
 
-class RowLoss(Loss):
+class SoftmaxLoss(Loss):
     def __init__(
         self,
         weight: float | None,
@@ -69,6 +73,25 @@ class RowLoss(Loss):
         ignore_index: int | None,
         label_smoothing: float,
         class_weight: Sequence[float] | NDArray[Any] | None,
+    ) -> None: ...
+
+class CosineLoss(Loss): ...
+
+class PairLoss(Loss):
+    def __init__(
+        self, weight: float | None, batch_axis: int, reduction: str, *, smoothing_parameter: float
+    ) -> None: ...
+
+class SequenceLoss(Loss):
+    def __init__(
+        self,
+        weight: float | None,
+        reduction: str,
+        *,
+        layout: str,
+        label_layout: str,
+        blank: str,
+        zero_infinity: bool,
     ) -> None: ...
 
 def number(name: str, x: float, above: float | None = None, below: float | None = None) -> float: ...

@@ -9,17 +9,22 @@ import numpy as np
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int64_t
 
 from fastloss import _isa
 from fastloss._plan cimport (
-    BLOCK_BYTES, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
-    LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SHORT_ROW, SHORT_ROWS, SMALL_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT, WEIGHT_GRAD,
-    array_t, kernel_t, plan_t, runner_t,
+    BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
+    LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
+    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, ROW_BUFFERS, SHORT_ROW, SHORT_ROWS, SMALL_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
+    VALUE, WEIGHT, WEIGHT_GRAD,
+    array_t, ctc_t, kernel_t, pairs_t, plan_t, runner_t,
 )
 from fastloss._threads cimport threads
 
 cnp.import_array()
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
 
 cdef runner_t* runner = <runner_t*>PyCapsule_GetPointer(_isa.kernels.get_runner(), "fastloss.runner")
 
@@ -88,9 +93,10 @@ cdef bint has_shape(cnp.ndarray a, const Py_ssize_t* shape, int n) noexcept:
     return True
 
 
-cdef void describe(array_t* d, cnp.ndarray a, const int* axes, int n, bint rows) noexcept:
-    """What the loops need to know of an array whose axis axes[k] lies along the plan's axis k; -1: along none."""
-    cdef int k
+cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int* axes, int n, bint rows, int real) noexcept:
+    """What the loops need to know of an array over n axes of the given shape, whose axis axes[k] lies along axis k; -1: along none."""
+    cdef int k, last = -1
+    cdef Py_ssize_t stride
     d.data = cnp.PyArray_BYTES(a)
     d.type = kind_of(a)
     d.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
@@ -99,7 +105,37 @@ cdef void describe(array_t* d, cnp.ndarray a, const int* axes, int n, bint rows)
     d.rows = rows
     d.size = cnp.PyArray_SIZE(a)
     for k in range(n):
-        d.stride[k] = a.strides[axes[k]] if axes[k] >= 0 and a.shape[axes[k]] > 1 else 0
+        if shape[k] == 1:
+            continue
+        stride = a.strides[axes[k]] if axes[k] >= 0 and a.shape[axes[k]] > 1 else 0
+        if last >= 0 and d.stride[last] == stride * shape[k]:
+            d.shape[last] *= shape[k]
+        else:
+            last += 1
+            d.shape[last] = shape[k]
+        d.stride[last] = stride
+    if last < 0:
+        last = 0
+        d.shape[0] = 1
+        d.stride[0] = 0
+    d.ndim = last + 1
+    d.direct = (d.type == real and not d.swapped and d.aligned and last == 0
+                and (d.stride[0] == (8 if real == FLOAT64 else 4) or d.shape[0] == 1))
+
+
+cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
+    """A single number that counts as an array of so many elements."""
+    d.data = <char*>x
+    d.type = FLOAT64
+    d.swapped = False
+    d.aligned = True
+    d.reduced = False
+    d.rows = False
+    d.direct = False
+    d.size = 1
+    d.ndim = 1
+    d.shape[0] = size
+    d.stride[0] = 0
 
 
 cdef bint match_squeezed(cnp.ndarray a, const Py_ssize_t* shape, int n, int* axes) noexcept:
@@ -133,71 +169,6 @@ cdef bint match_broadcast(cnp.ndarray a, const Py_ssize_t* shape, int n, int* ax
     return True
 
 
-cdef int merge(int ndim, Py_ssize_t* shape, array_t** arrays, int n) noexcept:
-    """Drops axes of size 1 and joins neighbours that every array crosses in one stride; returns how many are left, at least 1."""
-    cdef int k, m = 0, i
-    cdef bint joined
-    for k in range(ndim):
-        if shape[k] == 1:
-            continue
-        joined = m > 0
-        for i in range(n):
-            if joined and arrays[i].stride[m - 1] != arrays[i].stride[k] * shape[k]:
-                joined = False
-        if joined:
-            m -= 1
-            shape[m] *= shape[k]
-        else:
-            shape[m] = shape[k]
-        for i in range(n):
-            arrays[i].stride[m] = arrays[i].stride[k]
-        m += 1
-    if m == 0:
-        shape[0] = 1
-        for i in range(n):
-            arrays[i].stride[0] = 0
-        m = 1
-    return m
-
-
-cdef void merge_axes(plan_t* p) noexcept:
-    """Makes the axes few and long, those of all arrays but the reduced results in common."""
-    cdef array_t* arrays[INPUTS + OUTPUTS]
-    cdef Py_ssize_t class_stride[INPUTS + OUTPUTS]
-    cdef array_t* a
-    cdef int n = 0, k, i, ndim
-    for k in range(INPUTS + OUTPUTS):
-        a = &p.inputs[k] if k < INPUTS else &p.outputs[k - INPUTS]
-        if a.data == NULL:
-            continue
-        if a.reduced:
-            for i in range(p.ndim):
-                a.shape[i] = p.shape[i]
-            a.ndim = merge(p.ndim, a.shape, &a, 1)
-        else:
-            class_stride[n] = a.stride[p.ndim] if a.rows else 0
-            arrays[n] = a
-            n += 1
-    ndim = merge(p.ndim, p.shape, arrays, n)
-    p.shape[ndim] = p.classes
-    for i in range(n):
-        if arrays[i].rows:
-            arrays[i].stride[ndim] = class_stride[i]
-    p.ndim = ndim
-
-
-cdef bint is_direct(const plan_t* p, const array_t* a, int real) noexcept:
-    cdef Py_ssize_t expected = 8 if real == FLOAT64 else 4
-    cdef int k
-    if a.type != real or a.swapped or not a.aligned:
-        return False
-    for k in range(p.ndim if a.rows else p.ndim - 1, -1, -1):
-        if p.shape[k] != 1 and a.stride[k] != expected:
-            return False
-        expected *= p.shape[k]
-    return True
-
-
 cdef Py_ssize_t run_length(const array_t* a) noexcept:
     """How many neighbours a reduced result adds up to one element; 0 where its elements are not so many runs."""
     cdef int last = a.ndim - 1, k
@@ -216,8 +187,8 @@ cdef Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept:
 
 cdef int execute(plan_t* p, bint is_double) except -1:
     """Cuts a plan into tasks, which depend on its shape alone, and runs them."""
-    cdef int real = FLOAT64 if is_double else FLOAT32, k, i
-    cdef Py_ssize_t itemsize = 8 if is_double else 4, sums = 0, chunks, length, row
+    cdef int k, i
+    cdef Py_ssize_t itemsize = 8 if is_double else 4, sums = 0, chunks, length
     cdef bint has_reduced = False
     cdef plan_t other
     p.span = 0
@@ -238,19 +209,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
                     other.outputs[i].data = NULL
             p.outputs[k].data = NULL
             execute(&other, is_double)
-    for k in range(INPUTS):
-        if p.inputs[k].data != NULL:
-            p.inputs[k].direct = is_direct(p, &p.inputs[k], real)
-    for k in range(OUTPUTS):
-        p.partial[k] = NULL
-        if p.outputs[k].data != NULL:
-            p.outputs[k].direct = is_direct(p, &p.outputs[k], real)
-    p.block = BLOCK_BYTES // itemsize
-    p.short = 0 < p.classes <= SHORT_ROW and p.sparse and p.smoothing == 0 and not p.from_logits
-    if p.short:
-        p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.classes // 32 * 32))
-    elif p.classes:
-        p.block = max(1, p.block // p.classes)
+    size_up(p, itemsize)
     p.pieces = 0
     p.step = p.block
     if has_reduced and p.span > p.block:
@@ -267,29 +226,26 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     else:
         p.tasks = ceil_div(p.size, p.step)
     p.threads = 1
-    chunks = p.size * max(p.classes, 1) // WORK_FOR_A_THREAD
+    chunks = p.work // WORK_FOR_A_THREAD
     if chunks > 1 and p.tasks > 1:
         p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, chunks))
     p.scratch = NULL
-    row = p.classes * itemsize
-    if not p.classes and p.size * itemsize <= SMALL_BYTES:
-        p.buffer = SMALL_BYTES
-    else:
-        # five buffers for a block, one for a part of a row, five tiles of rows, and two rows; that is room for BUFFERS too
-        p.buffer = BLOCK_BYTES
-        p.scratch_size = 6 * BLOCK_BYTES + 7 * max(row, <Py_ssize_t>BLOCK_BYTES) + CACHE_LINE
-        p.scratch_size = ceil_div(p.scratch_size, CACHE_LINE) * CACHE_LINE
-        p.scratch = <char*>PyMem_RawMalloc(p.scratch_size * p.threads)
+    if p.extra:
+        p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
+        if p.scratch_size <= PY_SSIZE_T_MAX // p.threads:
+            p.scratch = <char*>PyMem_RawMalloc(p.scratch_size * p.threads)
         if p.scratch == NULL:
-            raise MemoryError(f"{p.scratch_size * p.threads} bytes of buffers")
+            raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
     try:
+        for k in range(OUTPUTS):
+            p.partial[k] = NULL
         for k in range(OUTPUTS):
             if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
                 length = p.tasks if p.pieces else p.tasks * p.outputs[k].size
                 p.partial[k] = <double*>PyMem_RawCalloc(length, sizeof(double))
                 if p.partial[k] == NULL:
                     raise MemoryError(f"{length} partial sums")
-        if p.size * max(p.classes, 1) < WORK_FOR_A_THREAD:
+        if p.work < WORK_FOR_A_THREAD:
             runner.run(p, is_double)
         else:
             with nogil:
@@ -301,11 +257,35 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     return 0
 
 
-cdef cnp.ndarray new_result(out, int ndim, const Py_ssize_t* shape, int real, str name):
+cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
+    """How many elements of the unreduced loss make a block, and the buffers for one."""
+    cdef Py_ssize_t row = p.width * itemsize, all = BLOCK_BYTES // itemsize
+    p.buffer = BLOCK_BYTES
+    if p.extra:
+        # a loss whose buffers are its own affair has said how many elements it takes at once
+        return
+    if p.short:
+        p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.width // 32 * 32))
+    elif p.width:
+        p.block = max(1, all // p.width)
+    else:
+        p.block = max(1, all // p.unit) * p.unit
+        p.buffer = max(p.buffer, p.block * itemsize)
+    if p.rows != NULL:
+        # tiles of rows, a few single rows, and a part of one
+        p.extra = ROW_BUFFERS * max(row, p.buffer) + BLOCK_BYTES
+    elif p.size * itemsize <= SMALL_BYTES:
+        p.buffer = SMALL_BYTES
+    else:
+        p.extra = (BUFFERS - OWN_BUFFERS) * p.buffer
+
+
+cdef cnp.ndarray new_result(out, int ndim, const Py_ssize_t* shape, int real, Loss loss, int kind):
     """The array for a result: a new one, or the caller's, if it fits."""
     cdef cnp.ndarray a
     if out is None:
         return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if real == FLOAT64 else cnp.NPY_FLOAT)
+    name = loss.result_name(kind)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         raise TypeError(f"out for the {name} must be an array or None, got {type(out).__name__}")
     a = out
@@ -319,12 +299,12 @@ cdef cnp.ndarray new_result(out, int ndim, const Py_ssize_t* shape, int real, st
     return a
 
 
-cdef bint same_layout(const plan_t* p, const array_t* a, const array_t* b) noexcept:
+cdef bint same_layout(const array_t* a, const array_t* b) noexcept:
     cdef int k
-    if a.data != b.data or a.type != b.type or a.swapped != b.swapped or a.rows != b.rows:
+    if a.data != b.data or a.type != b.type or a.swapped != b.swapped or a.rows != b.rows or a.ndim != b.ndim:
         return False
-    for k in range(p.ndim + (1 if a.rows else 0)):
-        if p.shape[k] != 1 and a.stride[k] != b.stride[k]:
+    for k in range(a.ndim):
+        if a.shape[k] != b.shape[k] or a.stride[k] != b.stride[k]:
             return False
     return True
 
@@ -339,26 +319,25 @@ cdef bint overlap(a, b):
         return True
 
 
-RESULT_NAMES = ("value", "gradient", "Hessian", "gradient of the label", "gradient of the third input", "gradient of sample_weight")
-cdef tuple GRADIENT_OF = (GRAD, LABEL_GRAD, WEIGHT_GRAD, THIRD_GRAD)   # by the input's position in the call
+cdef int[INPUTS] GRADIENT_OF = [GRAD, LABEL_GRAD, THIRD_GRAD, -1, WEIGHT_GRAD, -1]     # by the input
 
 
-cdef int check_overlaps(const plan_t* p, list results, tuple inputs, out_given) except -1:
+cdef int check_overlaps(const plan_t* p, list results, list names, list inputs, list input_names, list out_given) except -1:
     """The caller's buffers may not share memory with each other, nor with an input, unless element lies exactly over element."""
     cdef int k, i
     for k in range(OUTPUTS):
-        if results[k] is None or not out_given[k]:
+        if results[k] is None or out_given[k] is None:
             continue
         for i in range(k + 1, OUTPUTS):
             if results[i] is not None and overlap(results[k], results[i]):
-                raise ValueError(f"out for the {RESULT_NAMES[k]} and for the {RESULT_NAMES[i]} share memory")
-        for i, (name, a) in enumerate(inputs):
-            if a is None or not overlap(results[k], a):
+                raise ValueError(f"out for the {names[k]} and for the {names[i]} share memory")
+        for i in range(INPUTS):
+            if inputs[i] is None or not overlap(results[k], inputs[i]):
                 continue
             # a block's inputs are read before its results are written, but for the weights
-            if i < WEIGHT and not p.outputs[k].reduced and same_layout(p, &p.outputs[k], &p.inputs[i]):
+            if i < WEIGHT and not p.outputs[k].reduced and same_layout(&p.outputs[k], &p.inputs[i]):
                 continue
-            raise ValueError(f"out for the {RESULT_NAMES[k]} shares memory with {name}, which it would overwrite before it is read")
+            raise ValueError(f"out for the {names[k]} shares memory with {input_names[i]}, which it would overwrite before it is read")
     return 0
 
 
@@ -428,12 +407,35 @@ def integer(name, x, largest=2**31 - 1):
     return value
 
 
-cdef int axis_number(str name, int axis, int ndim) except -1:
+cdef int axis_number(str name, int axis, int ndim, str pred) except -1:
     """An axis counted from the front; a scalar counts as having one."""
     cdef int n = max(ndim, 1)
     if not -n <= axis < n:
-        raise ValueError(f"{name} must be between {-n} and {n - 1} for a pred with {ndim} axes, got {axis}")
+        raise ValueError(f"{name} must be between {-n} and {n - 1} for a {pred} with {ndim} axes, got {axis}")
     return axis + n if axis < 0 else axis
+
+
+# how the unreduced loss lies in the first input
+LAYOUTS = ("elements", "coupled", "rows", "examples")
+cdef enum:
+    ELEMENTS    # one for each element
+    COUPLED     # the same, but those along an axis depend on each other
+    ROWS        # one for each row along an axis
+    EXAMPLES    # one for each example: a row is everything but the batch axis
+
+cdef struct call_t:
+    plan_t plan
+    int real
+    bint is_double
+    int n                                   # axes of the unreduced loss, in the order in which its elements are counted
+    Py_ssize_t shape[MAX_AXES + 1]
+    int order[MAX_AXES + 1]                 # which axis of the unreduced loss as an array each is
+    int row_n                               # the same of arrays with rows
+    Py_ssize_t row_shape[MAX_AXES + 1]
+    int row_order[MAX_AXES + 1]             # which axis of the first input each is
+    int batch_item                          # which is the batch axis, -1: none
+    Py_ssize_t batch_size
+    int along[INPUTS][MAX_AXES + 1]         # by input: which of its axes lies along each
 
 
 cdef class Loss:
@@ -468,41 +470,57 @@ cdef class Loss:
     """
 
     inputs = ("pred", "label", "sample_weight")
-    fixed = ()      # inputs that nothing is differentiated with respect to
+    required = 2        # of these
+    fixed = ()          # inputs that nothing is differentiated with respect to
+    no_hessian = None   # why there is none
 
     cdef readonly tuple arguments
     cdef tuple names
+    cdef int slot[INPUTS]           # by the input's position in the call
+    cdef int needed
+    cdef int layout
     cdef object kernel_object, other_kernel_object, class_weight
-    cdef kernel_t* kernel           # for calls without the third input
+    cdef kernel_t* kernel           # for calls without the optional third input
     cdef kernel_t* other_kernel     # for calls with it
     cdef double third_default
     cdef double weight
-    cdef int batch_axis, reduction, axis
-    cdef bint has_classes           # along that axis; else the loss is elementwise
+    cdef int batch_axis, reduction
+    cdef int axis                   # of the rows
     cdef bint sparse, from_logits, has_ignore
     cdef double ignore, smoothing
 
     def __cinit__(self, *args, **kwargs):
-        if type(self) in (Loss, RowLoss):
+        if type(self) in (Loss, SoftmaxLoss, CosineLoss, SequenceLoss, PairLoss):
             raise TypeError(f"{type(self).__name__} is abstract: build one of its subclasses")
         self.arguments = arguments_of(type(self), args, kwargs)
 
-    def __init__(self, kernel, weight, batch_axis, reduction, *, other_kernel=None, third_default=1.0):
-        if self.kernel != NULL or self.has_classes:
+    def __init__(self, kernel, weight, batch_axis, reduction, *, layout="elements", axis=-1, other_kernel=None, third_default=1.0):
+        cdef int k, next_slot = THIRD
+        if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
         self.names = type(self).inputs
+        self.needed = type(self).required
+        for k, name in enumerate(self.names):
+            if name == "sample_weight":
+                self.slot[k] = WEIGHT
+            elif k < 2:
+                self.slot[k] = k
+            else:
+                self.slot[k] = next_slot
+                next_slot += 1
         if isinstance(weight, (np.ndarray, list, tuple)):
             raise TypeError(f"weight must be a number, got {type(weight).__name__}; weights per example are given in the call, as sample_weight")
         self.weight = 1 if weight is None else finite("weight", weight)
         self.batch_axis = integer("batch_axis", batch_axis)
+        self.axis = integer("axis", axis)
+        self.layout = LAYOUTS.index(layout)
         if not isinstance(reduction, str) or reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
         self.reduction = REDUCTIONS.index(reduction)
         self.third_default = third_default
         self.kernel_object, self.other_kernel_object = kernel, other_kernel
-        if kernel is not None:
-            self.kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(kernel), "fastloss.kernel")
-            self.other_kernel = self.kernel
+        self.kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(kernel), "fastloss.kernel")
+        self.other_kernel = self.kernel
         if other_kernel is not None:
             self.other_kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(other_kernel), "fastloss.kernel")
 
@@ -548,228 +566,77 @@ cdef class Loss:
 
     cdef evaluate(self, tuple args, dict options, int want):
         """One call: arrays and their axes, results, the plan, the run."""
-        cdef plan_t p, whole
-        cdef int items[MAX_AXES + 1]            # the axes of pred that the plan's axes are; the class axis last
-        cdef int label_axes[MAX_AXES + 1]
-        cdef int weight_axes[MAX_AXES + 1]
-        cdef int third_axes[MAX_AXES + 1]
+        cdef call_t c
+        cdef plan_t* p = &c.plan
         cdef int value_axes[MAX_AXES + 1]
         cdef Py_ssize_t dims[MAX_AXES + 1]
-        cdef Py_ssize_t n_args = len(args), batch_size
-        cdef int ndim, k, n, real, batch, class_axis = -1, batch_item = -1, value_ndim
-        cdef bint is_double, needs_loss, everything, good, rows, dense, takes_shares
+        cdef Py_ssize_t n_args = len(args)
+        cdef int k, value_ndim
+        cdef bint takes_shares
         cdef double count, head_factor = 1
-        cdef cnp.ndarray pred, label, weight = None, third = None, head = None, result
-        cdef kernel_t* kernel
-        cdef object x_pred = None, x_label = None, x_weight = None, x_third = None
-        cdef object out = None, wrt = None, x_head = None, outs = None
+        cdef object out = None, wrt = None, x_head = None
+        cdef cnp.ndarray head
         cdef tuple wanted = (GRAD,)
-        cdef list results = [None] * OUTPUTS
+        cdef list given = [None] * INPUTS, results = [None] * OUTPUTS, outs = None
 
         if n_args > len(self.names):
             raise TypeError(f"{type(self).__name__} takes at most {len(self.names)} inputs ({', '.join(self.names)}), got {n_args}")
-        if n_args > 0:
-            x_pred = args[0]
-        if n_args > 1:
-            x_label = args[1]
-        if n_args > 2:
-            x_weight = args[2]
-        if n_args > 3:
-            x_third = args[3]
+        for k in range(n_args):
+            given[self.slot[k]] = args[k]
         if options:
-            for name, x in options.items():
-                if name == "out":
-                    out = x
-                elif name == "head_grad" and want & WANT_GRAD:
-                    x_head = x
-                elif name == "wrt" and want & WANT_GRAD and not want & WANT_HESS:
-                    wrt = x
-                elif name in self.names:
-                    k = self.names.index(name)
-                    if k < n_args:
-                        raise TypeError(f"{type(self).__name__} got {name} twice, by position and by name")
-                    if k == 0:
-                        x_pred = x
-                    elif k == 1:
-                        x_label = x
-                    elif k == 2:
-                        x_weight = x
-                    else:
-                        x_third = x
-                else:
-                    raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
-        if x_pred is None or x_label is None:
-            raise TypeError(f"{type(self).__name__} needs {self.names[0]} and {self.names[1]}")
+            out, x_head, wrt = self.bind(given, n_args, options, want)
+        for k in range(self.needed):
+            if given[self.slot[k]] is None:
+                raise TypeError(f"{type(self).__name__} needs {', '.join(self.names[:self.needed - 1])} and {self.names[self.needed - 1]}")
+        if want & WANT_HESS and self.no_hessian is not None:
+            raise NotImplementedError(f"{type(self).__name__} has no diagonal Hessian: {self.no_hessian}")
 
-        pred = as_array(x_pred, "pred")
-        label = as_array(x_label, "label")
-        k = kind_of(pred)
-        if k == LONGDOUBLE:
-            raise TypeError(f"pred must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
-        is_double = k != FLOAT32 and k != FLOAT16
-        real = FLOAT64 if is_double else FLOAT32
-        ndim = cnp.PyArray_NDIM(pred)
-        batch = axis_number("batch_axis", self.batch_axis, ndim)
+        self.describe_first(&c, given)
+        self.describe_others(&c, given)
+        self.describe_weight(&c, given)
 
-        # the axes of the unreduced loss: pred's, but for the class axis
-        n = 0
-        p.classes = 0
-        if self.has_classes:
-            if ndim == 0:
-                raise ValueError("pred must have a class axis, got a scalar")
-            class_axis = axis_number("axis", self.axis, ndim)
-            p.classes = pred.shape[class_axis]
-        p.size = 1
-        for k in range(ndim):
-            if k != class_axis:
-                if k == batch:
-                    batch_item = n
-                items[n] = k
-                p.shape[n] = pred.shape[k]
-                p.size *= p.shape[n]
-                n += 1
-        p.ndim = n
-        batch_size = p.shape[batch_item] if batch_item >= 0 else 1
-        rows = class_axis >= 0
-        dense = rows and not self.sparse
-        if rows:
-            items[n] = class_axis
-            p.shape[n] = p.classes
-
-        for k in range(INPUTS):
-            p.inputs[k].data = NULL
-        for k in range(OUTPUTS):
-            p.outputs[k].data = NULL
-        describe(&p.inputs[PRED], pred, items, n + rows, rows)
-
-        if dense:
-            good = match_squeezed(label, <Py_ssize_t*>cnp.PyArray_DIMS(pred), ndim, value_axes)
-            for k in range(ndim):
-                label_axes[k] = value_axes[items[k]]
-        else:
-            good = match_squeezed(label, p.shape, n, label_axes)
-        if not good:
-            raise ValueError(self.label_shape_error(&p, pred, label))
-        describe(&p.inputs[LABEL], label, label_axes, n + dense, dense)
-
-        if x_weight is not None:
-            weight = as_array(x_weight, "sample_weight")
-            self.match_weight(weight, pred, &p, class_axis, batch_item, weight_axes)
-            describe(&p.inputs[WEIGHT], weight, weight_axes, n, False)
-        kernel = self.kernel
-        if x_third is not None:
-            third = as_array(x_third, self.names[3])
-            kernel = self.other_kernel
-            if self.names[3] in self.fixed:
-                if cnp.PyArray_NDIM(third) != 0:
-                    raise ValueError(f"{self.names[3]} must be a number, got an array of shape {shape_text(third)}")
-                finite(self.names[3], third)
-            if not match_broadcast(third, p.shape, n, third_axes):
-                raise ValueError(f"{self.names[3]} must broadcast to pred's shape {shape_text(pred)}, got shape {shape_text(third)}")
-            if kernel.inputs == 3:
-                describe(&p.inputs[THIRD], third, third_axes, n, False)
-        elif kernel != NULL and kernel.inputs == 3:
-            describe_number(&p.inputs[THIRD], &self.third_default, n)
-
-        # results and their shapes
         if wrt is not None:
-            wanted = self.gradients(wrt, weight is not None, third is not None)
+            wanted = self.gradients(wrt, given)
         if out is not None:
             outs = spread_out(out, want, wanted, wrt)
-        value_ndim = self.value_shape(&p, batch_item, batch_size, dims, value_axes)
-        if want & WANT_VALUE:
-            results[VALUE] = new_result(None if outs is None else outs[VALUE], value_ndim, dims, real, "value")
-        for k in wanted if want & WANT_GRAD else ():
-            if k == GRAD:
-                result = new_result(None if outs is None else outs[k], ndim, <Py_ssize_t*>cnp.PyArray_DIMS(pred), real, "gradient")
-                describe(&p.outputs[k], result, items, n + rows, rows)
-            elif k == LABEL_GRAD:
-                result = new_result(None if outs is None else outs[k], cnp.PyArray_NDIM(label), <Py_ssize_t*>cnp.PyArray_DIMS(label), real, RESULT_NAMES[k])
-                describe(&p.outputs[k], result, label_axes, n + dense, dense)
-            elif k == WEIGHT_GRAD:
-                result = new_result(None if outs is None else outs[k], cnp.PyArray_NDIM(weight), <Py_ssize_t*>cnp.PyArray_DIMS(weight), real, RESULT_NAMES[k])
-                describe(&p.outputs[k], result, weight_axes, n, False)
-            else:
-                result = new_result(None if outs is None else outs[k], cnp.PyArray_NDIM(third), <Py_ssize_t*>cnp.PyArray_DIMS(third), real, RESULT_NAMES[k])
-                describe(&p.outputs[k], result, third_axes, n, False)
-            results[k] = result
-        if want & WANT_HESS:
-            result = new_result(None if outs is None else outs[HESS], ndim, <Py_ssize_t*>cnp.PyArray_DIMS(pred), real, "Hessian")
-            describe(&p.outputs[HESS], result, items, n + rows, rows)
-            results[HESS] = result
-        if self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None and results[VALUE] is None:
-            # the gradient in the weights holds the value
-            results[VALUE] = new_result(None, 0, dims, real, "value")
-        if results[VALUE] is not None:
-            describe(&p.outputs[VALUE], results[VALUE], value_axes, n, False)
-        for k in range(OUTPUTS):
-            if p.outputs[k].data != NULL:
-                p.outputs[k].reduced = not p.outputs[k].rows and p.outputs[k].size != p.size
-
+        value_ndim = self.value_shape(&c, dims, value_axes)
+        self.describe_results(&c, given, want, wanted, results, outs, value_ndim, dims, value_axes)
         if x_head is not None:
-            head = as_array(x_head, "head_grad")
+            head = given[HEAD] = as_array(x_head, "head_grad")
             if cnp.PyArray_NDIM(head) == 0:
                 head_factor = float(head)
             elif has_shape(head, dims, value_ndim):
-                describe(&p.inputs[HEAD], head, value_axes, n, False)
+                describe(&p.inputs[HEAD], head, c.shape, value_axes, c.n, False, c.real)
             else:
                 raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, got shape {shape_text(head)}")
-
-        # parameters
-        p.kernel = NULL
-        p.weights_only = False
-        p.sparse = self.sparse
-        p.from_logits = self.from_logits
-        p.has_ignore = self.has_ignore
-        p.ignore = self.ignore
-        p.smoothing = self.smoothing
-        p.class_weight = NULL
-        if self.class_weight is not None:
-            if self.class_weight.shape[0] != p.classes:
-                raise ValueError(f"pred must have as many classes as class_weight, {self.class_weight.shape[0]}, got shape {shape_text(pred)} with {p.classes} along axis {class_axis}")
-            p.class_weight = <const double*>cnp.PyArray_DATA(self.class_weight)
         if outs is not None:
-            check_overlaps(&p, results, (("pred", pred), ("label", label), (self.names[len(self.names) - 1], third),
-                                         ("sample_weight", weight), ("head_grad", head)), [x is not None for x in outs])
-        staged = stage(&p, results, value_axes, weight_axes, third_axes)
-        takes_shares = self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None
-        if takes_shares:
-            whole = p
-        merge_axes(&p)
-        if rows and self.sparse and p.size:
-            self.check_labels(&p, label)
-
-        if kernel != NULL:
-            needs_loss = results[VALUE] is not None or results[WEIGHT_GRAD] is not None
-            everything = results[LABEL_GRAD] is not None or results[THIRD_GRAD] is not None
-            p.kernel = kernel.kernel
-            p.loop = kernel.loops[is_double][
-                PASS_EVERYTHING if everything else
-                (PASS_ALL_OF_PRED if needs_loss else PASS_GRADIENT_HESSIAN) if results[HESS] is not None else
-                PASS_GRADIENT if not needs_loss else
-                PASS_VALUE_GRADIENT if results[GRAD] is not None else PASS_VALUE]
+            check_overlaps(p, results, [self.result_name(k) for k in range(OUTPUTS)], given,
+                           [self.input_name(k) for k in range(INPUTS)], outs)
+        self.check(&c, given)
+        staged = stage(&c, results, value_axes)
 
         count = 1
         if self.reduction == EXAMPLE:
-            count = <double>p.size / <double>batch_size if batch_size else 0
+            count = <double>p.size / <double>c.batch_size if c.batch_size else 0
         elif self.reduction == MEAN:
             count = <double>p.size
         elif self.reduction == WEIGHTED_MEAN:
-            count = self.sum_of_weights(&p)
+            count = self.sum_of_weights(p)
         # the mean of nothing is 0
         p.value_scale = self.weight / count if count else 0
         p.grad_scale = p.value_scale * head_factor
 
-        if p.size == 0 or rows and p.classes == 0:
+        if p.size == 0:
             for k in range(OUTPUTS):
                 if results[k] is not None:
                     results[k].fill(0)
         else:
+            takes_shares = self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None
             shares = None
             if takes_shares and count:
                 # now: the results may lie over the labels
-                shares = self.shares(&whole, results[WEIGHT_GRAD], weight_axes)
-            execute(&p, is_double)
+                shares = self.shares(&c, results[WEIGHT_GRAD])
+            self.run(&c, given, results)
             if shares is not None:
                 # the weights are divided by, too
                 shares *= float(results[VALUE]) * head_factor / count
@@ -780,84 +647,294 @@ cdef class Loss:
                 results[k] = a
         return package(results, want, wanted, wrt, outs)
 
-    cdef str label_shape_error(self, const plan_t* p, cnp.ndarray pred, cnp.ndarray label):
-        if not self.has_classes:
-            return f"label must have pred's shape {shape_text(pred)}, or that without axes of size 1, got shape {shape_text(label)}"
-        if self.sparse:
-            hint = "; for one-hot or soft labels build the loss with sparse_label=False" if cnp.PyArray_SIZE(label) == cnp.PyArray_SIZE(pred) else ""
-            return f"label must have pred's shape {shape_text(pred)} without the class axis, {shape_tuple(p.shape, p.ndim)}, got shape {shape_text(label)}{hint}"
-        return f"label must have pred's shape {shape_text(pred)}, got shape {shape_text(label)}; class ids need sparse_label=True"
+    cdef tuple bind(self, list given, Py_ssize_t n_args, dict options, int want):
+        """Puts the inputs that were given by name where they belong; returns out, head_grad and wrt."""
+        cdef object out = None, head = None, wrt = None
+        cdef int k
+        for name, x in options.items():
+            if name == "out":
+                out = x
+            elif name == "head_grad" and want & WANT_GRAD:
+                head = x
+            elif name == "wrt" and want & WANT_GRAD and not want & WANT_HESS:
+                wrt = x
+            elif name in self.names:
+                k = self.names.index(name)
+                if k < n_args:
+                    raise TypeError(f"{type(self).__name__} got {name} twice, by position and by name")
+                given[self.slot[k]] = x
+            else:
+                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
+        return out, head, wrt
 
-    cdef int match_weight(self, cnp.ndarray weight, cnp.ndarray pred, const plan_t* p, int class_axis, int batch_item, int* axes) except -1:
-        """Which axes of the unreduced loss the axes of sample_weight lie along."""
-        cdef int k, ndim = cnp.PyArray_NDIM(weight)
-        cdef Py_ssize_t examples = p.shape[batch_item] if batch_item >= 0 else 1
-        cdef int whole_axes[MAX_AXES + 1]
-        cdef bint good
-        if ndim == 1 and batch_item >= 0:
-            good = weight.shape[0] == examples or weight.shape[0] == 1
-            for k in range(p.ndim):
-                axes[k] = 0 if k == batch_item else -1
-        elif class_axis >= 0 and ndim == cnp.PyArray_NDIM(pred):
-            good = weight.shape[class_axis] == 1 and match_broadcast(weight, <Py_ssize_t*>cnp.PyArray_DIMS(pred), ndim, whole_axes)
-            for k in range(p.ndim):
-                axes[k] = k if k < class_axis else k + 1
-        else:
-            good = match_broadcast(weight, p.shape, p.ndim, axes)
-        if not good:
-            raise ValueError(
-                f"sample_weight must be one weight per example, shape ({examples},), or broadcast to the unreduced loss, "
-                f"shape {shape_tuple(p.shape, p.ndim)}, got shape {shape_text(weight)}")
+    cdef str input_name(self, int slot):
+        cdef int k
+        for k in range(len(self.names)):
+            if self.slot[k] == slot:
+                return self.names[k]
+        return "head_grad"
+
+    cdef str result_name(self, int kind):
+        cdef int k
+        for k in range(INPUTS):
+            if kind == GRADIENT_OF[k] and k != PRED:
+                return f"gradient of {self.input_name(k)}"
+        return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian"
+
+    cdef int describe_first(self, call_t* c, list given) except -1:
+        """Makes the first input an array, and finds in it the axes of the unreduced loss."""
+        cdef plan_t* p = &c.plan
+        cdef cnp.ndarray pred = as_array(given[PRED], self.names[0])
+        cdef int ndim = cnp.PyArray_NDIM(pred), k, kind = kind_of(pred), axis = -1
+        cdef int batch = axis_number("batch_axis", self.batch_axis, ndim, self.names[0])
+        given[PRED] = pred
+        if kind == LONGDOUBLE:
+            raise TypeError(f"{self.names[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
+        c.is_double = kind != FLOAT32 and kind != FLOAT16
+        c.real = FLOAT64 if c.is_double else FLOAT32
+        if self.layout == COUPLED or self.layout == ROWS:
+            if ndim == 0:
+                raise ValueError(f"{self.names[0]} must have a {'class' if 'label' in self.names[:2] else 'feature'} axis, got a scalar")
+            axis = axis_number("axis", self.axis, ndim, self.names[0])
+
+        # the rows' axes come last
+        c.n = 0
+        c.batch_item = -1
+        p.size = 1
+        for k in range(ndim):
+            if k == axis or self.layout == EXAMPLES and k != batch:
+                continue
+            if k == batch:
+                c.batch_item = c.n
+            c.shape[c.n] = c.row_shape[c.n] = pred.shape[k]
+            c.row_order[c.n] = k
+            c.order[c.n] = c.n
+            p.size *= pred.shape[k]
+            c.n += 1
+        c.row_n = c.n
+        p.width = p.unit = 1
+        if c.n != ndim:
+            for k in range(ndim):
+                if k == axis or self.layout == EXAMPLES and k != batch:
+                    c.row_shape[c.row_n] = pred.shape[k]
+                    c.row_order[c.row_n] = k
+                    p.width *= pred.shape[k]
+                    c.row_n += 1
+        if self.layout == COUPLED:
+            p.size *= p.width
+            p.unit = p.width
+            c.shape[c.n] = p.width
+            c.n = ndim
+            for k in range(ndim):
+                c.order[k] = c.row_order[k]
+                if c.order[k] == batch:
+                    c.batch_item = k
+        if self.layout < ROWS:
+            p.width = 0
+        c.batch_size = c.shape[c.batch_item] if c.batch_item >= 0 else 1
+
+        p.kernel = self.kernel.kernel
+        p.rows = self.kernel.rows[c.is_double]
+        p.memory = NULL
+        p.weights_only = False
+        p.sparse = self.sparse
+        p.short = 0 < p.width <= SHORT_ROW and self.sparse and self.smoothing == 0 and not self.from_logits
+        if p.short:
+            for k in range(ndim - 1, 0, -1):
+                c.row_shape[k] = c.row_shape[k - 1]
+                c.row_order[k] = c.row_order[k - 1]
+            c.row_shape[0] = p.width
+            c.row_order[0] = axis
+        p.from_logits = self.from_logits
+        p.has_ignore = self.has_ignore
+        p.ignore = self.ignore
+        p.smoothing = self.smoothing
+        p.class_weight = NULL
+        p.work = p.size * max(p.width, 1)
+        p.extra = 0
+        for k in range(INPUTS):
+            p.inputs[k].data = NULL
+        for k in range(OUTPUTS):
+            p.outputs[k].data = NULL
+        for k in range(c.row_n):
+            c.along[PRED][k] = c.row_order[k]
+        self.describe_input(c, PRED, pred, self.layout >= ROWS)
         return 0
 
-    cdef tuple gradients(self, wrt, bint has_weight, bint has_third):
-        """What wrt asks for."""
+    cdef void describe_input(self, call_t* c, int slot, cnp.ndarray a, bint rows) noexcept:
+        describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
+
+    cdef int describe_like_first(self, call_t* c, list given, int slot) except -1:
+        """An input of the first one's shape, or of that without axes of size 1."""
+        cdef int k
+        cdef int whole[MAX_AXES + 1]
+        cdef cnp.ndarray pred = given[PRED]
+        cdef cnp.ndarray a = as_array(given[slot], self.input_name(slot))
+        given[slot] = a
+        if not match_squeezed(a, <Py_ssize_t*>cnp.PyArray_DIMS(pred), cnp.PyArray_NDIM(pred), whole):
+            raise ValueError(
+                f"{self.input_name(slot)} must have {self.names[0]}'s shape {shape_text(pred)}, or that without axes of size 1, "
+                f"got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
+        for k in range(c.row_n):
+            c.along[slot][k] = whole[c.row_order[k]]
+        self.describe_input(c, slot, a, self.layout >= ROWS)
+        return 0
+
+    cdef int describe_per_row(self, call_t* c, list given, int slot) except -1:
+        """An input of the unreduced loss's shape, or of that without axes of size 1."""
+        cdef cnp.ndarray pred = given[PRED]
+        cdef cnp.ndarray a = as_array(given[slot], self.input_name(slot))
+        given[slot] = a
+        if not match_squeezed(a, c.shape, c.n, c.along[slot]):
+            raise ValueError(
+                f"{self.input_name(slot)} must have {self.names[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
+                f"{shape_tuple(c.shape, c.n)}, got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
+        self.describe_input(c, slot, a, False)
+        return 0
+
+    cdef str shape_hint(self, const call_t* c, cnp.ndarray pred, cnp.ndarray a):
+        return ""
+
+    cdef int describe_others(self, call_t* c, list given) except -1:
+        """The inputs between the first and the weights: their axes, and the kernel that takes them."""
+        cdef cnp.ndarray third
+        cdef kernel_t* kernel = self.kernel
+        self.describe_like_first(c, given, LABEL)
+        if self.needed > 2:
+            self.describe_like_first(c, given, THIRD)
+        elif given[THIRD] is not None:
+            name = self.input_name(THIRD)
+            third = given[THIRD] = as_array(given[THIRD], name)
+            kernel = self.other_kernel
+            if name in self.fixed:
+                if cnp.PyArray_NDIM(third) != 0:
+                    raise ValueError(f"{name} must be a number, got an array of shape {shape_text(third)}")
+                finite(name, third)
+            if not match_broadcast(third, c.shape, c.n, c.along[THIRD]):
+                raise ValueError(f"{name} must broadcast to {self.names[0]}'s shape {shape_text(given[PRED])}, got shape {shape_text(third)}")
+            if kernel.inputs == 3:
+                self.describe_input(c, THIRD, third, False)
+        elif kernel.inputs == 3:
+            describe_number(&c.plan.inputs[THIRD], &self.third_default, c.plan.size)
+        c.plan.kernel = kernel.kernel
+        return 0
+
+    cdef int describe_weight(self, call_t* c, list given) except -1:
+        """Along which axes of the unreduced loss sample_weight lies."""
+        cdef cnp.ndarray weight, pred = given[PRED]
+        cdef int k, ndim
+        cdef int whole[MAX_AXES + 1]
+        cdef Py_ssize_t dims[MAX_AXES + 1]
+        cdef bint good
+        cdef int* axes = c.along[WEIGHT]
+        if given[WEIGHT] is None:
+            return 0
+        weight = given[WEIGHT] = as_array(given[WEIGHT], "sample_weight")
+        ndim = cnp.PyArray_NDIM(weight)
+        for k in range(c.n):
+            dims[c.order[k]] = c.shape[k]
+        if ndim == 1 and c.batch_item >= 0:
+            good = weight.shape[0] == c.batch_size or weight.shape[0] == 1
+            for k in range(c.n):
+                axes[k] = 0 if k == c.batch_item else -1
+        elif self.layout == ROWS and ndim == cnp.PyArray_NDIM(pred):
+            # that of the rows may be there with size 1
+            k = c.row_order[0 if c.plan.short else c.n]
+            good = weight.shape[k] == 1 and match_broadcast(weight, <Py_ssize_t*>cnp.PyArray_DIMS(pred), ndim, whole)
+            for k in range(c.n):
+                axes[k] = c.row_order[k + 1 if c.plan.short else k]
+        else:
+            good = match_broadcast(weight, dims, c.n, whole)
+            for k in range(c.n if good else 0):
+                axes[k] = whole[c.order[k]]
+        if not good:
+            raise ValueError(
+                f"sample_weight must be one weight per example, shape ({c.batch_size},), or broadcast to the unreduced loss, "
+                f"shape {shape_tuple(dims, c.n)}, got shape {shape_text(weight)}")
+        self.describe_input(c, WEIGHT, weight, False)
+        return 0
+
+    cdef tuple gradients(self, wrt, list given):
+        """The results that hold what wrt asks for."""
         cdef tuple names = wrt if isinstance(wrt, tuple) else (wrt,)
         for name in names:
             if name not in self.names:
                 raise ValueError(f"wrt must name inputs of {type(self).__name__}, {', '.join(map(repr, self.names))}, got {name!r}")
             if name in self.fixed or name == "label" and self.sparse:
-                what = "class ids are" if name == "label" else f"{name} is"
+                what = "class ids are" if name == "label" and self.sparse else f"{name} is"
                 raise ValueError(f"wrt={name!r}: {what} not something to differentiate with respect to")
-            if name == "sample_weight" and not has_weight or name == self.names[len(self.names) - 1] and len(self.names) > 3 and not has_third:
+            if given[self.slot[self.names.index(name)]] is None:
                 raise ValueError(f"wrt={name!r}, but the call has no {name}")
         if len(set(names)) != len(names) or not names:
             raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
-        return tuple([GRADIENT_OF[self.names.index(name)] for name in names])
+        return tuple([GRADIENT_OF[self.slot[self.names.index(name)]] for name in names])
 
-    cdef int value_shape(self, const plan_t* p, int batch_item, Py_ssize_t batch_size, Py_ssize_t* dims, int* axes) noexcept:
-        """The value's axes: how many, their sizes, and which axes of the unreduced loss they are."""
+    cdef int value_shape(self, const call_t* c, Py_ssize_t* dims, int* axes) noexcept:
+        """The value's axes: how many, their sizes, and which of them lies along each axis of the unreduced loss."""
         cdef int k
-        for k in range(p.ndim):
-            axes[k] = k if self.reduction == NONE else (0 if self.reduction == EXAMPLE and k == batch_item else -1)
-            dims[k] = p.shape[k]
+        for k in range(c.n):
+            axes[k] = c.order[k] if self.reduction == NONE else (0 if self.reduction == EXAMPLE and k == c.batch_item else -1)
+            if self.reduction == NONE:
+                dims[c.order[k]] = c.shape[k]
         if self.reduction == NONE:
-            return p.ndim
-        if self.reduction != EXAMPLE or p.ndim == 0 and not self.has_classes:
+            return c.n
+        if self.reduction != EXAMPLE or c.row_n == 0:
             return 0
-        dims[0] = batch_size
+        dims[0] = c.batch_size
         return 1
 
-    cdef int check_labels(self, const plan_t* p, cnp.ndarray label) except -1:
-        cdef Py_ssize_t at
-        if p.size < WORK_FOR_A_THREAD:
-            at = runner.bad_label(p)
-        else:
-            with nogil:
-                at = runner.bad_label(p)
-        if at < 0:
-            return 0
-        position = tuple([int(i) for i in np.unravel_index(at, (<object>label).shape)])
-        raise ValueError(
-            f"label must hold class ids from 0 to {p.classes - 1}, got {label[position]} at position {position}; "
-            "to leave examples out, build the loss with ignore_index=")
+    cdef int describe_results(self, call_t* c, list given, int want, tuple wanted, list results, list outs,
+                              int value_ndim, const Py_ssize_t* dims, const int* value_axes) except -1:
+        """The arrays for the results, new or the caller's. A gradient lies like its input."""
+        cdef plan_t* p = &c.plan
+        cdef cnp.ndarray like, result
+        cdef int k, slot
+        cdef bint rows
+        if want & WANT_VALUE:
+            results[VALUE] = new_result(None if outs is None else outs[VALUE], value_ndim, dims, c.real, self, VALUE)
+        for slot in range(INPUTS):
+            for k in (GRADIENT_OF[slot], HESS if slot == PRED else -1):
+                if k < 0 or not (want & WANT_HESS if k == HESS else want & WANT_GRAD and k in wanted):
+                    continue
+                like = given[slot]
+                rows = p.inputs[slot].rows
+                result = new_result(None if outs is None else outs[k], cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), c.real, self, k)
+                describe(&p.outputs[k], result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
+                results[k] = result
+        if self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None and results[VALUE] is None:
+            # the gradient in the weights holds the value
+            results[VALUE] = new_result(None, 0, dims, c.real, self, VALUE)
+        if results[VALUE] is not None:
+            describe(&p.outputs[VALUE], results[VALUE], c.shape, value_axes, c.n, False, c.real)
+        for k in range(OUTPUTS):
+            if p.outputs[k].data != NULL:
+                p.outputs[k].reduced = not p.outputs[k].rows and p.outputs[k].size != p.size
+        return 0
+
+    cdef int check(self, call_t* c, list given) except -1:
+        """Refuses inputs for their values."""
+        return 0
+
+    cdef int run(self, call_t* c, list given, list results) except -1:
+        cdef plan_t* p = &c.plan
+        cdef bint needs_loss = results[VALUE] is not None or results[WEIGHT_GRAD] is not None
+        cdef bint everything = results[LABEL_GRAD] is not None or results[THIRD_GRAD] is not None
+        cdef kernel_t* kernel = self.kernel if given[THIRD] is None else self.other_kernel
+        p.loop = kernel.loops[c.is_double][
+            PASS_EVERYTHING if everything else
+            (PASS_ALL_OF_PRED if needs_loss else PASS_GRADIENT_HESSIAN) if results[HESS] is not None else
+            PASS_GRADIENT if not needs_loss else
+            PASS_VALUE_GRADIENT if results[GRAD] is not None else PASS_VALUE]
+        execute(p, c.is_double)
+        return 0
 
     cdef bint is_weighted_by_label(self):
         """Whether examples count by their label: not if ignored, and by their class's weight."""
-        return self.has_classes and self.sparse and (self.has_ignore or self.class_weight is not None)
+        return self.sparse and (self.has_ignore or self.class_weight is not None)
 
-    cdef shares(self, plan_t* p, cnp.ndarray gradient, const int* axes):
+    cdef shares(self, const call_t* c, cnp.ndarray gradient):
         """The derivative of the sum of the weights in sample_weight: a number where that is the same for all."""
+        cdef plan_t p = c.plan
         cdef cnp.ndarray counts
         cdef int k
         if not self.is_weighted_by_label():
@@ -865,14 +942,14 @@ cdef class Loss:
         counts = np.empty((<object>gradient).shape)
         for k in range(OUTPUTS):
             p.outputs[k].data = NULL
-        describe(&p.outputs[WEIGHT_GRAD], counts, axes, p.ndim, False)
+        describe(&p.outputs[WEIGHT_GRAD], counts, c.shape, c.along[WEIGHT], c.n, False, FLOAT64)
         p.outputs[WEIGHT_GRAD].reduced = p.outputs[WEIGHT_GRAD].size != p.size
         p.inputs[WEIGHT].data = NULL
         p.inputs[HEAD].data = NULL
         p.weights_only = True
+        p.rows = self.kernel.rows[True]
         p.grad_scale = 1
-        merge_axes(p)
-        execute(p, True)
+        execute(&p, True)
         return counts
 
     cdef double sum_of_weights(self, const plan_t* p) except? -1:
@@ -886,37 +963,24 @@ cdef class Loss:
             return 0
         for k in range(OUTPUTS):
             q.outputs[k].data = NULL
-        describe_number(&q.outputs[VALUE], &total, p.ndim)
+        describe_number(&q.outputs[VALUE], &total, p.size)
         q.outputs[VALUE].reduced = True
-        q.outputs[VALUE].ndim = 1
-        q.outputs[VALUE].shape[0] = p.size
+        q.inputs[WEIGHT].direct = q.inputs[WEIGHT].direct and q.inputs[WEIGHT].type == FLOAT64
         q.inputs[HEAD].data = NULL
         q.weights_only = True
+        q.rows = self.kernel.rows[True]
         q.value_scale = 1
         execute(&q, True)
         return total
-
-
-cdef void describe_number(array_t* d, double* x, int n) noexcept:
-    """A single number that counts as an array of any shape."""
-    cdef int k
-    d.data = <char*>x
-    d.type = FLOAT64
-    d.swapped = False
-    d.aligned = True
-    d.reduced = False
-    d.rows = False
-    d.size = 1
-    for k in range(n):
-        d.stride[k] = 0
 
 
 cdef tuple shape_tuple(const Py_ssize_t* shape, int n):
     return tuple([shape[k] for k in range(n)])
 
 
-cdef list stage(plan_t* p, list results, const int* value_axes, const int* weight_axes, const int* third_axes):
+cdef list stage(call_t* c, list results, const int* value_axes):
     """Sums are written to contiguous arrays only: new ones stand in for the caller's others. Returns those, to be filled later."""
+    cdef plan_t* p = &c.plan
     cdef list staged = None
     cdef cnp.ndarray a
     cdef int k
@@ -928,7 +992,7 @@ cdef list stage(plan_t* p, list results, const int* value_axes, const int* weigh
             continue
         staged = (staged or []) + [(k, a)]
         results[k] = np.empty((<object>a).shape, a.dtype)
-        describe(&p.outputs[k], results[k], value_axes if k == VALUE else weight_axes if k == WEIGHT_GRAD else third_axes, p.ndim, False)
+        describe(&p.outputs[k], results[k], c.shape, value_axes if k == VALUE else &c.along[WEIGHT][0] if k == WEIGHT_GRAD else &c.along[THIRD][0], c.n, False, c.real)
         p.outputs[k].reduced = True
     return staged
 
@@ -981,13 +1045,11 @@ cdef package(list results, int want, tuple wanted, wrt, list outs):
     return results[VALUE], gradient, results[HESS]
 
 
-cdef class RowLoss(Loss):
-    """The base of the losses over classes, whose unreduced loss has pred's shape without the class axis."""
+cdef class SoftmaxLoss(Loss):
+    """The base of the cross-entropies over classes, whose unreduced loss has pred's shape without the class axis."""
 
     def __init__(self, weight, batch_axis, reduction, *, axis, sparse_label, from_logits, ignore_index, label_smoothing, class_weight):
-        super().__init__(None, weight, batch_axis, reduction)
-        self.axis = integer("axis", axis)
-        self.has_classes = True
+        super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, layout="rows", axis=axis)
         self.sparse = flag("sparse_label", sparse_label)
         self.from_logits = flag("from_logits", from_logits)
         self.has_ignore = ignore_index is not None
@@ -1004,3 +1066,211 @@ cdef class RowLoss(Loss):
             if weights.ndim != 1 or not np.all(np.isfinite(weights)) or np.any(np.less(weights, 0)):
                 raise ValueError(f"class_weight must be one finite weight >= 0 per class, got {class_weight!r}")
             self.class_weight = np.array(weights, np.float64)
+
+    cdef int describe_others(self, call_t* c, list given) except -1:
+        if self.sparse:
+            self.describe_per_row(c, given, LABEL)
+        else:
+            self.describe_like_first(c, given, LABEL)
+        if self.class_weight is not None:
+            if self.class_weight.shape[0] != c.plan.width:
+                raise ValueError(f"pred must have as many classes as class_weight, {self.class_weight.shape[0]}, got shape {shape_text(given[PRED])} with {c.plan.width}")
+            c.plan.class_weight = <const double*>cnp.PyArray_DATA(self.class_weight)
+        return 0
+
+    cdef int run(self, call_t* c, list given, list results) except -1:
+        if c.plan.width:
+            execute(&c.plan, c.is_double)
+        else:
+            # no classes, no targets
+            for result in results:
+                if result is not None:
+                    result.fill(0)
+        return 0
+
+    cdef str shape_hint(self, const call_t* c, cnp.ndarray pred, cnp.ndarray a):
+        if not self.sparse:
+            return "; class ids need sparse_label=True"
+        return "; for one-hot or soft labels build the loss with sparse_label=False" if cnp.PyArray_SIZE(a) == cnp.PyArray_SIZE(pred) else ""
+
+    cdef int check(self, call_t* c, list given) except -1:
+        cdef const plan_t* p = &c.plan
+        cdef Py_ssize_t at
+        if not self.sparse or p.size == 0:
+            return 0
+        if p.size < WORK_FOR_A_THREAD:
+            at = runner.bad_label(p)
+        else:
+            with nogil:
+                at = runner.bad_label(p)
+        if at >= 0:
+            label, position = given[LABEL], np.unravel_index(at, given[LABEL].shape)
+            raise ValueError(
+                f"label must hold class ids from 0 to {p.width - 1}, got {label[position]} at position {tuple(map(int, position))}; "
+                "to leave examples out, build the loss with ignore_index=")
+        return 0
+
+
+cdef class CosineLoss(Loss):
+    """The base of the losses of pairs of vectors with a label of 1 or -1."""
+
+    cdef int describe_others(self, call_t* c, list given) except -1:
+        self.describe_like_first(c, given, LABEL)
+        self.describe_per_row(c, given, THIRD)
+        return 0
+
+    cdef int check(self, call_t* c, list given) except -1:
+        label = given[THIRD]
+        refuse((label == 1) | (label == -1), label, "label", "1 and -1,")
+        return 0
+
+
+cdef class PairLoss(Loss):
+    """The base of SDML: every row of one array against every row of another."""
+
+    def __init__(self, weight, batch_axis, reduction, *, smoothing_parameter):
+        self.smoothing = finite("smoothing_parameter", smoothing_parameter)
+        if not 0 <= self.smoothing <= 1:
+            raise ValueError(f"smoothing_parameter must be between 0 and 1, got {smoothing_parameter!r}")
+        super().__init__(_isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples")
+
+    cdef int describe_others(self, call_t* c, list given) except -1:
+        if cnp.PyArray_NDIM(given[PRED]) < 2:
+            raise ValueError(f"x1 must have an axis of examples and one of features, got shape {shape_text(given[PRED])}")
+        self.describe_like_first(c, given, LABEL)
+        return 0
+
+    cdef int run(self, call_t* c, list given, list results) except -1:
+        cdef plan_t* p = &c.plan
+        cdef plan_t second
+        cdef pairs_t s
+        cdef Py_ssize_t size
+        cdef int k
+        cdef double* at
+        cdef double* memory
+        s.n, s.swapped = p.size, False
+        s.width = ceil_div(p.width, PANEL) * PANEL
+        s.panels = ceil_div(s.n, PANEL)
+        # one pair alone is certain
+        s.other = self.smoothing / (s.n - 1) if s.n > 1 else 0
+        s.same = 1 - self.smoothing if s.n > 1 else 1
+        s.log_same, s.log_other = math.log(s.same + 1e-12), math.log(s.other + 1e-12)
+        size = s.panels * PANEL
+        if size > PY_SSIZE_T_MAX // 64 // (s.width + 1):
+            raise MemoryError(f"{size} rows of {s.width} numbers")
+        memory = <double*>PyMem_RawMalloc((6 * s.width + 3) * size * sizeof(double) + CACHE_LINE)
+        if memory == NULL:
+            raise MemoryError(f"{(6 * s.width + 3) * size * sizeof(double)} bytes of rows")
+        try:
+            at = <double*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
+            s.x = at
+            s.y = s.x + size * s.width
+            s.x_panels = s.y + size * s.width
+            s.y_panels = s.x_panels + size * s.width
+            s.x_strips = s.y_panels + size * s.width
+            s.y_strips = s.x_strips + size * s.width
+            s.log_total = s.y_strips + size * s.width
+            s.factor = s.log_total + size
+            s.diagonal = s.factor + size
+            with nogil:
+                runner.load_pairs(p, PRED, &s, s.x, s.x_panels, s.x_strips)
+                runner.load_pairs(p, LABEL, &s, s.y, s.y_panels, s.y_strips)
+            p.memory = &s
+            p.block = PAIR_ROWS
+            p.work = p.size * s.n * s.width // 4
+            p.extra = PAIR_ROWS * (size + 2 * s.width) * sizeof(double)
+            second = p[0]
+            p.outputs[LABEL_GRAD].data = NULL
+            execute(p, c.is_double)
+            if second.outputs[LABEL_GRAD].data != NULL:
+                s.swapped = True
+                second.outputs[GRAD] = second.outputs[LABEL_GRAD]
+                for k in range(OUTPUTS):
+                    if k != GRAD:
+                        second.outputs[k].data = NULL
+                execute(&second, c.is_double)
+        finally:
+            PyMem_RawFree(memory)
+        return 0
+
+
+cdef class SequenceLoss(Loss):
+    """The base of CTC: pred of examples, frames and classes, labels of sequences of ids."""
+    cdef int label_axis         # of the examples
+    cdef bint blank_first, zero_infinity
+
+    def __init__(self, weight, reduction, *, layout, label_layout, blank, zero_infinity):
+        for name, value, choices in (("layout", layout, ("NTC", "TNC")), ("label_layout", label_layout, ("NT", "TN")), ("blank", blank, ("last", "first"))):
+            if not isinstance(value, str) or value not in choices:
+                raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
+        super().__init__(_isa.kernels.TemporalClassification(), weight, layout.index("N"), reduction, layout="examples")
+        self.label_axis = label_layout.index("N")
+        self.blank_first = blank == "first"
+        self.zero_infinity = flag("zero_infinity", zero_infinity)
+
+    cdef int describe_others(self, call_t* c, list given) except -1:
+        """Copies the labels and lengths: what was checked is what is read."""
+        cdef int slot
+        cdef object pred = given[PRED], label, lengths
+        if pred.ndim != 3:
+            raise ValueError(f"pred must have 3 axes, {dict(self.arguments)['layout']}, got shape {pred.shape}")
+        frames, classes = c.row_shape[1], c.row_shape[2]
+        label = as_array(given[LABEL], "label")
+        if label.ndim != 2 or label.shape[self.label_axis] != c.batch_size:
+            raise ValueError(f"label must have 2 axes, {dict(self.arguments)['label_layout']}, for {c.batch_size} examples, got shape {label.shape}")
+        for slot, name, longest in ((THIRD, "pred_lengths", frames), (FOURTH, "label_lengths", label.shape[1 - self.label_axis])):
+            if given[slot] is None:
+                continue
+            lengths = as_array(given[slot], name)
+            if lengths.shape != (c.batch_size,):
+                raise ValueError(f"{name} must be one length per example, shape ({c.batch_size},), got shape {lengths.shape}")
+            refuse((lengths >= 0) & (lengths <= longest) & (np.floor(lengths) == lengths), lengths, name, f"lengths from 0 to {longest},")
+            given[slot] = np.array(lengths, np.int64)
+        if given[THIRD] is None:
+            given[THIRD] = np.full(c.batch_size, frames, np.int64)
+        low = 1 if self.blank_first else 0
+        good = (label >= low) & (label < classes - 1 + low) & (np.floor(label) == label)
+        across = np.moveaxis(label, self.label_axis, 0)
+        if given[FOURTH] is None:
+            ends = across == -1
+            good |= label == -1
+            given[FOURTH] = np.where(ends.any(1), ends.argmax(1), ends.shape[1]).astype(np.int64) if ends.size else np.zeros(c.batch_size, np.int64)
+        else:
+            good |= np.moveaxis(np.arange(across.shape[1]) >= given[FOURTH][:, None], 0, self.label_axis)
+        refuse(good, label, "label", f"ids from {low} to {classes - 2 + low}, with -1 behind the last unless label_lengths is given,")
+        inside = np.arange(across.shape[1]) < given[FOURTH][:, None]
+        given[LABEL] = np.ascontiguousarray(np.where(inside, across, 0), np.int64)
+        return 0
+
+    cdef int run(self, call_t* c, list given, list results) except -1:
+        cdef ctc_t s
+        cdef cnp.ndarray labels = given[LABEL], frames = given[THIRD], lengths = given[FOURTH]
+        cdef Py_ssize_t states
+        s.labels = <const int64_t*>cnp.PyArray_DATA(labels)
+        s.lengths = <const int64_t*>cnp.PyArray_DATA(lengths)
+        s.frames = <const int64_t*>cnp.PyArray_DATA(frames)
+        s.stride = labels.shape[1]
+        s.all_frames, s.classes = c.row_shape[1], c.row_shape[2]
+        s.blank = 0 if self.blank_first else s.classes - 1
+        s.most_frames = np.max(frames, initial=0)
+        # the others need no buffers
+        s.longest = np.max(lengths, where=np.less_equal(lengths, frames), initial=0)
+        s.zero_infinity = self.zero_infinity
+        c.plan.memory = &s
+        c.plan.block = 1
+        states = 4 * (s.longest + 2)
+        records = s.most_frames + 1 if results[GRAD] is not None else 2
+        size = 8 * (3 * s.classes + 2 * s.most_frames + 2 * states + 16 + states * records)
+        if size > PY_SSIZE_T_MAX // 4:
+            raise MemoryError(f"{size} bytes of buffers")
+        c.plan.extra = size
+        c.plan.work = c.plan.size * s.most_frames * (s.classes + 4 * s.longest)
+        execute(&c.plan, c.is_double)
+        return 0
+
+
+cdef refuse(good, cnp.ndarray a, str name, str what):
+    """Refuses an array for the first of its elements that is not good."""
+    if not np.all(good):
+        position = np.unravel_index(np.argmin(good), (<object>a).shape)
+        raise ValueError(f"{name} must hold {what} got {(<object>a)[position]} at position {tuple(map(int, position))}")

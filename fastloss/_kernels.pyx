@@ -7,15 +7,15 @@ in x, d its derivative in y; q a third input and e the derivative in it.
 cimport cython
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
-from libc.math cimport INFINITY, NAN, floor
+from libc.math cimport INFINITY, NAN, floor, sqrt
 
 from fastloss._math cimport (
-    absolute, exp, exp_from, exp_nonpositive, exp_range, fma, log1p_unit, log_sum, real_t,
+    absolute, bits_d, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum, pow2, real_t,
 )
 from fastloss._plan cimport (
-    BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, LABEL, LABEL_GRAD, OUTPUTS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
+    BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, LABEL, LABEL_GRAD, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
     PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SMALL_BYTES, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
-    array_t, kernel_t, loop_t, plan_t, runner_t,
+    array_t, ctc_t, kernel_t, loop_t, pairs_t, plan_t, rows_t, runner_t,
 )
 
 
@@ -258,6 +258,59 @@ ctypedef fused loss_t:
     ternary_t
 
 
+# The losses over rows. Their loops are in files of their own, by their shape.
+
+@cython.final
+cdef class SoftmaxCrossEntropy(Kernel):
+    """l = -sum_j t_j log softmax(x)_j; its parameters are in the plan."""
+
+
+@cython.final
+cdef class SoftmaxDivergence(Kernel):
+    """l_j = y_j (log(y_j + eps) - log softmax(x)_j)."""
+
+
+@cython.final
+cdef class Triplet(Kernel):
+    """l = max(0, margin + |y - x|^2 - |q - x|^2)."""
+    cdef double margin
+
+    def __cinit__(self, double margin):
+        self.margin = margin
+
+
+@cython.final
+cdef class CosineEmbedding(Kernel):
+    """l = 1 - c where q = 1, max(0, c - margin) where q = -1, c = x.y / max(|x| |y|, 1e-12)."""
+    cdef double margin
+
+    def __cinit__(self, double margin):
+        self.margin = margin
+
+
+@cython.final
+cdef class TemporalClassification(Kernel):
+    """l = -log P(label), summed over the alignments with the frames; its parameters are in the plan."""
+
+
+@cython.final
+cdef class SmoothedMetric(Kernel):
+    """l_i = KL(t_i | softmax_j(-|x_i - y_j|^2)); its parameters are in the plan."""
+
+
+ctypedef fused row_loss_t:
+    SoftmaxCrossEntropy
+    SoftmaxDivergence
+    SmoothedMetric
+    TemporalClassification
+    Triplet
+    CosineEmbedding
+
+ctypedef fused any_loss_t:
+    loss_t
+    row_loss_t
+
+
 cdef struct Value:
     int unused
 cdef struct Gradient:
@@ -311,15 +364,6 @@ cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype) noexcept:
     loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, real_t]
 
 
-def table(loss_t kernel):
-    """A capsule with the loops of a kernel; it is good for as long as the kernel lives."""
-    kernel.table.kernel = <void*>kernel
-    kernel.table.inputs = 3 if loss_t in ternary_t else 2
-    fill[loss_t, float](kernel, kernel.table.loops[0], NULL)
-    fill[loss_t, double](kernel, kernel.table.loops[1], NULL)
-    return PyCapsule_New(&kernel.table, "fastloss.kernel", NULL)
-
-
 cdef inline void multiply(real_t* a, const real_t* b, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
@@ -340,344 +384,6 @@ cdef inline void set_all(real_t* a, real_t v, Py_ssize_t n) noexcept nogil:
         a[i] = v
 
 
-cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, real_t* piece, Py_ssize_t* ties) noexcept nogil:
-    """The sum of the e_j below the highest; counts those that equal it, whose sum would swallow the others."""
-    cdef Py_ssize_t i, count = 0
-    cdef real_t zero = 0
-    for i in range(n):
-        count += e[i] == highest
-        piece[i] = zero if e[i] == highest else e[i]
-    ties[0] += count
-    return lane_sum(piece, n)
-
-
-cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double factor, real_t* e, real_t* piece,
-                              real_t* g, real_t* h) noexcept nogil:
-    """-log softmax(x)_y of one row of logits, g = factor (softmax(x) - onehot(y)) and h its derivative unless NULL.
-
-    With m = max x, e_j = e^(x_j - m) times a constant, e_m the highest, s the sum of the e_j but e_y, and S = s + e_y:
-    l = (m - x_y) + log(S/e_m), where S/e_m is 1 + (s + (e_y - e_m))/e_m; g_y = -s/S, h_j = e_j (S - e_j)/S^2. Summed
-    without the label's own term, and for h without the highest, all keep their digits when the rest is tiny.
-    """
-    cdef Py_ssize_t i, k = 0, n, classes = p.classes, ties = 0
-    cdef real_t top = lane_max(x, classes), base, lowest, shift, scale, rest, sum_
-    cdef real_t logit = x[y]        # the results may lie over x
-    cdef real_t own, highest
-    cdef real_t* part
-    cdef double others = 0, total, below = 0
-    exp_range(top, &base, &lowest, &shift)
-    own = exp_from(logit - base, lowest, shift)
-    highest = exp_from(top - base, lowest, shift)
-    if h == NULL:
-        e = g
-    while k < classes:
-        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
-        part = e + k if e != NULL else piece
-        for i in range(n):
-            part[i] = exp_from(x[k + i] - base, lowest, shift)
-        if h != NULL:
-            below += sum_below(part, highest, n, piece, &ties)
-        if k <= y < k + n:
-            part[y - k] = 0
-        others += lane_sum(part, n)
-        k += n
-    total = others + own
-    scale = <real_t>(factor / total)
-    if h != NULL:
-        e[y] = own
-        rest = <real_t>(below + (ties - 1) * <double>highest)
-        sum_ = <real_t>total
-        for i in range(classes):
-            h[i] = scale * e[i] * ((rest if e[i] == highest else sum_ - e[i]) / sum_)
-    if g != NULL:
-        for i in range(classes):
-            g[i] = scale * e[i]
-        g[y] = <real_t>(-factor * (others / total))
-    return (<double>top - <double>logit) + log_sum(<double>1, (others + (<double>own - <double>highest)) / highest)
-
-
-cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
-                             real_t* g, real_t* h, real_t* d) noexcept nogil:
-    """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, with what of its derivatives is not NULL.
-
-    With m, e_j, e_m and S as above, r = S - e_m and T = sum t: l = T log(1 + r/e_m) + sum t_j (m - x_j),
-    g_j = ((T - t_j) e_j - t_j (S - e_j))/S, h_j = T e_j (S - e_j)/S^2. r is summed without the highest term, and is
-    S - e_j there: nothing cancels for a confident prediction.
-    """
-    cdef Py_ssize_t i, k = 0, n, classes = p.classes, ties = 0
-    cdef real_t top = lane_max(x, classes), base, lowest, shift, highest, zero = 0, sum_, rest, c, c2, xi, ti
-    cdef double others = 0, targets = 0, linear = 0, total, log_total
-    exp_range(top, &base, &lowest, &shift)
-    highest = exp_from(top - base, lowest, shift)
-    while k < classes:
-        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
-        for i in range(n):
-            e[k + i] = exp_from(x[k + i] - base, lowest, shift)
-        others += sum_below(e + k, highest, n, piece, &ties)
-        targets += lane_sum(t + k, n)
-        # a class without weight may have a logit of -inf
-        for i in range(n):
-            piece[i] = zero if t[k + i] == 0 else t[k + i] * (top - x[k + i])
-        linear += lane_sum(piece, n)
-        k += n
-    others += (ties - 1) * <double>highest
-    total = others + highest
-    log_total = log_sum(<double>1, others / highest)
-    sum_ = <real_t>total
-    c = <real_t>(factor / total)
-    c2 = <real_t>(factor * targets / total / total)
-    for i in range(classes):
-        # any of the results may lie over x or t
-        xi, ti = x[i], t[i]
-        rest = <real_t>others if e[i] == highest else sum_ - e[i]
-        if g != NULL:
-            g[i] = c * fma(<real_t>targets - ti, e[i], -ti * rest)
-        if h != NULL:
-            h[i] = c2 * e[i] * rest
-        if d != NULL:
-            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), log_total + (top - xi)))
-    return targets * log_total + linear
-
-
-cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
-    """weight times loss, where a class of no weight costs nothing even if its probability is 0."""
-    return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
-
-
-cdef inline double label_scale(const plan_t* p, Py_ssize_t j) noexcept nogil:
-    """How much of a label's entry for class j its target has."""
-    return (1 - p.smoothing) * (p.class_weight[j] if p.class_weight != NULL else 1.)
-
-
-cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
-                              real_t* piece) noexcept nogil:
-    """-sum_j t_j x_j of one row of log-probabilities."""
-    cdef Py_ssize_t i, k = 0, n, classes = p.classes
-    cdef real_t zero = 0, c = <real_t>factor, xi, ti
-    cdef double total = 0
-    while k < classes:
-        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
-        for i in range(n):
-            piece[i] = zero if t[k + i] == 0 else -t[k + i] * x[k + i]
-        total += lane_sum(piece, n)
-        k += n
-    for i in range(classes):
-        xi, ti = x[i], t[i]
-        if g != NULL:
-            g[i] = -c * ti
-        if h != NULL:
-            h[i] = 0
-        if d != NULL:
-            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), -xi))
-    return total
-
-
-cdef inline void set_targets(const plan_t* p, const real_t* label, Py_ssize_t y, real_t* t) noexcept nogil:
-    """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y."""
-    cdef Py_ssize_t j
-    cdef real_t keep = <real_t>(1 - p.smoothing), base = <real_t>(p.smoothing / p.classes)
-    if label == NULL:
-        set_all(t, base, p.classes)
-        t[y] = keep + base
-    else:
-        for j in range(p.classes):
-            t[j] = fma(keep, label[j], base)
-    if p.class_weight != NULL:
-        for j in range(p.classes):
-            t[j] *= <real_t>p.class_weight[j]
-
-
-cdef void open_rows(Py_ssize_t n, const real_t* top, real_t* base, real_t* lowest, real_t* shift, real_t* highest) noexcept nogil:
-    """The constants of n rows' exponentials, and the largest of them."""
-    cdef Py_ssize_t i
-    cdef real_t b, low, k
-    for i in range(n):
-        exp_range(top[i], &b, &low, &k)
-        highest[i] = exp_from(top[i] - b, low, k)
-        base[i] = b
-        lowest[i] = low
-        shift[i] = k
-
-
-cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const double* others, const real_t* own,
-                     const real_t* highest, const real_t* top, const real_t* logit,
-                     real_t* l, real_t* scale, real_t* at_label) noexcept nogil:
-    """From n rows' sums their losses, what turns exponentials into gradients, and the gradients at the labels."""
-    cdef Py_ssize_t i
-    cdef double high, own_, w, c, loss
-    for i in range(n):
-        high, own_, w = highest[i], own[i], weight[i]
-        loss = (<double>top[i] - <double>logit[i]) + log_sum(<double>1, (others[i] + (own_ - high)) / high)
-        l[i] = <real_t>weighted_loss(w, loss)
-        c = w * factor / (others[i] + own_)
-        scale[i] = <real_t>c
-        at_label[i] = <real_t>(-others[i] * c)
-
-
-cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
-    """What sparse_row does for one row, for n short ones at once: a vector lane per row, so the tile is held class by class."""
-    cdef Py_ssize_t i, j, classes = p.classes
-    cdef array_t pred = p.inputs[PRED], grad = p.outputs[GRAD], hess = p.outputs[HESS]
-    cdef double* others = <double*>buffers
-    cdef double* below = others + n
-    cdef double* id = below + n
-    cdef double* weight = id + n
-    cdef real_t* top = <real_t*>(weight + n)
-    cdef real_t* base = top + n
-    cdef real_t* lowest = base + n
-    cdef real_t* shift = lowest + n
-    cdef real_t* highest = shift + n
-    cdef real_t* ties = highest + n
-    cdef real_t* label = ties + n       # the class, -1 where there is none
-    cdef real_t* spoil = label + n      # what such a row gets: 0 if ignored
-    cdef real_t* logit = spoil + n
-    cdef real_t* own = logit + n
-    cdef real_t* scale = own + n
-    cdef real_t* at_label = scale + n
-    cdef real_t* line = at_label + n
-    cdef real_t* tile = line + n
-    cdef real_t* e
-    cdef real_t v, w, u, total, rest, zero = 0, nothing = -1
-    cdef bint counts, is_label
-
-    gather(&p.inputs[LABEL], p.ndim, p.shape, start, n, id)
-    for i in range(n):
-        # labels were checked before; one that was changed since is no address
-        counts = 0 <= id[i] < classes and not (p.has_ignore and id[i] == p.ignore)
-        spoil[i] = zero if p.has_ignore and id[i] == p.ignore else <real_t>NAN
-        label[i] = <real_t>id[i] if counts else nothing
-        weight[i] = p.class_weight[<Py_ssize_t>id[i]] if counts and p.class_weight != NULL else <double>1
-    for j in range(classes):
-        e = tile + j * n
-        gather(&pred, p.ndim, p.shape, start, n, e)
-        pred.data += pred.stride[p.ndim]
-        if j == 0:
-            for i in range(n):
-                top[i] = e[i]
-        for i in range(n):
-            top[i] = e[i] if e[i] > top[i] else top[i]
-    open_rows(n, top, base, lowest, shift, highest)
-    set_all(others, <double>0, 2 * n)
-    set_all(ties, zero, n)
-    set_all(logit, zero, 2 * n)
-    for j in range(classes):
-        e = tile + j * n
-        for i in range(n):
-            u = e[i]
-            v = exp_from(u - base[i], lowest[i], shift[i])
-            is_label = label[i] == <real_t>j
-            w = logit[i]
-            logit[i] = u if is_label else w
-            w = own[i]
-            own[i] = v if is_label else w
-            others[i] += zero if is_label else v
-            e[i] = v
-        if hess.data != NULL:
-            for i in range(n):
-                u = e[i]
-                ties[i] += u == highest[i]
-                below[i] += zero if u == highest[i] else u
-    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
-    for i in range(n):
-        u = l[i]
-        v = spoil[i]
-        l[i] = v if label[i] < 0 else u
-    if m != NULL:
-        multiply(scale, m, n)
-        multiply(at_label, m, n)
-    for j in range(classes):
-        e = tile + j * n
-        if hess.data != NULL:
-            for i in range(n):
-                u = e[i]
-                total = <real_t>(others[i] + own[i])
-                w = <real_t>(below[i] + (ties[i] - 1) * <double>highest[i])
-                rest = w if u == highest[i] else total - u
-                u = scale[i] * u * (rest / total)
-                v = spoil[i]
-                line[i] = v if label[i] < 0 else u
-            scatter(&hess, p.ndim, p.shape, start, n, line)
-            hess.data += hess.stride[p.ndim]
-        if grad.data != NULL:
-            for i in range(n):
-                u = scale[i] * e[i]
-                w = at_label[i]
-                v = spoil[i]
-                u = w if label[i] == <real_t>j else u
-                line[i] = v if label[i] < 0 else u
-            scatter(&grad, p.ndim, p.shape, start, n, line)
-            grad.data += grad.stride[p.ndim]
-
-
-cdef void rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
-    """Softmax cross-entropy of rows start to start + n: losses to l, derivatives, times grad_scale and m, to their arrays."""
-    cdef Py_ssize_t classes = p.classes, size = n * classes, first = start * classes, i, y = 0
-    cdef Py_ssize_t tile = p.block * classes
-    cdef int ndim = p.ndim + 1
-    cdef double id, factor, weight
-    cdef real_t* xs = NULL
-    cdef real_t* labels = NULL
-    cdef real_t* piece = buffers
-    cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
-    cdef real_t* e = t + classes
-    cdef real_t* tiles = e + classes
-    cdef real_t* out[OUTPUTS]
-    cdef real_t* row[OUTPUTS]
-    cdef int[3] kinds = [GRAD, HESS, LABEL_GRAD]
-    cdef int k, kind
-    cdef bint plain = p.sparse and p.smoothing == 0
-    if p.short and not p.weights_only:
-        short_rows(p, start, n, m, l, buffers)
-        return
-    if not p.weights_only:
-        xs = fetch(&p.inputs[PRED], ndim, p.shape, first, size, tiles)
-    if not p.weights_only and not p.sparse:
-        labels = fetch(&p.inputs[LABEL], ndim, p.shape, first, size, tiles + tile)
-    for k in range(3):
-        kind = kinds[k]
-        out[kind] = NULL
-        if p.outputs[kind].data != NULL:
-            out[kind] = <real_t*>p.outputs[kind].data + first if p.outputs[kind].direct else tiles + (2 + k) * tile
-    for i in range(n):
-        factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
-        for k in range(3):
-            row[kinds[k]] = out[kinds[k]] + i * classes if out[kinds[k]] != NULL else NULL
-        weight = 1
-        if p.sparse:
-            gather[double](&p.inputs[LABEL], p.ndim, p.shape, start + i, 1, &id)
-            # labels were checked before; one that was changed since is no address
-            if p.has_ignore and id == p.ignore or not (0 <= id < classes):
-                l[i] = <real_t>0 if p.has_ignore and id == p.ignore else <real_t>NAN
-                for k in range(3):
-                    if row[kinds[k]] != NULL:
-                        set_all(row[kinds[k]], l[i], classes)
-                continue
-            y = <Py_ssize_t>id
-            if p.class_weight != NULL:
-                weight = p.class_weight[y]
-        if p.weights_only:
-            l[i] = <real_t>weight
-        elif plain and not p.from_logits:
-            l[i] = <real_t>weighted_loss(
-                weight, sparse_row(p, xs + i * classes, y, factor * weight, e, piece, row[GRAD], row[HESS]))
-        elif plain:
-            l[i] = <real_t>weighted_loss(weight, -xs[i * classes + y])
-            if row[GRAD] != NULL:
-                set_all(row[GRAD], <real_t>0, classes)
-                row[GRAD][y] = <real_t>(-factor * weight)
-            if row[HESS] != NULL:
-                set_all(row[HESS], <real_t>0, classes)
-        else:
-            set_targets(p, labels + i * classes if labels != NULL else NULL, y, t)
-            if p.from_logits:
-                l[i] = <real_t>linear_row(p, xs + i * classes, t, factor, row[GRAD], row[HESS], row[LABEL_GRAD], piece)
-            else:
-                l[i] = <real_t>dense_row(p, xs + i * classes, t, factor, e, piece, row[GRAD], row[HESS], row[LABEL_GRAD])
-    for k in range(3):
-        if out[kinds[k]] != NULL and not p.outputs[kinds[k]].direct:
-            scatter(&p.outputs[kinds[k]], ndim, p.shape, first, size, out[kinds[k]])
-
-
 cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
     """Brings a block of results where it belongs: the caller's array, or the sums."""
     cdef const char* data = p.outputs[kind].data
@@ -685,7 +391,7 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
     if not p.outputs[kind].reduced:
         multiply_by(a, scale, n)
         if not p.outputs[kind].direct:
-            scatter(&p.outputs[kind], p.ndim, p.shape, start, n, a)
+            scatter(&p.outputs[kind], start, n, a)
     elif p.pieces:
         p.partial[kind][task] = lane_sum(a, n)
     elif p.span:
@@ -702,6 +408,12 @@ cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* b
     return buffer
 
 
+include "fastloss/_softmax.pxi"
+include "fastloss/_vectors.pxi"
+include "fastloss/_ctc.pxi"
+include "fastloss/_pairs.pxi"
+
+
 cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
     """The pipeline for elements start to start + n of the unreduced loss: gather, the loss, weights, sums, scatter."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i
@@ -710,24 +422,24 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
     cdef real_t* y
     cdef real_t* q
     cdef real_t* out[OUTPUTS]
-    cdef real_t* w = fetch(&p.inputs[WEIGHT], p.ndim, p.shape, start, n, buffers)
-    cdef real_t* head = fetch(&p.inputs[HEAD], p.ndim, p.shape, start, n, buffers + size)
+    cdef real_t* w = fetch(&p.inputs[WEIGHT], start, n, buffers)
+    cdef real_t* head = fetch(&p.inputs[HEAD], start, n, buffers + size)
     cdef real_t* m = w if w != NULL else head
     if w != NULL and head != NULL:
         m = buffers + 2 * size
         for i in range(n):
             m[i] = w[i] * head[i]
     out[VALUE] = place(p, VALUE, start, buffers + 3 * size)
-    if p.classes:
-        rows(p, start, n, m, out[VALUE], buffers + 5 * size)
-    elif p.weights_only:
+    if p.weights_only and not p.sparse:
         set_all(out[VALUE], <real_t>1, n)
+    elif p.rows != NULL:
+        p.rows(p.kernel, p, start, n, m, out[VALUE], buffers + OWN_BUFFERS * size)
     else:
         for kind in range(GRAD, WEIGHT_GRAD):
             out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
-        x = fetch(&p.inputs[PRED], p.ndim, p.shape, start, n, buffers + 9 * size)
-        y = fetch(&p.inputs[LABEL], p.ndim, p.shape, start, n, buffers + 10 * size)
-        q = fetch(&p.inputs[THIRD], p.ndim, p.shape, start, n, buffers + 11 * size)
+        x = fetch(&p.inputs[PRED], start, n, buffers + 9 * size)
+        y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
+        q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
         p.loop(p.kernel, NULL, n, p.grad_scale, x, y, q, out[VALUE], out[GRAD], out[HESS], out[LABEL_GRAD], out[THIRD_GRAD])
         for kind in range(GRAD, WEIGHT_GRAD):
             if p.outputs[kind].data != NULL:
@@ -800,31 +512,36 @@ cdef void run(plan_t* p, int is_double) noexcept nogil:
         run_as[float](p, NULL)
 
 
-cdef inline bint is_good(const plan_t* p, double id) noexcept nogil:
-    """Whether a label is a class id, or the one to ignore."""
-    return 0 <= id < p.classes and id == floor(id) or p.has_ignore and id == p.ignore
+cdef void fill_rows(row_loss_t kernel, rows_t* rows, real_t* dtype) noexcept:
+    if row_loss_t is SoftmaxCrossEntropy:
+        rows[0] = <rows_t>softmax_rows[real_t]
+    elif row_loss_t is SoftmaxDivergence:
+        rows[0] = <rows_t>divergence_rows[real_t]
+    elif row_loss_t is SmoothedMetric:
+        rows[0] = <rows_t>pair_rows[real_t]
+    elif row_loss_t is TemporalClassification:
+        rows[0] = <rows_t>ctc_rows[real_t]
+    else:
+        rows[0] = <rows_t>vector_rows[row_loss_t, real_t]
 
 
-cdef Py_ssize_t bad_label(const plan_t* p) noexcept nogil:
-    """The position of the first class id that is none, -1 if all are good."""
-    cdef double ids[1024]
-    cdef Py_ssize_t start, n, i, bad
-    for start in range(0, p.size, 1024):
-        n = min(<Py_ssize_t>1024, p.size - start)
-        gather(&p.inputs[LABEL], p.ndim, p.shape, start, n, &ids[0])
-        bad = 0
-        for i in range(n):
-            bad += not is_good(p, ids[i])
-        if bad:
-            for i in range(n):
-                if not is_good(p, ids[i]):
-                    return start + i
-    return -1
+def table(any_loss_t kernel):
+    """A capsule with the loops of a kernel; it is good for as long as the kernel lives."""
+    kernel.table.kernel = <void*>kernel
+    kernel.table.inputs = 3 if any_loss_t in ternary_t else 2
+    if any_loss_t in row_loss_t:
+        fill_rows[any_loss_t, float](kernel, &kernel.table.rows[0], NULL)
+        fill_rows[any_loss_t, double](kernel, &kernel.table.rows[1], NULL)
+    else:
+        fill[any_loss_t, float](kernel, kernel.table.loops[0], NULL)
+        fill[any_loss_t, double](kernel, kernel.table.loops[1], NULL)
+    return PyCapsule_New(&kernel.table, "fastloss.kernel", NULL)
 
 
 cdef runner_t runner
 runner.run = run
 runner.bad_label = bad_label
+runner.load_pairs = load_pairs
 
 
 def get_runner():

@@ -1,9 +1,13 @@
 """What a call is to the loops: its arrays, over common axes, and how its work is cut into tasks. _core fills it, _kernels runs it."""
 
+from libc.stdint cimport int64_t
+
 cdef enum:
     MAX_AXES = 32
     BLOCK_BYTES = 8192      # of one buffer: a dozen stay in the L2 cache, the few in use in L1
     BUFFERS = 12
+    OWN_BUFFERS = 5         # of these the pipeline's, the others the loss's
+    ROW_BUFFERS = 12        # of a block or of a row, whichever is larger
     SMALL_BYTES = 512       # of one buffer of a call that needs no more: these are on the stack
     CACHE_LINE = 64
     SHORT_ROW = 32          # classes
@@ -13,7 +17,8 @@ cdef enum:
 cdef enum:
     PRED
     LABEL
-    THIRD                   # pos_weight, or epsilon
+    THIRD                   # pos_weight, epsilon, negative
+    FOURTH                  # label_lengths
     WEIGHT                  # sample_weight
     HEAD                    # head_grad
     INPUTS
@@ -53,25 +58,30 @@ cdef enum:
     FLOAT64
     LONGDOUBLE
 
+# An array over the axes of the unreduced loss, and behind them those of a row if it has rows: neighbouring axes joined
+# where its strides allow, those of size 1 left out. Elements are counted in C order of these axes.
 cdef struct array_t:
     char* data              # NULL: the call does not have this array
     int type
     bint swapped            # of foreign byte order
     bint aligned
     bint direct             # contiguous and of the loops' dtype: blocks are read and written in place
-    bint rows               # has the class axis
+    bint rows               # has a row for each element of the unreduced loss
     bint reduced            # a result that is summed over the axes where its stride is 0
-    Py_ssize_t size         # elements
-    int ndim                # a reduced result's own axes: were they the plan's, other arrays would decide on its sums' order
+    Py_ssize_t size         # elements of the array itself
+    int ndim                # at least 1
     Py_ssize_t shape[MAX_AXES + 1]
-    Py_ssize_t stride[MAX_AXES + 1]     # bytes; 0 where broadcast; behind the plan's axes the class axis of what has one
+    Py_ssize_t stride[MAX_AXES + 1]     # bytes; 0 where broadcast
 
 ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, const void* q,
                         void* l, void* g, void* h, void* d, void* e) noexcept nogil
 
+cdef struct plan_t
+
+# losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays
+ctypedef void (*rows_t)(void* kernel, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m, void* l, void* buffers) noexcept nogil
+
 cdef struct plan_t:
-    int ndim                            # axes of the unreduced loss, merged where every array allows; at least 1
-    Py_ssize_t shape[MAX_AXES + 1]      # behind them the class axis
     Py_ssize_t size                     # elements of the unreduced loss
     array_t inputs[INPUTS]
     array_t outputs[OUTPUTS]
@@ -79,18 +89,22 @@ cdef struct plan_t:
     double grad_scale
     bint weights_only                   # the loss is 1 (times its class weight): the sum is that of the weights
 
+    void* kernel                        # the loss's parameters
     loop_t loop                         # of an elementwise loss
-    void* kernel
+    rows_t rows                         # of any other
+    void* memory                        # what else that one needs for this call
 
-    Py_ssize_t classes                  # 0: elementwise. Else pred has rows of so many logits, and a loss is one row's
+    Py_ssize_t width                    # elements of a row: classes, features; 0: elementwise
+    Py_ssize_t unit                     # elements of the unreduced loss that depend on each other
     bint sparse                         # the label is a class id
-    bint short                          # rows are so short that vector lanes run over rows
+    bint short                          # rows are so short that vector lanes run over rows; the classes are then the first axis
     bint from_logits                    # pred holds log-probabilities
     bint has_ignore
     double ignore
     double smoothing
     const double* class_weight
 
+    Py_ssize_t work                     # in elements' worth
     Py_ssize_t block                    # elements per block
     Py_ssize_t span                     # every reduced result is the sum over runs of so many elements; 0: of some other shape
     Py_ssize_t pieces                   # blocks per run, where a run does not fit one; else 0
@@ -99,14 +113,54 @@ cdef struct plan_t:
     int threads
     double* partial[OUTPUTS]            # sums per task, added in their order at the end
     Py_ssize_t buffer                   # bytes of one buffer
+    Py_ssize_t extra                    # bytes that a loss needs behind the pipeline's own buffers
     char* scratch                       # buffers for the threads; NULL: on the stack
     Py_ssize_t scratch_size             # bytes per thread
+
+# the labels and lengths of a batch of sequences, checked, and the sizes of the buffers
+cdef struct ctc_t:
+    const int64_t* labels
+    const int64_t* lengths      # of the labels
+    const int64_t* frames       # of the predictions
+    Py_ssize_t stride           # labels per example
+    Py_ssize_t classes
+    Py_ssize_t blank
+    Py_ssize_t all_frames       # of every example in pred
+    Py_ssize_t most_frames      # of any example
+    Py_ssize_t longest          # label that can be aligned
+    bint zero_infinity
+
+cdef enum:
+    PAIR_ROWS = 8   # at once
+    PANEL = 16      # columns of a panel: two or four vectors of doubles, for each of two rows
+
+# two arrays of n rows in double precision, and what the first pass leaves for the second
+cdef struct pairs_t:
+    Py_ssize_t n
+    Py_ssize_t width            # of a row, filled up
+    Py_ssize_t panels
+    bint swapped                # the rows at hand are the second array's
+    double* x
+    double* y
+    double* x_panels
+    double* y_panels
+    double* x_strips
+    double* y_strips
+    double* log_total           # of the softmax of each row of the first
+    double* factor              # of each row's derivatives
+    double* diagonal            # the derivative in the distance of each pair that belongs together
+    double same                 # its target
+    double other
+    double log_same
+    double log_other
 
 cdef struct kernel_t:
     void* kernel
     int inputs
     loop_t loops[2][PASSES]             # float, double
+    rows_t rows[2]
 
 cdef struct runner_t:
     void (*run)(plan_t* plan, int is_double) noexcept nogil
+    void (*load_pairs)(const plan_t* plan, int kind, const pairs_t* pairs, double* rows, double* panels, double* strips) noexcept nogil
     Py_ssize_t (*bad_label)(const plan_t* plan) noexcept nogil

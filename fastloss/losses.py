@@ -7,10 +7,12 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from fastloss._core import Loss, RowLoss, flag, integer, number
+from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss, flag, number
 from fastloss._isa import kernels
 
 __all__ = [
+    "CTCLoss",
+    "CosineEmbeddingLoss",
     "HingeLoss",
     "HuberLoss",
     "KLDivLoss",
@@ -19,11 +21,13 @@ __all__ = [
     "LogisticLoss",
     "Loss",
     "PoissonNLLLoss",
+    "SDMLLoss",
     "SigmoidBCELoss",
     "SigmoidBinaryCrossEntropyLoss",
     "SoftmaxCELoss",
     "SoftmaxCrossEntropyLoss",
     "SquaredHingeLoss",
+    "TripletLoss",
 ]
 
 Reduction = Literal["example", "none", "sum", "mean", "weighted_mean"]
@@ -339,18 +343,19 @@ class PoissonNLLLoss(Loss):
 class KLDivLoss(Loss):
     r"""The Kullback-Leibler divergence of a predicted from a target distribution.
 
-    .. math:: \ell = y (\log(y + \epsilon) - x), \quad \epsilon = 10^{-12}
+    .. math:: \ell_j = y_j (\log(y_j + \epsilon) - x_j), \quad \epsilon = 10^{-12}
+
+    With ``from_logits=False``, :math:`\log \mathrm{softmax}(x)_j` takes the place of :math:`x_j`.
 
     Args:
-        from_logits: True: pred holds log-probabilities. (False, with the softmax inside, is not there yet.)
-        axis: the axis of the classes; of no effect for log-probabilities.
+        from_logits: whether pred holds log-probabilities already, as in Gluon; TensorFlow's name means the opposite.
+        axis: the axis of the softmax; of no effect for log-probabilities.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, sample_weight=None)``, pred log-probabilities, label probabilities of the same shape.
-
-    Raises NotImplementedError for ``from_logits=False``.
+    Call: ``loss(pred, label, sample_weight=None)``, pred log-probabilities or logits, label probabilities of the same
+    shape, which is that of the unreduced loss, too.
 
     The reductions are means over elements, classes included, as in Gluon 2: for the divergence itself multiply by the
     number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf.
@@ -361,6 +366,8 @@ class KLDivLoss(Loss):
     >>> import numpy as np
     >>> print(fl.KLDivLoss(reduction="sum")(np.log([0.5, 0.5]), [0.25, 0.75]).round(6))
     0.130812
+    >>> fl.KLDivLoss(from_logits=False).grad([[0.0, 0.0]], [[0.25, 0.75]])
+    array([[ 0.125, -0.125]])
     """
 
     __slots__ = ()
@@ -374,15 +381,13 @@ class KLDivLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        if not flag("from_logits", from_logits):
-            raise NotImplementedError(
-                "KLDivLoss(from_logits=False) is not there yet: pass pred through log_softmax first"
-            )
-        integer("axis", axis)
-        super().__init__(kernels.KLDivergence(), weight, batch_axis, reduction)
+        if flag("from_logits", from_logits):
+            super().__init__(kernels.KLDivergence(), weight, batch_axis, reduction, axis=axis)
+        else:
+            super().__init__(kernels.SoftmaxDivergence(), weight, batch_axis, reduction, layout="coupled", axis=axis)
 
 
-class SoftmaxCrossEntropyLoss(RowLoss):
+class SoftmaxCrossEntropyLoss(SoftmaxLoss):
     r"""Cross-entropy over classes, with the softmax inside.
 
     .. math:: \ell = -\sum_j t_j \log \mathrm{softmax}(x)_j
@@ -449,3 +454,184 @@ class SoftmaxCrossEntropyLoss(RowLoss):
 
 
 SoftmaxCELoss = SoftmaxCrossEntropyLoss
+
+
+class TripletLoss(Loss):
+    r"""Pulls an anchor to what is like it and pushes it from what is not, until the difference is a margin.
+
+    .. math:: \ell = \max\Bigl(0,\; m + \sum_k (x^+_k - x_k)^2 - (x^-_k - x_k)^2\Bigr)
+
+    Args:
+        margin: m.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples; the sum is over all others.
+        reduction: see :class:`Loss`. The unreduced loss is one number per example.
+
+    Call: ``loss(pred, positive, negative, sample_weight=None)``, three real arrays of the same shape. Any of them can
+    be differentiated, several in one pass: ``wrt=("positive", "negative")``.
+
+    The distances are squared and summed, not averaged: the margin must grow with the number of features. The loss is
+    linear in pred where it is not 0, so the Hessian is 0.
+
+    Source: Schroff, Kalenichenko and Philbin 2015. Gluon: ``TripletLoss``. PyTorch: ``TripletMarginLoss`` takes the
+    distances without the square.
+
+    >>> import fastloss as fl
+    >>> fl.TripletLoss().value_and_grad([[0.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]])
+    (array([1.]), array([[-2.,  2.]]))
+    """
+
+    __slots__ = ()
+    inputs = ("pred", "positive", "negative", "sample_weight")
+    required = 3
+
+    def __init__(
+        self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.Triplet(number("margin", margin)), weight, batch_axis, reduction, layout="examples")
+
+
+class CosineEmbeddingLoss(CosineLoss):
+    r"""Wants vectors that belong together parallel, and others at an angle of which the cosine is below a margin.
+
+    .. math::
+        \ell = \begin{cases} 1 - c & y = 1 \\ \max(0, c - m) & y = -1 \end{cases}, \quad
+        c = \frac{x_1 \cdot x_2}{\max(|x_1|\,|x_2|,\; 10^{-12})}
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        margin: m, usually from 0 to 1.
+        reduction: see :class:`Loss`. The unreduced loss has the inputs' shape without the last axis.
+
+    Call: ``loss(input1, input2, label, sample_weight=None)``, the vectors along the last axis, labels 1 or -1, one per
+    pair of vectors.
+
+    Raises ValueError for any other label.
+
+    Between near parallel vectors the loss is computed from the difference of the unit vectors: an angle of 1e-10 gives
+    5e-21, where 1 - c is 0. For a vector of 0 the loss is Gluon's, c = 0, and the gradient finite, but of the order of
+    1e12: leave such pairs out.
+
+    Source: Gluon: ``CosineEmbeddingLoss``. PyTorch: ``CosineEmbeddingLoss``.
+
+    >>> import fastloss as fl
+    >>> fl.CosineEmbeddingLoss()([[1.0, 0.0], [1.0, 0.0]], [[3.0, 4.0], [3.0, 4.0]], [1, -1])
+    array([0.4, 0.6])
+    """
+
+    __slots__ = ()
+    inputs = ("input1", "input2", "label", "sample_weight")
+    required = 3
+    fixed = ("label",)
+
+    def __init__(
+        self, weight: float | None = None, batch_axis: int = 0, margin: float = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(
+            kernels.CosineEmbedding(number("margin", margin)), weight, batch_axis, reduction, layout="rows"
+        )
+
+
+class CTCLoss(SequenceLoss):
+    r"""Connectionist temporal classification: a label sequence's negative log-likelihood over frames, unaligned.
+
+    .. math:: \ell = -\log \sum_{\pi \in \mathcal{B}^{-1}(y)} \prod_t \mathrm{softmax}(x_t)_{\pi_t}
+
+    where :math:`\mathcal{B}` merges repeated classes of an alignment :math:`\pi`, then drops the blanks.
+
+    Args:
+        layout: the axes of pred, "NTC" or "TNC": examples, frames, classes.
+        label_layout: the axes of label, "NT" or "TN".
+        weight: a number that multiplies the loss; None is 1.
+        reduction: see :class:`Loss`. The unreduced loss is one number per example.
+        blank: whether the "last" class is the blank, or the "first".
+        zero_infinity: whether a label without an alignment costs 0 instead of infinity.
+
+    Call: ``loss(pred, label, pred_lengths=None, label_lengths=None, sample_weight=None)``, pred logits, the softmax is
+    inside; label class ids of any real dtype, none of them the blank. Without label_lengths the first -1 ends a label;
+    with them, what stands behind is not read. Frames behind pred_lengths get gradient 0. Only pred and sample_weight
+    can be differentiated.
+
+    Raises ValueError for ids and lengths that are fractional, NaN or out of range, naming the first, and
+    NotImplementedError for the Hessian, whose diagonal takes a recursion per class.
+
+    A label that is too long for its frames (repeats need a blank between them) has loss inf and gradient 0. An empty
+    label has the probability of blanks alone. Alignments are summed as mantissas and exponents in double precision,
+    for float32 as well: 2000 frames lose no digits.
+
+    Source: Graves, Fernández, Gomez and Schmidhuber 2006. Gluon: ``CTCLoss``. PyTorch: ``CTCLoss``, of
+    log-probabilities in the layout TNC, with the first class blank, and divided by the label's length for "mean".
+
+    >>> import fastloss as fl
+    >>> import numpy as np
+    >>> fl.CTCLoss()(np.ones((2, 20, 4)), [[1, 0, -1, -1], [2, 1, 1, -1]])
+    array([18.82820491, 16.50581719])
+    """
+
+    __slots__ = ()
+    inputs = ("pred", "label", "pred_lengths", "label_lengths", "sample_weight")
+    fixed = ("label", "pred_lengths", "label_lengths")
+    no_hessian = "its diagonal takes a recursion of its own for each class"
+
+    def __init__(
+        self,
+        layout: Literal["NTC", "TNC"] = "NTC",
+        label_layout: Literal["NT", "TN"] = "NT",
+        weight: float | None = None,
+        *,
+        reduction: Reduction = "example",
+        blank: Literal["last", "first"] = "last",
+        zero_infinity: bool = False,
+    ) -> None:
+        super().__init__(
+            weight,
+            reduction,
+            layout=layout,
+            label_layout=label_layout,
+            blank=blank,
+            zero_infinity=zero_infinity,
+        )
+
+
+class SDMLLoss(PairLoss):
+    r"""Smoothed deep metric learning: of all the second vectors, each first one's own should be the nearest.
+
+    .. math::
+        \ell_i = \sum_j t_{ij} \bigl(\log(t_{ij} + \epsilon) - \log \mathrm{softmax}_j(-|x_i - y_j|^2)\bigr), \quad
+        t_{ij} = \begin{cases} 1 - a & i = j \\ a/(N - 1) & i \ne j \end{cases}, \quad \epsilon = 10^{-12}
+
+    Args:
+        smoothing_parameter: a, from 0 to 1: how much of the target goes to the vectors of others.
+        weight: a number that multiplies the loss (Gluon takes it and ignores it).
+        batch_axis: the axis of the pairs.
+        reduction: see :class:`Loss`. The unreduced loss is one number per pair.
+
+    Call: ``loss(x1, x2, sample_weight=None)``, two real arrays of one shape, row i of one belonging to row i of the
+    other. Both can be differentiated, in one call.
+
+    Raises NotImplementedError for the Hessian.
+
+    Every vector of the batch is a negative example for every other: large batches make the loss harder, and the time
+    grows with their square, the memory does not. A batch of a single pair costs nothing.
+
+    Source: Bonadiman, Kumar and Mittal 2019. Gluon: ``SDMLLoss``, which in 2.x divides by N. PyTorch: none.
+
+    >>> import fastloss as fl
+    >>> fl.SDMLLoss()([[0.0, 0.0], [1.0, 1.0]], [[0.0, 0.0], [1.0, 1.0]]).round(6)
+    array([0.116064, 0.116064])
+    """
+
+    __slots__ = ()
+    inputs = ("x1", "x2", "sample_weight")
+    no_hessian = "each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per feature"
+
+    def __init__(
+        self,
+        smoothing_parameter: float = 0.3,
+        weight: float | None = 1.0,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        super().__init__(weight, batch_axis, reduction, smoothing_parameter=smoothing_parameter)

@@ -1,4 +1,4 @@
-"""MXNet's own numbers: every case of the losses that are here, unless MXNet is wrong or a stated decision differs."""
+"""MXNet's own numbers: every case, unless MXNet is wrong or a stated decision differs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,15 @@ REFUSED = {
 MEAN_WEIGHT = "SoftmaxCrossEntropyLoss/default/5x7/sw_N_1d/float64"
 
 
-def is_here(case: dict[str, Any]) -> bool:
-    """Whether the loss exists, and its softmax with it where KL divergence has one."""
-    kl_from_logits = case["loss"] == "KLDivLoss" and not case["ctor"].get("from_logits", True)
-    return hasattr(fl, case["loss"]) and not kl_from_logits
+# MXNet rounds squared distances of 40 to float32 before it takes their difference, and is off by 2.3e-6
+ROUNDED = "TripletLoss/batch_axis=1,margin=5/3x4x5/float32"
 
 
 def refusal(case: dict[str, Any]) -> str | None:
     return next((message for part, message in REFUSED.items() if part in case["id"] + "/"), None)
 
 
-HERE = [case for case in CASES if is_here(case) and "known_defect" not in case["tags"]]
+HERE = [case for case in CASES if "known_defect" not in case["tags"]]
 ACCEPTED = [case for case in HERE if refusal(case) is None and case["id"] != MEAN_WEIGHT]
 
 
@@ -52,9 +50,10 @@ def inputs_of(case: dict[str, Any]) -> list[Any]:
 
 
 def gradient_names(case: dict[str, Any]) -> tuple[str, ...]:
-    """The inputs that Gluon differentiates; it returns 0 for class ids, and fastloss an error."""
+    """The inputs that Gluon differentiates; for class ids and cosine labels it returns 0, and fastloss an error."""
     class_ids = case["loss"] == "SoftmaxCrossEntropyLoss" and case["ctor"].get("sparse_label", True)
-    return tuple(name for name in case["grads"] if not (class_ids and name == "label"))
+    fixed = getattr(fl, case["loss"]).fixed
+    return tuple(name for name in case["grads"] if not (class_ids and name == "label") and name not in fixed)
 
 
 def check(case: dict[str, Any], loss: fl.Loss, prefix: str, head: Any, tolerance: float) -> None:
@@ -63,14 +62,15 @@ def check(case: dict[str, Any], loss: fl.Loss, prefix: str, head: Any, tolerance
     want = array(case, prefix + "out")
     np.testing.assert_allclose(value, want.reshape(np.shape(value)), rtol=tolerance, atol=tolerance)
     names = gradient_names(case)
-    if not names:
+    if not names or f"{case['key']}/{prefix}grad_{names[0]}" not in ARRAYS:
+        assert prefix or not case["grads"]
         return
     for name, got in zip(names, loss.grad(*args, wrt=names, head_grad=head), strict=True):
         np.testing.assert_allclose(got, array(case, f"{prefix}grad_{name}"), rtol=tolerance, atol=tolerance)
 
 
 def test_the_cases_are_there() -> None:
-    assert (len(CASES), len(HERE), len(ACCEPTED)) == (259, 237, 208)
+    assert (len(CASES), len(HERE), len(ACCEPTED)) == (259, 255, 226)
     assert {case["loss"] for case in ACCEPTED} == {
         name
         for name in fl.losses.__all__
@@ -87,11 +87,15 @@ def test_version_1(case: dict[str, Any]) -> None:
         # 1.9 takes the mean over everything
         parameters["reduction"] = "mean"
         head = None if head is None else head[0]
+    if case["loss"] == "SDMLLoss":
+        # which takes a weight and ignores it
+        parameters.pop("weight", None)
     if case["loss"] == "KLDivLoss":
         # 1.9 sums over the axes that fastloss averages
         examples = args[0].shape[parameters.get("batch_axis", 0)]
         parameters["weight"] = (parameters.get("weight") or 1) * args[0].size / examples
-    check(case, getattr(fl, case["loss"])(**parameters), "", head, 1e-12 if case["dtype"] == "float64" else 2e-6)
+    tolerance = 5e-6 if case["id"] == ROUNDED else 1e-12 if case["dtype"] == "float64" else 2e-6
+    check(case, getattr(fl, case["loss"])(**parameters), "", head, tolerance)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +103,11 @@ def test_version_1(case: dict[str, Any]) -> None:
 )
 def test_version_2(case: dict[str, Any]) -> None:
     # whose values are float32 whatever the input
-    check(case, getattr(fl, case["loss"])(**case["ctor"]), "v2_", None, 2e-6)
+    parameters = dict(case["ctor"])
+    if case["loss"] == "SDMLLoss":
+        # which takes the mean over each row
+        parameters["weight"] = 1 / len(inputs_of(case)[0])
+    check(case, getattr(fl, case["loss"])(**parameters), "v2_", None, 2e-6)
 
 
 @pytest.mark.parametrize("case", [case for case in HERE if refusal(case) is not None], ids=lambda case: case["id"])
@@ -125,3 +133,27 @@ def test_zero_is_not_special() -> None:
             got = getattr(fl, case["loss"])(**case["ctor"]).grad(pred, label)
             want = (1 / (1 + np.exp(-pred)) - target) / pred[0].size
             np.testing.assert_allclose(got, want, rtol=2e-6)
+
+
+def test_a_difference_of_distances_is_not_rounded() -> None:
+    case = next(case for case in CASES if case["id"] == ROUNDED)
+    x, y, z = (a.astype(np.float64) for a in inputs_of(case))
+    want = np.maximum(0, 5 + ((y - x) ** 2 - (z - x) ** 2).sum((0, 2)))
+    np.testing.assert_allclose(fl.TripletLoss(**case["ctor"])(*inputs_of(case)), want, rtol=1e-7)
+
+
+def test_upstream_expectations() -> None:
+    p, y, s = np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 5, 7]), np.array([0.5, 1, 0.5, 1])
+    assert fl.TripletLoss(margin=10)(p, y, -y).sum() == 6
+    assert fl.TripletLoss(margin=8, weight=0.25)(p, y, -y).sum() == 1
+    assert fl.TripletLoss(margin=7)(p, y, -y, s).sum() == 1.5
+    pred, label = np.ones((2, 20, 4)), np.array([[1, 0, -1, -1], [2, 1, 1, -1]])
+    want = [18.82820702, 16.50581741]
+    for layout, a in (("NTC", pred), ("TNC", pred.transpose(1, 0, 2))):
+        for label_layout, b in (("NT", label), ("TN", label.T)):
+            loss = fl.CTCLoss(layout, label_layout)
+            np.testing.assert_allclose(loss(a, b), want, rtol=1e-6)
+            np.testing.assert_allclose(loss(a, b, None, [2, 3]), want, rtol=1e-6)
+            np.testing.assert_allclose(loss(a, b, [20, 20], [2, 3]), want, rtol=1e-6)
+    longer = np.concatenate([pred, np.full((2, 5, 4), 7.0)], 1)
+    np.testing.assert_allclose(fl.CTCLoss()(longer, label, [20, 20]), want, rtol=1e-6)

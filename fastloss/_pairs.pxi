@@ -1,0 +1,136 @@
+"""Smoothed deep metric learning: every row of one array against every row of another.
+
+Distances are sums of squared differences, in double precision, tile by tile: |x|^2 + |y|^2 - 2 x.y would lose the digits
+of near pairs. Nothing of the size of all pairs is stored; the gradient in the second array takes its distances anew.
+"""
+
+cdef void distances(const double* a, const double* b, const double* panel, Py_ssize_t width, double* to_a, double* to_b) noexcept nogil:
+    """The squared distances of two vectors from the PANEL vectors of a panel, which is held feature by feature."""
+    cdef double first[PANEL]
+    cdef double second[PANEL]
+    cdef double u, v, z
+    cdef Py_ssize_t k, d
+    for k in range(PANEL):
+        first[k] = second[k] = 0
+    for d in range(width):
+        u, v = a[d], b[d]
+        for k in range(PANEL):
+            z = u - panel[d * PANEL + k]
+            first[k] = fma(z, z, first[k])
+        for k in range(PANEL):
+            z = v - panel[d * PANEL + k]
+            second[k] = fma(z, z, second[k])
+    for k in range(PANEL):
+        to_a[k] = first[k]
+        to_b[k] = second[k]
+
+
+cdef void pull(Py_ssize_t i, Py_ssize_t j, const double* wi, const double* wj, const double* rows, const double* others,
+               Py_ssize_t n, Py_ssize_t width, double* gi, double* gj) noexcept nogil:
+    """gi = 2 sum_k wi_k (row i - other row k), gj likewise. Both arrays are held in strips, PANEL features of all rows each."""
+    cdef double u[PANEL]
+    cdef double v[PANEL]
+    cdef double first[PANEL]
+    cdef double second[PANEL]
+    cdef double p, q
+    cdef const double* strip
+    cdef Py_ssize_t s, r, k
+    for s in range(width // PANEL):
+        for k in range(PANEL):
+            u[k], v[k] = rows[(s * n + i) * PANEL + k], rows[(s * n + j) * PANEL + k]
+            first[k] = second[k] = 0
+        strip = others + s * n * PANEL
+        for r in range(n):
+            p, q = wi[r], wj[r]
+            for k in range(PANEL):
+                first[k] = fma(p, u[k] - strip[r * PANEL + k], first[k])
+            for k in range(PANEL):
+                second[k] = fma(q, v[k] - strip[r * PANEL + k], second[k])
+        for k in range(PANEL):
+            gi[s * PANEL + k] = 2 * first[k]
+            gj[s * PANEL + k] = 2 * second[k]
+
+
+cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* w) noexcept nogil:
+    """The loss of row i from its distances in w, which become factor times the derivatives in them.
+
+    With the least distance D_m, log sum e^-D = log sum e^(D_m - D) - D_m. l = sum_j t_j (log(t_j + eps) + D_j + log sum e^-D).
+    """
+    cdef Py_ssize_t j, n = s.n, best = 0
+    cdef double least = w[0], own = w[i], others, total, log_total, far, c
+    for j in range(n):
+        least = w[j] if w[j] < least else least
+    for j in range(n):
+        if w[j] == least:
+            best = j
+            break
+    far = lane_sum(w, i) + lane_sum(w + i + 1, n - i - 1)
+    for j in range(n):
+        w[j] = exp_nonpositive(least - w[j])
+    w[best] = 0
+    others = lane_sum(w, n)
+    w[best] = 1
+    total = 1 + others
+    log_total = log_sum(<double>1, others) - least
+    s.log_total[i], s.factor[i] = log_total, factor
+    c = -factor / total
+    for j in range(n):
+        w[j] = fma(c, w[j], factor * s.other)
+    # what is left of the diagonal's derivative, where both terms may be near 1: those of a row sum to 0
+    w[i] = 0
+    w[i] = -lane_sum(w, n)
+    return s.same * (s.log_same + own + log_total) + s.other * (far + (n - 1) * (s.log_other + log_total))
+
+
+cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+    """The losses of rows start to start + n of the first array and their gradients; or, swapped, those in rows of the second."""
+    cdef const pairs_t* s = <const pairs_t*>p.memory
+    cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other
+    cdef double* w = <double*>buffers           # distances, then weights, of each row
+    cdef double* g = w + PAIR_ROWS * padded
+    cdef real_t* line = <real_t*>(g + PAIR_ROWS * width)
+    cdef const double* rows = s.y if s.swapped else s.x
+    cdef const double* panels = s.x_panels if s.swapped else s.y_panels
+    cdef double t
+    for k in range(s.panels):
+        for r in range(0, n, 2):
+            other = r + 1 if r + 1 < n else r
+            distances(rows + (start + r) * width, rows + (start + other) * width, panels + k * width * PANEL, width,
+                      w + r * padded + k * PANEL, w + other * padded + k * PANEL)
+    for r in range(n):
+        i = start + r
+        if not s.swapped:
+            l[r] = <real_t>pair_softmax(s, i, p.grad_scale * (m[r] if m != NULL else <real_t>1), w + r * padded)
+        else:
+            for j in range(s.n):
+                # e^-D/sum, as it was for the row j of the first array
+                t = exp_nonpositive(-w[r * padded + j] - s.log_total[j])
+                w[r * padded + j] = s.factor[j] * (s.other - t)
+            w[r * padded + i] = s.diagonal[i]
+    if not s.swapped:
+        for r in range(n):
+            s.diagonal[start + r] = w[r * padded + start + r]
+    if p.outputs[GRAD].data == NULL:
+        return
+    for r in range(0, n, 2):
+        other = r + 1 if r + 1 < n else r
+        pull(start + r, start + other, w + r * padded, w + other * padded, s.y_strips if s.swapped else s.x_strips,
+             s.x_strips if s.swapped else s.y_strips, s.n, width, g + r * width, g + other * width)
+    for r in range(n):
+        for k in range(p.width):
+            line[k] = <real_t>g[r * width + k]
+        scatter(&p.outputs[GRAD], (start + r) * p.width, p.width, line)
+
+
+cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, double* panels, double* strips) noexcept nogil:
+    """The rows of an input in double precision, features filled up with 0; in panels, and in strips of features."""
+    cdef Py_ssize_t i, d
+    for i in range(s.n):
+        gather(&p.inputs[kind], i * p.width, p.width, rows + i * s.width)
+        for d in range(p.width, s.width):
+            rows[i * s.width + d] = 0
+        for d in range(s.width):
+            strips[(d // PANEL * s.n + i) * PANEL + d % PANEL] = rows[i * s.width + d]
+    for i in range(s.panels * PANEL):
+        for d in range(s.width):
+            panels[(i // PANEL * s.width + d) * PANEL + i % PANEL] = rows[i * s.width + d] if i < s.n else 0

@@ -1,0 +1,426 @@
+"""Softmax over rows: cross-entropy with class ids or targets, and divergence from logits."""
+
+
+cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, real_t* piece, Py_ssize_t* ties) noexcept nogil:
+    """The sum of the e_j below the highest; counts those that equal it, whose sum would swallow the others."""
+    cdef Py_ssize_t i, count = 0
+    cdef real_t zero = 0
+    for i in range(n):
+        count += e[i] == highest
+        piece[i] = zero if e[i] == highest else e[i]
+    ties[0] += count
+    return lane_sum(piece, n)
+
+
+cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double factor, real_t* e, real_t* piece,
+                              real_t* g, real_t* h) noexcept nogil:
+    """-log softmax(x)_y of one row of logits, g = factor (softmax(x) - onehot(y)) and h its derivative unless NULL.
+
+    With m = max x, e_j = e^(x_j - m) times a constant, e_m the highest, s the sum of the e_j but e_y, and S = s + e_y:
+    l = (m - x_y) + log(S/e_m), where S/e_m is 1 + (s + (e_y - e_m))/e_m; g_y = -s/S, h_j = e_j (S - e_j)/S^2. Summed
+    without the label's own term, and for h without the highest, all keep their digits when the rest is tiny.
+    """
+    cdef Py_ssize_t i, k = 0, n, classes = p.width, ties = 0
+    cdef real_t top = lane_max(x, classes), base, lowest, shift, scale, rest, sum_
+    cdef real_t logit = x[y]        # the results may lie over x
+    cdef real_t own, highest
+    cdef real_t* part
+    cdef double others = 0, total, below = 0
+    exp_range(top, &base, &lowest, &shift)
+    own = exp_from(logit - base, lowest, shift)
+    highest = exp_from(top - base, lowest, shift)
+    if h == NULL:
+        e = g
+    while k < classes:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
+        part = e + k if e != NULL else piece
+        for i in range(n):
+            part[i] = exp_from(x[k + i] - base, lowest, shift)
+        if h != NULL:
+            below += sum_below(part, highest, n, piece, &ties)
+        if k <= y < k + n:
+            part[y - k] = 0
+        others += lane_sum(part, n)
+        k += n
+    total = others + own
+    scale = <real_t>(factor / total)
+    if h != NULL:
+        e[y] = own
+        rest = <real_t>(below + (ties - 1) * <double>highest)
+        sum_ = <real_t>total
+        for i in range(classes):
+            h[i] = scale * e[i] * ((rest if e[i] == highest else sum_ - e[i]) / sum_)
+    if g != NULL:
+        for i in range(classes):
+            g[i] = scale * e[i]
+        g[y] = <real_t>(-factor * (others / total))
+    return (<double>top - <double>logit) + log_sum(<double>1, (others + (<double>own - <double>highest)) / highest)
+
+
+cdef struct softmax_t:
+    double top          # m = max x
+    double highest      # e_m: the exponentials are e^(x_j - m), but for a common factor
+    double others       # the sum of the exponentials but one of the highest
+    double total        # of all
+    double log_total    # log sum e^(x_j - m)
+
+
+cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, real_t* e, real_t* piece) noexcept nogil:
+    """e_j for one row of logits, and their sums. Summed without the highest term, the rest keeps its digits however small it is."""
+    cdef softmax_t s
+    cdef Py_ssize_t i, k = 0, n, ties = 0
+    cdef real_t top = lane_max(x, classes), base, lowest, shift, highest
+    cdef double others = 0
+    exp_range(top, &base, &lowest, &shift)
+    highest = exp_from(top - base, lowest, shift)
+    while k < classes:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
+        for i in range(n):
+            e[k + i] = exp_from(x[k + i] - base, lowest, shift)
+        others += sum_below(e + k, highest, n, piece, &ties)
+        k += n
+    s.top, s.highest = top, highest
+    s.others = others + (ties - 1) * s.highest
+    s.total = s.others + s.highest
+    s.log_total = log_sum(<double>1, s.others / s.highest)
+    return s
+
+
+cdef void softmax_derivatives(softmax_t s, Py_ssize_t classes, const real_t* e, const real_t* t, double targets, double factor,
+                              real_t* g, real_t* h) noexcept nogil:
+    """The derivatives of sum_j t_j (log sum e^x - x_j), times factor: with S the total and T = sum t,
+    g_j = ((T - t_j) e_j - t_j (S - e_j))/S and h_j = T e_j (S - e_j)/S^2, where nothing cancels for a confident prediction.
+    """
+    cdef Py_ssize_t i
+    cdef real_t highest = <real_t>s.highest, others = <real_t>s.others, sum_ = <real_t>s.total, sum_t = <real_t>targets, rest
+    cdef real_t c = <real_t>(factor / s.total), c2 = <real_t>(factor * targets / s.total / s.total)
+    if g != NULL:
+        for i in range(classes):
+            rest = others if e[i] == highest else sum_ - e[i]
+            g[i] = c * fma(sum_t - t[i], e[i], -t[i] * rest)
+    if h != NULL:
+        for i in range(classes):
+            rest = others if e[i] == highest else sum_ - e[i]
+            h[i] = c2 * e[i] * rest
+
+
+cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
+                      real_t* g, real_t* h, real_t* d) noexcept nogil:
+    """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, with what of its derivatives is not NULL."""
+    cdef Py_ssize_t i, k = 0, n
+    cdef softmax_t s = exponentials(x, p.width, e, piece)
+    cdef real_t top = <real_t>s.top, zero = 0
+    cdef double targets = 0, linear = 0
+    while k < p.width:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), p.width - k)
+        targets += lane_sum(t + k, n)
+        # a class without weight may have a logit of -inf
+        for i in range(n):
+            piece[i] = zero if t[k + i] == 0 else t[k + i] * (top - x[k + i])
+        linear += lane_sum(piece, n)
+        k += n
+    # first what reads x: the others may lie over it
+    if d != NULL:
+        for i in range(p.width):
+            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), s.log_total + (top - x[i])))
+    softmax_derivatives(s, p.width, e, t, targets, factor, g, h)
+    return targets * s.log_total + linear
+
+
+cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
+    """weight times loss, where a class of no weight costs nothing even if its probability is 0."""
+    return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
+
+
+cdef inline double label_scale(const plan_t* p, Py_ssize_t j) noexcept nogil:
+    """How much of a label's entry for class j its target has."""
+    return (1 - p.smoothing) * (p.class_weight[j] if p.class_weight != NULL else 1.)
+
+
+cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
+                              real_t* piece) noexcept nogil:
+    """-sum_j t_j x_j of one row of log-probabilities."""
+    cdef Py_ssize_t i, k = 0, n, classes = p.width
+    cdef real_t zero = 0, c = <real_t>factor, xi, ti
+    cdef double total = 0
+    while k < classes:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
+        for i in range(n):
+            piece[i] = zero if t[k + i] == 0 else -t[k + i] * x[k + i]
+        total += lane_sum(piece, n)
+        k += n
+    for i in range(classes):
+        xi, ti = x[i], t[i]
+        if g != NULL:
+            g[i] = -c * ti
+        if h != NULL:
+            h[i] = 0
+        if d != NULL:
+            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), -xi))
+    return total
+
+
+cdef inline void set_targets(const plan_t* p, const real_t* label, Py_ssize_t y, real_t* t) noexcept nogil:
+    """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y."""
+    cdef Py_ssize_t j
+    cdef real_t keep = <real_t>(1 - p.smoothing), base = <real_t>(p.smoothing / p.width)
+    if label == NULL:
+        set_all(t, base, p.width)
+        t[y] = keep + base
+    else:
+        for j in range(p.width):
+            t[j] = fma(keep, label[j], base)
+    if p.class_weight != NULL:
+        for j in range(p.width):
+            t[j] *= <real_t>p.class_weight[j]
+
+
+cdef void open_rows(Py_ssize_t n, const real_t* top, real_t* base, real_t* lowest, real_t* shift, real_t* highest) noexcept nogil:
+    """The constants of n rows' exponentials, and the largest of them."""
+    cdef Py_ssize_t i
+    cdef real_t b, low, k
+    for i in range(n):
+        exp_range(top[i], &b, &low, &k)
+        highest[i] = exp_from(top[i] - b, low, k)
+        base[i] = b
+        lowest[i] = low
+        shift[i] = k
+
+
+cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const double* others, const real_t* own,
+                     const real_t* highest, const real_t* top, const real_t* logit,
+                     real_t* l, real_t* scale, real_t* at_label) noexcept nogil:
+    """From n rows' sums their losses, what turns exponentials into gradients, and the gradients at the labels."""
+    cdef Py_ssize_t i
+    cdef double high, own_, w, c, loss
+    for i in range(n):
+        high, own_, w = highest[i], own[i], weight[i]
+        loss = (<double>top[i] - <double>logit[i]) + log_sum(<double>1, (others[i] + (own_ - high)) / high)
+        l[i] = <real_t>weighted_loss(w, loss)
+        c = w * factor / (others[i] + own_)
+        scale[i] = <real_t>c
+        at_label[i] = <real_t>(-others[i] * c)
+
+
+cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+    """What sparse_row does for one row, for n short ones at once: a vector lane per row, so the tile is held class by class."""
+    cdef Py_ssize_t i, j, classes = p.width
+    cdef double* others = <double*>buffers
+    cdef double* below = others + n
+    cdef double* id = below + n
+    cdef double* weight = id + n
+    cdef real_t* top = <real_t*>(weight + n)
+    cdef real_t* base = top + n
+    cdef real_t* lowest = base + n
+    cdef real_t* shift = lowest + n
+    cdef real_t* highest = shift + n
+    cdef real_t* ties = highest + n
+    cdef real_t* label = ties + n       # the class, -1 where there is none
+    cdef real_t* spoil = label + n      # what such a row gets: 0 if ignored
+    cdef real_t* logit = spoil + n
+    cdef real_t* own = logit + n
+    cdef real_t* scale = own + n
+    cdef real_t* at_label = scale + n
+    cdef real_t* line = at_label + n
+    cdef real_t* tile = line + n
+    cdef real_t* e
+    cdef real_t v, w, u, total, rest, zero = 0, nothing = -1
+    cdef bint counts, is_label
+
+    gather(&p.inputs[LABEL], start, n, id)
+    for i in range(n):
+        # labels were checked before; one that was changed since is no address
+        counts = 0 <= id[i] < classes and not (p.has_ignore and id[i] == p.ignore)
+        spoil[i] = zero if p.has_ignore and id[i] == p.ignore else <real_t>NAN
+        label[i] = <real_t>id[i] if counts else nothing
+        weight[i] = p.class_weight[<Py_ssize_t>id[i]] if counts and p.class_weight != NULL else <double>1
+    for j in range(classes):
+        e = tile + j * n
+        gather(&p.inputs[PRED], j * p.size + start, n, e)
+        if j == 0:
+            for i in range(n):
+                top[i] = e[i]
+        for i in range(n):
+            top[i] = e[i] if e[i] > top[i] else top[i]
+    open_rows(n, top, base, lowest, shift, highest)
+    set_all(others, <double>0, 2 * n)
+    set_all(ties, zero, n)
+    set_all(logit, zero, 2 * n)
+    for j in range(classes):
+        e = tile + j * n
+        for i in range(n):
+            u = e[i]
+            v = exp_from(u - base[i], lowest[i], shift[i])
+            is_label = label[i] == <real_t>j
+            w = logit[i]
+            logit[i] = u if is_label else w
+            w = own[i]
+            own[i] = v if is_label else w
+            others[i] += zero if is_label else v
+            e[i] = v
+        if p.outputs[HESS].data != NULL:
+            for i in range(n):
+                u = e[i]
+                ties[i] += u == highest[i]
+                below[i] += zero if u == highest[i] else u
+    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
+    for i in range(n):
+        u = l[i]
+        v = spoil[i]
+        l[i] = v if label[i] < 0 else u
+    if m != NULL:
+        multiply(scale, m, n)
+        multiply(at_label, m, n)
+    for j in range(classes):
+        e = tile + j * n
+        if p.outputs[HESS].data != NULL:
+            for i in range(n):
+                u = e[i]
+                total = <real_t>(others[i] + own[i])
+                w = <real_t>(below[i] + (ties[i] - 1) * <double>highest[i])
+                rest = w if u == highest[i] else total - u
+                u = scale[i] * u * (rest / total)
+                v = spoil[i]
+                line[i] = v if label[i] < 0 else u
+            scatter(&p.outputs[HESS], j * p.size + start, n, line)
+        if p.outputs[GRAD].data != NULL:
+            for i in range(n):
+                u = scale[i] * e[i]
+                w = at_label[i]
+                v = spoil[i]
+                u = w if label[i] == <real_t>j else u
+                line[i] = v if label[i] < 0 else u
+            scatter(&p.outputs[GRAD], j * p.size + start, n, line)
+
+
+cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+    """Softmax cross-entropy of rows start to start + n."""
+    cdef Py_ssize_t classes = p.width, size = n * classes, first = start * classes, i, y = 0
+    cdef Py_ssize_t tile = p.block * classes
+    cdef double id, factor, weight
+    cdef real_t* xs = NULL
+    cdef real_t* labels = NULL
+    cdef real_t* piece = buffers
+    cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
+    cdef real_t* e = t + classes
+    cdef real_t* tiles = e + classes
+    cdef real_t* out[OUTPUTS]
+    cdef real_t* row[OUTPUTS]
+    cdef int[3] kinds = [GRAD, HESS, LABEL_GRAD]
+    cdef int k, kind
+    cdef bint plain = p.sparse and p.smoothing == 0
+    if p.short and not p.weights_only:
+        short_rows(p, start, n, m, l, buffers)
+        return
+    if not p.weights_only:
+        xs = fetch(&p.inputs[PRED], first, size, tiles)
+    if not p.weights_only and not p.sparse:
+        labels = fetch(&p.inputs[LABEL], first, size, tiles + tile)
+    for k in range(3):
+        kind = kinds[k]
+        out[kind] = NULL
+        if p.outputs[kind].data != NULL:
+            out[kind] = place(p, kind, first, tiles + (2 + k) * tile)
+    for i in range(n):
+        factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
+        for k in range(3):
+            row[kinds[k]] = out[kinds[k]] + i * classes if out[kinds[k]] != NULL else NULL
+        weight = 1
+        if p.sparse:
+            gather[double](&p.inputs[LABEL], start + i, 1, &id)
+            # labels were checked before; one that was changed since is no address
+            if p.has_ignore and id == p.ignore or not (0 <= id < classes):
+                l[i] = <real_t>0 if p.has_ignore and id == p.ignore else <real_t>NAN
+                for k in range(3):
+                    if row[kinds[k]] != NULL:
+                        set_all(row[kinds[k]], l[i], classes)
+                continue
+            y = <Py_ssize_t>id
+            if p.class_weight != NULL:
+                weight = p.class_weight[y]
+        if p.weights_only:
+            l[i] = <real_t>weight
+        elif plain and not p.from_logits:
+            l[i] = <real_t>weighted_loss(
+                weight, sparse_row(p, xs + i * classes, y, factor * weight, e, piece, row[GRAD], row[HESS]))
+        elif plain:
+            l[i] = <real_t>weighted_loss(weight, -xs[i * classes + y])
+            if row[GRAD] != NULL:
+                set_all(row[GRAD], <real_t>0, classes)
+                row[GRAD][y] = <real_t>(-factor * weight)
+            if row[HESS] != NULL:
+                set_all(row[HESS], <real_t>0, classes)
+        else:
+            set_targets(p, labels + i * classes if labels != NULL else NULL, y, t)
+            if p.from_logits:
+                l[i] = <real_t>linear_row(p, xs + i * classes, t, factor, row[GRAD], row[HESS], row[LABEL_GRAD], piece)
+            else:
+                l[i] = <real_t>dense_row(p, xs + i * classes, t, factor, e, piece, row[GRAD], row[HESS], row[LABEL_GRAD])
+    for k in range(3):
+        if out[kinds[k]] != NULL and not p.outputs[kinds[k]].direct:
+            scatter(&p.outputs[kinds[k]], first, size, out[kinds[k]])
+
+
+cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+    """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is that of targets m_j y_j."""
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.unit
+    cdef real_t* x = fetch(&p.inputs[PRED], start, n, buffers)
+    cdef real_t* y = fetch(&p.inputs[LABEL], start, n, buffers + size)
+    cdef real_t* e = buffers + 2 * size
+    cdef real_t* t = buffers + 3 * size
+    cdef real_t* z = buffers + 4 * size
+    cdef real_t* piece = buffers + 5 * size
+    cdef real_t* g = place(p, GRAD, start, buffers + 6 * size)
+    cdef real_t* h = place(p, HESS, start, buffers + 7 * size)
+    cdef real_t* d = place(p, LABEL_GRAD, start, buffers + 8 * size)
+    cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi
+    cdef softmax_t s
+    cdef bint needs_d = p.outputs[LABEL_GRAD].data != NULL
+    for block_row in range(n // classes):
+        row = block_row * classes
+        s = exponentials(x + row, classes, e, piece)
+        top, log_total = <real_t>s.top, <real_t>s.log_total
+        for i in range(classes):
+            z[i] = log_sum(y[row + i], eps) + ((top - x[row + i]) + log_total)
+            t[i] = y[row + i]
+        # from here on the results may lie over x and y
+        for i in range(classes):
+            l[row + i] = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
+        if needs_d:
+            for i in range(classes):
+                yi, zi = t[i], z[i]
+                d[row + i] = scale * (zi + yi / (yi + eps))
+        if m != NULL:
+            multiply(t, m + row, classes)
+            if needs_d:
+                multiply(d + row, m + row, classes)
+        softmax_derivatives(s, classes, e, t, lane_sum(t, classes), p.grad_scale,
+                            g + row if p.outputs[GRAD].data != NULL else NULL, h + row if p.outputs[HESS].data != NULL else NULL)
+    if p.outputs[GRAD].data != NULL and not p.outputs[GRAD].direct:
+        scatter(&p.outputs[GRAD], start, n, g)
+    if p.outputs[HESS].data != NULL and not p.outputs[HESS].direct:
+        scatter(&p.outputs[HESS], start, n, h)
+    if needs_d and not p.outputs[LABEL_GRAD].direct:
+        scatter(&p.outputs[LABEL_GRAD], start, n, d)
+
+
+cdef inline bint is_good(const plan_t* p, double id) noexcept nogil:
+    """Whether a label is a class id, or the one to ignore."""
+    return 0 <= id < p.width and id == floor(id) or p.has_ignore and id == p.ignore
+
+
+cdef Py_ssize_t bad_label(const plan_t* p) noexcept nogil:
+    """The position of the first class id that is none, -1 if all are good."""
+    cdef double ids[1024]
+    cdef Py_ssize_t start, n, i, bad
+    for start in range(0, p.size, 1024):
+        n = min(<Py_ssize_t>1024, p.size - start)
+        gather(&p.inputs[LABEL], start, n, &ids[0])
+        bad = 0
+        for i in range(n):
+            bad += not is_good(p, ids[i])
+        if bad:
+            for i in range(n):
+                if not is_good(p, ids[i]):
+                    return start + i
+    return -1
