@@ -25,30 +25,27 @@ cdef void distances(const double* a, const double* b, const double* panel, Py_ss
         to_b[k] = second[k]
 
 
-cdef void pull(Py_ssize_t i, Py_ssize_t j, const double* wi, const double* wj, const double* rows, const double* others,
-               Py_ssize_t n, Py_ssize_t width, double* gi, double* gj) noexcept nogil:
-    """gi = 2 sum_k wi_k (row i - other row k), gj likewise. Both arrays are held in strips, PANEL features of all rows each."""
-    cdef double u[PANEL]
-    cdef double v[PANEL]
+cdef void pull(const double* u, const double* v, const double* to_u, const double* to_v, const double* strip, Py_ssize_t n,
+               double* gu, double* gv) noexcept nogil:
+    """gu = 2 sum_j to_u_j (u - other row j) for PANEL features, of which a strip holds all rows; gv likewise."""
     cdef double first[PANEL]
     cdef double second[PANEL]
-    cdef double p, q
-    cdef const double* strip
-    cdef Py_ssize_t s, r, k
-    for s in range(width // PANEL):
+    cdef double p, q, z
+    cdef Py_ssize_t j, k
+    for k in range(PANEL):
+        first[k] = second[k] = 0
+    for j in range(n):
+        p, q = to_u[j], to_v[j]
         for k in range(PANEL):
-            u[k], v[k] = rows[(s * n + i) * PANEL + k], rows[(s * n + j) * PANEL + k]
-            first[k] = second[k] = 0
-        strip = others + s * n * PANEL
-        for r in range(n):
-            p, q = wi[r], wj[r]
-            for k in range(PANEL):
-                first[k] = fma(p, u[k] - strip[r * PANEL + k], first[k])
-            for k in range(PANEL):
-                second[k] = fma(q, v[k] - strip[r * PANEL + k], second[k])
+            z = u[k] - strip[j * PANEL + k]
+            first[k] = fma(p, z, first[k])
         for k in range(PANEL):
-            gi[s * PANEL + k] = 2 * first[k]
-            gj[s * PANEL + k] = 2 * second[k]
+            z = v[k] - strip[j * PANEL + k]
+            second[k] = fma(q, z, second[k])
+    for k in range(PANEL):
+        gu[k] = 2 * first[k]
+    for k in range(PANEL):
+        gv[k] = 2 * second[k]
 
 
 cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* w) noexcept nogil:
@@ -85,11 +82,12 @@ cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* 
 cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
     """The losses of rows start to start + n of the first array and their gradients; or, swapped, those in rows of the second."""
     cdef const pairs_t* s = <const pairs_t*>p.memory
-    cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other
+    cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other, at
     cdef double* w = <double*>buffers           # distances, then weights, of each row
     cdef double* g = w + PAIR_ROWS * padded
     cdef real_t* line = <real_t*>(g + PAIR_ROWS * width)
     cdef const double* rows = s.y if s.swapped else s.x
+    cdef const double* others
     cdef const double* panels = s.x_panels if s.swapped else s.y_panels
     cdef double t
     for k in range(s.panels):
@@ -112,10 +110,14 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
             s.diagonal[start + r] = w[r * padded + start + r]
     if p.outputs[GRAD].data == NULL:
         return
-    for r in range(0, n, 2):
-        other = r + 1 if r + 1 < n else r
-        pull(start + r, start + other, w + r * padded, w + other * padded, s.y_strips if s.swapped else s.x_strips,
-             s.x_strips if s.swapped else s.y_strips, s.n, width, g + r * width, g + other * width)
+    rows = s.y_strips if s.swapped else s.x_strips
+    others = s.x_strips if s.swapped else s.y_strips
+    for k in range(width // PANEL):
+        at = k * s.n * PANEL
+        for r in range(0, n, 2):
+            other = r + 1 if r + 1 < n else r
+            pull(rows + at + (start + r) * PANEL, rows + at + (start + other) * PANEL, w + r * padded, w + other * padded, others + at, s.n,
+                 g + r * width + k * PANEL, g + other * width + k * PANEL)
     for r in range(n):
         for k in range(p.width):
             line[k] = <real_t>g[r * width + k]
