@@ -36,6 +36,9 @@ cdef void seek(cursor_t* c, const array_t* a, Py_ssize_t start) noexcept nogil:
     """Puts the cursor on element `start`, counted in C order."""
     cdef int i
     c.at = a.data
+    if a.size == 0:
+        # rows of no elements, and nothing to divide by
+        return
     for i in range(a.ndim - 1, -1, -1):
         c.index[i] = start % a.shape[i]
         start = start // a.shape[i]

@@ -1215,6 +1215,8 @@ cdef class SequenceLoss(Loss):
         if pred.ndim != 3:
             raise ValueError(f"pred must have 3 axes, {dict(self.arguments)['layout']}, got shape {pred.shape}")
         frames, classes = c.row_shape[1], c.row_shape[2]
+        if classes == 0:
+            raise ValueError(f"pred must have at least one class, the blank, got shape {pred.shape}")
         label = as_array(given[LABEL], "label")
         if label.ndim != 2 or label.shape[self.label_axis] != c.batch_size:
             raise ValueError(f"label must have 2 axes, {dict(self.arguments)['label_layout']}, for {c.batch_size} examples, got shape {label.shape}")

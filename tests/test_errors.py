@@ -181,6 +181,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "smoothing_parameter": (lambda: fl.SDMLLoss(2), ValueError, "smoothing_parameter must be between 0 and 1, got 2"),
     "CTC Hessian": (lambda: CTC.grad_and_hess(FRAMES, IDS), NotImplementedError, "recursion"),
     "CTC axes": (lambda: CTC(X, IDS), ValueError, r"pred must have 3 axes, NTC, got shape \(4, 6\)"),
+    "CTC classes": (
+        lambda: CTC(FRAMES[:, :, :0], IDS),
+        ValueError,
+        r"at least one class, the blank, got shape \(2, 5, 0\)",
+    ),
     "CTC examples": (
         lambda: CTC(FRAMES, IDS[:1]),
         ValueError,

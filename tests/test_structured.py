@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -12,9 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 import fastloss as fl
+from fastloss import _isa
 from tests.conftest import assert_close
 from tests.structured import STRUCTURED, Structured
-from tests.test_inputs import LAYOUTS
+from tests.test_inputs import LAYOUTS, REAL
 
 Array = NDArray[Any]
 REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
@@ -352,3 +357,69 @@ def test_certain_sequences() -> None:
                 sides.append(forward_exact(moved, [0, 1], 2))
             exact = (sides[0] - sides[1]) * mpmath.mpf(2) ** 59
             assert abs(gradient[0, t, k] - exact) <= 1e-6 * abs(exact) + 1e-28
+
+
+def test_one_example_without_a_batch() -> None:
+    value, gradient = fl.TripletLoss().value_and_grad(0.5, 2.0, 1.0)
+    assert (value, gradient) == (3, -2)
+    value, gradient = fl.CosineEmbeddingLoss().value_and_grad([1.0, 0.0], [0.0, 2.0], 1)
+    np.testing.assert_array_equal(value, [1])
+    np.testing.assert_array_equal(gradient, [0, -1])
+    np.testing.assert_allclose(fl.KLDivLoss(from_logits=False)([1.0, 1.0], [0.5, 0.5]), [0, 0], atol=1e-11)
+
+
+def test_rows_of_nothing() -> None:
+    np.testing.assert_array_equal(fl.TripletLoss(margin=2)(*np.zeros((3, 4, 0))), [2, 2, 2, 2])
+    np.testing.assert_array_equal(fl.CosineEmbeddingLoss()(*np.zeros((2, 2, 0)), [1, -1]), [1, 0])
+    np.testing.assert_allclose(fl.SDMLLoss(0)(*np.zeros((2, 4, 0))), np.log([4] * 4), rtol=1e-11)
+    assert fl.KLDivLoss(from_logits=False, reduction="none")(np.zeros((3, 0)), np.zeros((3, 0))).shape == (3, 0)
+
+
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+def test_label_and_length_dtypes(dtype: Any) -> None:
+    pred = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
+    label, lengths = np.array([[1, 0], [0, 1]]), np.array([1, 0])
+    want = fl.CTCLoss().value_and_grad(pred, label, lengths + 1, lengths)
+    got = fl.CTCLoss().value_and_grad(pred, label.astype(dtype), (lengths + 1).astype(int), lengths.astype(dtype))
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == np.float32
+    vectors = np.arange(6.0).reshape(2, 3)
+    signs = np.array([1, 1]).astype(dtype)
+    np.testing.assert_array_equal(
+        fl.CosineEmbeddingLoss()(vectors, -vectors, signs), fl.CosineEmbeddingLoss()(vectors, -vectors, [1, 1])
+    )
+
+
+BITS = """
+import hashlib
+import numpy as np
+import fastloss as fl
+from tests.structured import STRUCTURED
+rng = np.random.default_rng(5)
+for name, structured in STRUCTURED.items():
+    for dtype in (np.float32, np.float64):
+        inputs = [a.astype(dtype) if a.dtype.kind == "f" else a for a in structured.data(rng, 70)]
+        two = [a[:2] for a in inputs]
+        names = tuple(structured.gradients(np.ones(structured.value(*two).shape), *two))
+        value, gradients = structured.build().value_and_grad(*inputs, wrt=names)
+        print(name, dtype.__name__, *(hashlib.sha256(a.tobytes()).hexdigest() for a in (value, *gradients)))
+"""
+
+
+def test_builds_with_fma_agree_to_the_last_bit() -> None:
+    builds = [build for build in _isa.supported if build != "baseline"]
+    outputs = []
+    for build in builds:
+        result = subprocess.run(
+            [sys.executable, "-c", BITS],
+            env=os.environ | {"FASTLOSS_ISA": build},
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout)
+    assert len(set(outputs)) <= 1
+    assert all(outputs)
