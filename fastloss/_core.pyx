@@ -8,7 +8,9 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t
 
 from fastloss import _isa
@@ -280,25 +282,6 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         p.extra = (BUFFERS - OWN_BUFFERS) * p.buffer
 
 
-cdef cnp.ndarray new_result(out, int ndim, const Py_ssize_t* shape, int real, Loss loss, int kind):
-    """The array for a result: a new one, or the caller's, if it fits."""
-    cdef cnp.ndarray a
-    if out is None:
-        return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if real == FLOAT64 else cnp.NPY_FLOAT)
-    name = loss.result_name(kind)
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out for the {name} must be an array or None, got {type(out).__name__}")
-    a = out
-    dtype = np.dtype(np.float64 if real == FLOAT64 else np.float32)
-    if a.dtype != dtype:
-        raise TypeError(f"out for the {name} must have dtype {dtype}, got {a.dtype.str if a.dtype.newbyteorder() == dtype else a.dtype}")
-    if not has_shape(a, shape, ndim):
-        raise ValueError(f"out for the {name} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
-    if not cnp.PyArray_ISWRITEABLE(a):
-        raise ValueError(f"out for the {name} is read-only")
-    return a
-
-
 cdef bint same_layout(const array_t* a, const array_t* b) noexcept:
     cdef int k
     if a.data != b.data or a.type != b.type or a.swapped != b.swapped or a.rows != b.rows or a.ndim != b.ndim:
@@ -317,28 +300,6 @@ cdef bint overlap(a, b):
         return np.shares_memory(a, b, max_work=100_000)
     except np.exceptions.TooHardError:
         return True
-
-
-cdef int[INPUTS] GRADIENT_OF = [GRAD, LABEL_GRAD, THIRD_GRAD, -1, WEIGHT_GRAD, -1]     # by the input
-
-
-cdef int check_overlaps(const plan_t* p, list results, list names, list inputs, list input_names, list out_given) except -1:
-    """The caller's buffers may not share memory with each other, nor with an input, unless element lies exactly over element."""
-    cdef int k, i
-    for k in range(OUTPUTS):
-        if results[k] is None or out_given[k] is None:
-            continue
-        for i in range(k + 1, OUTPUTS):
-            if results[i] is not None and overlap(results[k], results[i]):
-                raise ValueError(f"out for the {names[k]} and for the {names[i]} share memory")
-        for i in range(INPUTS):
-            if inputs[i] is None or not overlap(results[k], inputs[i]):
-                continue
-            # a block's inputs are read before its results are written, but for the weights
-            if i < WEIGHT and not p.outputs[k].reduced and same_layout(&p.outputs[k], &p.inputs[i]):
-                continue
-            raise ValueError(f"out for the {names[k]} shares memory with {input_names[i]}, which it would overwrite before it is read")
-    return 0
 
 
 cdef dict signatures = {}
@@ -423,8 +384,16 @@ cdef enum:
     ROWS        # one for each row along an axis
     EXAMPLES    # one for each example: a row is everything but the batch axis
 
+cdef int[INPUTS] GRADIENT_OF = [GRAD, LABEL_GRAD, THIRD_GRAD, -1, WEIGHT_GRAD, -1]
+cdef int[OUTPUTS] INPUT_OF = [-1, PRED, PRED, LABEL, THIRD, WEIGHT]      # that a result is a derivative in
+
 cdef struct call_t:
     plan_t plan
+    PyObject* given[INPUTS]                 # NULL: not given
+    PyObject* results[OUTPUTS]              # NULL: not wanted
+    bint wanted[OUTPUTS]
+    int gradients[OUTPUTS]                  # those to return, in the order of wrt
+    int n_gradients
     int real
     bint is_double
     int n                                   # axes of the unreduced loss, in the order in which its elements are counted
@@ -436,6 +405,13 @@ cdef struct call_t:
     int batch_item                          # which is the batch axis, -1: none
     Py_ssize_t batch_size
     int along[INPUTS][MAX_AXES + 1]         # by input: which of its axes lies along each
+
+
+cdef inline void keep(PyObject** slot, x) noexcept:
+    """Puts an object where it is owned, in place of what was there."""
+    Py_INCREF(x)
+    Py_XDECREF(slot[0])
+    slot[0] = <PyObject*>x
 
 
 cdef class Loss:
@@ -475,7 +451,7 @@ cdef class Loss:
     no_hessian = None   # why there is none
 
     cdef readonly tuple arguments
-    cdef tuple names
+    cdef tuple names, slot_names     # of the inputs by position, and by slot
     cdef int slot[INPUTS]           # by the input's position in the call
     cdef int needed
     cdef int layout
@@ -500,6 +476,7 @@ cdef class Loss:
             raise TypeError("a loss is immutable: build a new one")
         self.names = type(self).inputs
         self.needed = type(self).required
+        slot_names = [None] * HEAD + ["head_grad"]
         for k, name in enumerate(self.names):
             if name == "sample_weight":
                 self.slot[k] = WEIGHT
@@ -508,6 +485,8 @@ cdef class Loss:
             else:
                 self.slot[k] = next_slot
                 next_slot += 1
+            slot_names[self.slot[k]] = name
+        self.slot_names = tuple(slot_names)
         if isinstance(weight, (np.ndarray, list, tuple)):
             raise TypeError(f"weight must be a number, got {type(weight).__name__}; weights per example are given in the call, as sample_weight")
         self.weight = 1 if weight is None else finite("weight", weight)
@@ -565,44 +544,58 @@ cdef class Loss:
         return self.evaluate(inputs, options, WANT_VALUE | WANT_GRAD | WANT_HESS)
 
     cdef evaluate(self, tuple args, dict options, int want):
-        """One call: arrays and their axes, results, the plan, the run."""
         cdef call_t c
+        cdef int k
+        for k in range(INPUTS):
+            c.given[k] = NULL
+        for k in range(OUTPUTS):
+            c.results[k] = NULL
+        try:
+            return self.evaluate_call(&c, args, options, want)
+        finally:
+            for k in range(INPUTS):
+                Py_XDECREF(c.given[k])
+            for k in range(OUTPUTS):
+                Py_XDECREF(c.results[k])
+
+    cdef evaluate_call(self, call_t* c, tuple args, dict options, int want):
+        """One call: arrays and their axes, results, the plan, the run."""
         cdef plan_t* p = &c.plan
         cdef int value_axes[MAX_AXES + 1]
         cdef Py_ssize_t dims[MAX_AXES + 1]
         cdef Py_ssize_t n_args = len(args)
         cdef int k, value_ndim
-        cdef bint takes_shares
         cdef double count, head_factor = 1
-        cdef object out = None, wrt = None, x_head = None
+        cdef object out = None, wrt = None, x_head = None, shares = None
         cdef cnp.ndarray head
-        cdef tuple wanted = (GRAD,)
-        cdef list given = [None] * INPUTS, results = [None] * OUTPUTS, outs = None
+        cdef list outs = None, staged
 
         if n_args > len(self.names):
             raise TypeError(f"{type(self).__name__} takes at most {len(self.names)} inputs ({', '.join(self.names)}), got {n_args}")
         for k in range(n_args):
-            given[self.slot[k]] = args[k]
+            if args[k] is not None:
+                keep(&c.given[self.slot[k]], args[k])
         if options:
-            out, x_head, wrt = self.bind(given, n_args, options, want)
+            out, x_head, wrt = self.bind(c, n_args, options, want)
         for k in range(self.needed):
-            if given[self.slot[k]] is None:
+            if c.given[self.slot[k]] == NULL:
                 raise TypeError(f"{type(self).__name__} needs {', '.join(self.names[:self.needed - 1])} and {self.names[self.needed - 1]}")
         if want & WANT_HESS and self.no_hessian is not None:
             raise NotImplementedError(f"{type(self).__name__} has no diagonal Hessian: {self.no_hessian}")
 
-        self.describe_first(&c, given)
-        self.describe_others(&c, given)
-        self.describe_weight(&c, given)
+        self.describe_first(c)
+        self.describe_others(c)
+        if c.given[WEIGHT] != NULL:
+            self.describe_weight(c)
 
-        if wrt is not None:
-            wanted = self.gradients(wrt, given)
+        self.choose_results(c, want, wrt)
         if out is not None:
-            outs = spread_out(out, want, wanted, wrt)
-        value_ndim = self.value_shape(&c, dims, value_axes)
-        self.describe_results(&c, given, want, wanted, results, outs, value_ndim, dims, value_axes)
+            outs = spread_out(c, out, want, wrt)
+        value_ndim = self.value_shape(c, dims, value_axes)
+        self.describe_results(c, outs, value_ndim, dims, value_axes)
         if x_head is not None:
-            head = given[HEAD] = as_array(x_head, "head_grad")
+            head = as_array(x_head, "head_grad")
+            keep(&c.given[HEAD], head)
             if cnp.PyArray_NDIM(head) == 0:
                 head_factor = float(head)
             elif has_shape(head, dims, value_ndim):
@@ -610,10 +603,9 @@ cdef class Loss:
             else:
                 raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, got shape {shape_text(head)}")
         if outs is not None:
-            check_overlaps(p, results, [self.result_name(k) for k in range(OUTPUTS)], given,
-                           [self.input_name(k) for k in range(INPUTS)], outs)
-        self.check(&c, given)
-        staged = stage(&c, results, value_axes)
+            self.check_overlaps(c, outs)
+        self.check(c)
+        staged = stage(c, value_axes)
 
         count = 1
         if self.reduction == EXAMPLE:
@@ -627,27 +619,24 @@ cdef class Loss:
         p.grad_scale = p.value_scale * head_factor
 
         if p.size == 0:
-            for k in range(OUTPUTS):
-                if results[k] is not None:
-                    results[k].fill(0)
+            fill_results(c, 0)
         else:
-            takes_shares = self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None
-            shares = None
-            if takes_shares and count:
+            if self.reduction == WEIGHTED_MEAN and c.wanted[WEIGHT_GRAD] and count:
                 # now: the results may lie over the labels
-                shares = self.shares(&c, results[WEIGHT_GRAD])
-            self.run(&c, given, results)
+                shares = self.shares(c)
+            self.run(c)
             if shares is not None:
                 # the weights are divided by, too
-                shares *= float(results[VALUE]) * head_factor / count
-                np.subtract(results[WEIGHT_GRAD], shares, out=results[WEIGHT_GRAD], casting="same_kind")
-        if staged:
+                shares *= float(<object>c.results[VALUE]) * head_factor / count
+                weight_gradient = <object>c.results[WEIGHT_GRAD]
+                np.subtract(weight_gradient, shares, out=weight_gradient, casting="same_kind")
+        if staged is not None:
             for k, a in staged:
-                a[...] = results[k]
-                results[k] = a
-        return package(results, want, wanted, wrt, outs)
+                a[...] = <object>c.results[k]
+                keep(&c.results[k], a)
+        return package(c, want, wrt, outs)
 
-    cdef tuple bind(self, list given, Py_ssize_t n_args, dict options, int want):
+    cdef tuple bind(self, call_t* c, Py_ssize_t n_args, dict options, int want):
         """Puts the inputs that were given by name where they belong; returns out, head_grad and wrt."""
         cdef object out = None, head = None, wrt = None
         cdef int k
@@ -662,32 +651,21 @@ cdef class Loss:
                 k = self.names.index(name)
                 if k < n_args:
                     raise TypeError(f"{type(self).__name__} got {name} twice, by position and by name")
-                given[self.slot[k]] = x
+                if x is not None:
+                    keep(&c.given[self.slot[k]], x)
             else:
                 raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
         return out, head, wrt
 
-    cdef str input_name(self, int slot):
-        cdef int k
-        for k in range(len(self.names)):
-            if self.slot[k] == slot:
-                return self.names[k]
-        return "head_grad"
-
     cdef str result_name(self, int kind):
-        cdef int k
-        for k in range(INPUTS):
-            if kind == GRADIENT_OF[k] and k != PRED:
-                return f"gradient of {self.input_name(k)}"
-        return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian"
+        return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian" if kind == HESS else f"gradient of {self.slot_names[INPUT_OF[kind]]}"
 
-    cdef int describe_first(self, call_t* c, list given) except -1:
+    cdef int describe_first(self, call_t* c) except -1:
         """Makes the first input an array, and finds in it the axes of the unreduced loss."""
         cdef plan_t* p = &c.plan
-        cdef cnp.ndarray pred = as_array(given[PRED], self.names[0])
+        cdef cnp.ndarray pred = self.array_given(c, PRED)
         cdef int ndim = cnp.PyArray_NDIM(pred), k, kind = kind_of(pred), axis = -1
         cdef int batch = axis_number("batch_axis", self.batch_axis, ndim, self.names[0])
-        given[PRED] = pred
         if kind == LONGDOUBLE:
             raise TypeError(f"{self.names[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
         c.is_double = kind != FLOAT32 and kind != FLOAT16
@@ -764,30 +742,34 @@ cdef class Loss:
     cdef void describe_input(self, call_t* c, int slot, cnp.ndarray a, bint rows) noexcept:
         describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
 
-    cdef int describe_like_first(self, call_t* c, list given, int slot) except -1:
+    cdef cnp.ndarray array_given(self, call_t* c, int slot):
+        """Makes an input an array."""
+        cdef cnp.ndarray a = as_array(<object>c.given[slot], self.slot_names[slot])
+        keep(&c.given[slot], a)
+        return a
+
+    cdef int describe_like_first(self, call_t* c, int slot) except -1:
         """An input of the first one's shape, or of that without axes of size 1."""
         cdef int k
         cdef int whole[MAX_AXES + 1]
-        cdef cnp.ndarray pred = given[PRED]
-        cdef cnp.ndarray a = as_array(given[slot], self.input_name(slot))
-        given[slot] = a
+        cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED]
+        cdef cnp.ndarray a = self.array_given(c, slot)
         if not match_squeezed(a, <Py_ssize_t*>cnp.PyArray_DIMS(pred), cnp.PyArray_NDIM(pred), whole):
             raise ValueError(
-                f"{self.input_name(slot)} must have {self.names[0]}'s shape {shape_text(pred)}, or that without axes of size 1, "
+                f"{self.slot_names[slot]} must have {self.names[0]}'s shape {shape_text(pred)}, or that without axes of size 1, "
                 f"got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
         for k in range(c.row_n):
             c.along[slot][k] = whole[c.row_order[k]]
         self.describe_input(c, slot, a, self.layout >= ROWS)
         return 0
 
-    cdef int describe_per_row(self, call_t* c, list given, int slot) except -1:
+    cdef int describe_per_row(self, call_t* c, int slot) except -1:
         """An input of the unreduced loss's shape, or of that without axes of size 1."""
-        cdef cnp.ndarray pred = given[PRED]
-        cdef cnp.ndarray a = as_array(given[slot], self.input_name(slot))
-        given[slot] = a
+        cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED]
+        cdef cnp.ndarray a = self.array_given(c, slot)
         if not match_squeezed(a, c.shape, c.n, c.along[slot]):
             raise ValueError(
-                f"{self.input_name(slot)} must have {self.names[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
+                f"{self.slot_names[slot]} must have {self.names[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
                 f"{shape_tuple(c.shape, c.n)}, got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
         self.describe_input(c, slot, a, False)
         return 0
@@ -795,23 +777,23 @@ cdef class Loss:
     cdef str shape_hint(self, const call_t* c, cnp.ndarray pred, cnp.ndarray a):
         return ""
 
-    cdef int describe_others(self, call_t* c, list given) except -1:
+    cdef int describe_others(self, call_t* c) except -1:
         """The inputs between the first and the weights: their axes, and the kernel that takes them."""
         cdef cnp.ndarray third
         cdef kernel_t* kernel = self.kernel
-        self.describe_like_first(c, given, LABEL)
+        self.describe_like_first(c, LABEL)
         if self.needed > 2:
-            self.describe_like_first(c, given, THIRD)
-        elif given[THIRD] is not None:
-            name = self.input_name(THIRD)
-            third = given[THIRD] = as_array(given[THIRD], name)
+            self.describe_like_first(c, THIRD)
+        elif c.given[THIRD] != NULL:
+            name = self.slot_names[THIRD]
+            third = self.array_given(c, THIRD)
             kernel = self.other_kernel
             if name in self.fixed:
                 if cnp.PyArray_NDIM(third) != 0:
                     raise ValueError(f"{name} must be a number, got an array of shape {shape_text(third)}")
                 finite(name, third)
             if not match_broadcast(third, c.shape, c.n, c.along[THIRD]):
-                raise ValueError(f"{name} must broadcast to {self.names[0]}'s shape {shape_text(given[PRED])}, got shape {shape_text(third)}")
+                raise ValueError(f"{name} must broadcast to {self.names[0]}'s shape {shape_text(<cnp.ndarray>c.given[PRED])}, got shape {shape_text(third)}")
             if kernel.inputs == 3:
                 self.describe_input(c, THIRD, third, False)
         elif kernel.inputs == 3:
@@ -819,17 +801,15 @@ cdef class Loss:
         c.plan.kernel = kernel.kernel
         return 0
 
-    cdef int describe_weight(self, call_t* c, list given) except -1:
+    cdef int describe_weight(self, call_t* c) except -1:
         """Along which axes of the unreduced loss sample_weight lies."""
-        cdef cnp.ndarray weight, pred = given[PRED]
+        cdef cnp.ndarray weight, pred = <cnp.ndarray>c.given[PRED]
         cdef int k, ndim
         cdef int whole[MAX_AXES + 1]
         cdef Py_ssize_t dims[MAX_AXES + 1]
         cdef bint good
         cdef int* axes = c.along[WEIGHT]
-        if given[WEIGHT] is None:
-            return 0
-        weight = given[WEIGHT] = as_array(given[WEIGHT], "sample_weight")
+        weight = self.array_given(c, WEIGHT)
         ndim = cnp.PyArray_NDIM(weight)
         for k in range(c.n):
             dims[c.order[k]] = c.shape[k]
@@ -854,20 +834,43 @@ cdef class Loss:
         self.describe_input(c, WEIGHT, weight, False)
         return 0
 
-    cdef tuple gradients(self, wrt, list given):
-        """The results that hold what wrt asks for."""
+    cdef int choose_results(self, call_t* c, int want, wrt) except -1:
+        """What is wanted, and in which order the gradients are returned."""
+        cdef int k
+        for k in range(OUTPUTS):
+            c.wanted[k] = False
+        c.wanted[VALUE] = want & WANT_VALUE
+        c.wanted[HESS] = want & WANT_HESS
+        c.n_gradients = 0
+        if not want & WANT_GRAD:
+            return 0
+        if wrt is None:
+            c.gradients[0] = GRAD
+            c.n_gradients = 1
+        else:
+            self.choose_gradients(c, wrt)
+        for k in range(c.n_gradients):
+            c.wanted[c.gradients[k]] = True
+        return 0
+
+    cdef int choose_gradients(self, call_t* c, wrt) except -1:
         cdef tuple names = wrt if isinstance(wrt, tuple) else (wrt,)
+        cdef int slot
         for name in names:
             if name not in self.names:
                 raise ValueError(f"wrt must name inputs of {type(self).__name__}, {', '.join(map(repr, self.names))}, got {name!r}")
             if name in self.fixed or name == "label" and self.sparse:
                 what = "class ids are" if name == "label" and self.sparse else f"{name} is"
                 raise ValueError(f"wrt={name!r}: {what} not something to differentiate with respect to")
-            if given[self.slot[self.names.index(name)]] is None:
+            if c.given[self.slot[self.names.index(name)]] == NULL:
                 raise ValueError(f"wrt={name!r}, but the call has no {name}")
         if len(set(names)) != len(names) or not names:
             raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
-        return tuple([GRADIENT_OF[self.slot[self.names.index(name)]] for name in names])
+        for name in names:
+            slot = self.slot[self.names.index(name)]
+            c.gradients[c.n_gradients] = GRADIENT_OF[slot]
+            c.n_gradients += 1
+        return 0
 
     cdef int value_shape(self, const call_t* c, Py_ssize_t* dims, int* axes) noexcept:
         """The value's axes: how many, their sizes, and which of them lies along each axis of the unreduced loss."""
@@ -883,48 +886,83 @@ cdef class Loss:
         dims[0] = c.batch_size
         return 1
 
-    cdef int describe_results(self, call_t* c, list given, int want, tuple wanted, list results, list outs,
-                              int value_ndim, const Py_ssize_t* dims, const int* value_axes) except -1:
+    cdef int describe_results(self, call_t* c, list outs, int value_ndim, const Py_ssize_t* dims, const int* value_axes) except -1:
         """The arrays for the results, new or the caller's. A gradient lies like its input."""
         cdef plan_t* p = &c.plan
         cdef cnp.ndarray like, result
         cdef int k, slot
         cdef bint rows
-        if want & WANT_VALUE:
-            results[VALUE] = new_result(None if outs is None else outs[VALUE], value_ndim, dims, c.real, self, VALUE)
-        for slot in range(INPUTS):
-            for k in (GRADIENT_OF[slot], HESS if slot == PRED else -1):
-                if k < 0 or not (want & WANT_HESS if k == HESS else want & WANT_GRAD and k in wanted):
-                    continue
-                like = given[slot]
-                rows = p.inputs[slot].rows
-                result = new_result(None if outs is None else outs[k], cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), c.real, self, k)
-                describe(&p.outputs[k], result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
-                results[k] = result
-        if self.reduction == WEIGHTED_MEAN and results[WEIGHT_GRAD] is not None and results[VALUE] is None:
+        if self.reduction == WEIGHTED_MEAN and c.wanted[WEIGHT_GRAD]:
             # the gradient in the weights holds the value
-            results[VALUE] = new_result(None, 0, dims, c.real, self, VALUE)
-        if results[VALUE] is not None:
-            describe(&p.outputs[VALUE], results[VALUE], c.shape, value_axes, c.n, False, c.real)
+            c.wanted[VALUE] = True
         for k in range(OUTPUTS):
-            if p.outputs[k].data != NULL:
-                p.outputs[k].reduced = not p.outputs[k].rows and p.outputs[k].size != p.size
+            if not c.wanted[k]:
+                continue
+            out = None if outs is None else outs[k]
+            if k == VALUE:
+                result = self.new_result(c, out, value_ndim, dims, k)
+                describe(&p.outputs[k], result, c.shape, value_axes, c.n, False, c.real)
+            else:
+                slot = INPUT_OF[k]
+                like = <cnp.ndarray>c.given[slot]
+                rows = p.inputs[slot].rows
+                result = self.new_result(c, out, cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), k)
+                describe(&p.outputs[k], result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
+            keep(&c.results[k], result)
+            p.outputs[k].reduced = not p.outputs[k].rows and p.outputs[k].size != p.size
         return 0
 
-    cdef int check(self, call_t* c, list given) except -1:
+    cdef cnp.ndarray new_result(self, const call_t* c, out, int ndim, const Py_ssize_t* shape, int kind):
+        """The array for a result: a new one, or the caller's, if it fits."""
+        cdef cnp.ndarray a
+        if out is None:
+            return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
+        name = self.result_name(kind)
+        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+            raise TypeError(f"out for the {name} must be an array or None, got {type(out).__name__}")
+        a = out
+        dtype = np.dtype(np.float64 if c.is_double else np.float32)
+        if a.dtype != dtype:
+            raise TypeError(f"out for the {name} must have dtype {dtype}, got {a.dtype.str if a.dtype.newbyteorder() == dtype else a.dtype}")
+        if not has_shape(a, shape, ndim):
+            raise ValueError(f"out for the {name} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
+        if not cnp.PyArray_ISWRITEABLE(a):
+            raise ValueError(f"out for the {name} is read-only")
+        return a
+
+    cdef int check_overlaps(self, const call_t* c, list outs) except -1:
+        """The caller's buffers may not share memory with each other, nor with an input, unless element lies exactly over element."""
+        cdef const plan_t* p = &c.plan
+        cdef int k, i
+        for k in range(OUTPUTS):
+            if outs[k] is None:
+                continue
+            for i in range(k + 1, OUTPUTS):
+                if outs[i] is not None and overlap(outs[k], outs[i]):
+                    raise ValueError(f"out for the {self.result_name(k)} and for the {self.result_name(i)} share memory")
+            for i in range(INPUTS):
+                if c.given[i] == NULL or not overlap(outs[k], <object>c.given[i]):
+                    continue
+                # a block's inputs are read before its results are written, but for the weights
+                if i < WEIGHT and not p.outputs[k].reduced and same_layout(&p.outputs[k], &p.inputs[i]):
+                    continue
+                raise ValueError(f"out for the {self.result_name(k)} shares memory with {self.slot_names[i]}, which it would overwrite before it is read")
+        return 0
+
+    cdef int check(self, call_t* c) except -1:
         """Refuses inputs for their values."""
         return 0
 
-    cdef int run(self, call_t* c, list given, list results) except -1:
+    cdef int run(self, call_t* c) except -1:
         cdef plan_t* p = &c.plan
-        cdef bint needs_loss = results[VALUE] is not None or results[WEIGHT_GRAD] is not None
-        cdef bint everything = results[LABEL_GRAD] is not None or results[THIRD_GRAD] is not None
-        cdef kernel_t* kernel = self.kernel if given[THIRD] is None else self.other_kernel
+        cdef bint needs_loss = c.wanted[VALUE] or c.wanted[WEIGHT_GRAD]
+        cdef bint everything = c.wanted[LABEL_GRAD] or c.wanted[THIRD_GRAD]
+        cdef kernel_t* kernel = self.kernel if c.given[THIRD] == NULL else self.other_kernel
         p.loop = kernel.loops[c.is_double][
             PASS_EVERYTHING if everything else
-            (PASS_ALL_OF_PRED if needs_loss else PASS_GRADIENT_HESSIAN) if results[HESS] is not None else
+            (PASS_ALL_OF_PRED if needs_loss else PASS_GRADIENT_HESSIAN) if c.wanted[HESS] else
             PASS_GRADIENT if not needs_loss else
-            PASS_VALUE_GRADIENT if results[GRAD] is not None else PASS_VALUE]
+            PASS_VALUE_GRADIENT if c.wanted[GRAD] else PASS_VALUE]
         execute(p, c.is_double)
         return 0
 
@@ -932,10 +970,10 @@ cdef class Loss:
         """Whether examples count by their label: not if ignored, and by their class's weight."""
         return self.sparse and (self.has_ignore or self.class_weight is not None)
 
-    cdef shares(self, const call_t* c, cnp.ndarray gradient):
+    cdef shares(self, const call_t* c):
         """The derivative of the sum of the weights in sample_weight: a number where that is the same for all."""
         cdef plan_t p = c.plan
-        cdef cnp.ndarray counts
+        cdef cnp.ndarray gradient = <cnp.ndarray>c.results[WEIGHT_GRAD], counts
         cdef int k
         if not self.is_weighted_by_label():
             return <double>p.size / <double>cnp.PyArray_SIZE(gradient)
@@ -978,7 +1016,7 @@ cdef tuple shape_tuple(const Py_ssize_t* shape, int n):
     return tuple([shape[k] for k in range(n)])
 
 
-cdef list stage(call_t* c, list results, const int* value_axes):
+cdef list stage(call_t* c, const int* value_axes):
     """Sums are written to contiguous arrays only: new ones stand in for the caller's others. Returns those, to be filled later."""
     cdef plan_t* p = &c.plan
     cdef list staged = None
@@ -987,24 +1025,26 @@ cdef list stage(call_t* c, list results, const int* value_axes):
     for k in range(OUTPUTS):
         if p.outputs[k].data == NULL or not p.outputs[k].reduced:
             continue
-        a = results[k]
+        a = <cnp.ndarray>c.results[k]
         if cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISALIGNED(a):
             continue
         staged = (staged or []) + [(k, a)]
-        results[k] = np.empty((<object>a).shape, a.dtype)
-        describe(&p.outputs[k], results[k], c.shape, value_axes if k == VALUE else &c.along[WEIGHT][0] if k == WEIGHT_GRAD else &c.along[THIRD][0], c.n, False, c.real)
+        contiguous = np.empty((<object>a).shape, a.dtype)
+        keep(&c.results[k], contiguous)
+        describe(&p.outputs[k], contiguous, c.shape, value_axes if k == VALUE else &c.along[WEIGHT][0] if k == WEIGHT_GRAD else &c.along[THIRD][0], c.n, False, c.real)
         p.outputs[k].reduced = True
     return staged
 
 
-cdef list spread_out(out, int want, tuple wanted, wrt):
+cdef list spread_out(const call_t* c, out, int want, wrt):
     """The caller's buffers, by what they are for. out has the structure of what the method returns."""
     cdef list outs = [None] * OUTPUTS
     cdef list kinds = []
+    cdef tuple gradients = tuple([c.gradients[k] for k in range(c.n_gradients)])
     if want & WANT_VALUE:
         kinds.append(VALUE)
     if want & WANT_GRAD:
-        kinds.append(wanted if isinstance(wrt, tuple) else wanted[0])
+        kinds.append(gradients if isinstance(wrt, tuple) else gradients[0])
     if want & WANT_HESS:
         kinds.append(HESS)
     parts = (out,) if len(kinds) == 1 else out
@@ -1027,22 +1067,37 @@ cdef str describe_out(out):
     return f"a tuple of {len(out)}" if isinstance(out, tuple) else type(out).__name__
 
 
-cdef package(list results, int want, tuple wanted, wrt, list outs):
-    """What the method returns: a result, or a tuple of them; numbers as NumPy scalars unless the caller brought an array."""
+cdef result(const call_t* c, int kind, list outs):
+    """A number as a NumPy scalar, unless the caller brought an array."""
+    a = <object>c.results[kind]
+    if cnp.PyArray_NDIM(a) == 0 and (outs is None or outs[kind] is None):
+        return a[()]
+    return a
+
+
+cdef package(const call_t* c, int want, wrt, list outs):
+    """What the method returns: a result, or a tuple of them."""
     cdef int k
-    for k in range(OUTPUTS):
-        if results[k] is not None and (outs is None or outs[k] is None) and cnp.PyArray_NDIM(results[k]) == 0:
-            results[k] = results[k][()]
     if want == WANT_VALUE:
-        return results[VALUE]
-    gradient = tuple([results[k] for k in wanted]) if isinstance(wrt, tuple) else results[wanted[0]]
+        return result(c, VALUE, outs)
+    if isinstance(wrt, tuple):
+        gradient = tuple([result(c, c.gradients[k], outs) for k in range(c.n_gradients)])
+    else:
+        gradient = result(c, c.gradients[0], outs)
     if want == WANT_GRAD:
         return gradient
     if want == WANT_VALUE | WANT_GRAD:
-        return results[VALUE], gradient
+        return result(c, VALUE, outs), gradient
     if want == WANT_GRAD | WANT_HESS:
-        return gradient, results[HESS]
-    return results[VALUE], gradient, results[HESS]
+        return gradient, result(c, HESS, outs)
+    return result(c, VALUE, outs), gradient, result(c, HESS, outs)
+
+
+cdef void fill_results(call_t* c, double x):
+    cdef int k
+    for k in range(OUTPUTS):
+        if c.results[k] != NULL:
+            (<object>c.results[k]).fill(x)
 
 
 cdef class SoftmaxLoss(Loss):
@@ -1067,25 +1122,23 @@ cdef class SoftmaxLoss(Loss):
                 raise ValueError(f"class_weight must be one finite weight >= 0 per class, got {class_weight!r}")
             self.class_weight = np.array(weights, np.float64)
 
-    cdef int describe_others(self, call_t* c, list given) except -1:
+    cdef int describe_others(self, call_t* c) except -1:
         if self.sparse:
-            self.describe_per_row(c, given, LABEL)
+            self.describe_per_row(c, LABEL)
         else:
-            self.describe_like_first(c, given, LABEL)
+            self.describe_like_first(c, LABEL)
         if self.class_weight is not None:
             if self.class_weight.shape[0] != c.plan.width:
-                raise ValueError(f"pred must have as many classes as class_weight, {self.class_weight.shape[0]}, got shape {shape_text(given[PRED])} with {c.plan.width}")
+                raise ValueError(f"pred must have as many classes as class_weight, {self.class_weight.shape[0]}, got shape {shape_text(<cnp.ndarray>c.given[PRED])} with {c.plan.width}")
             c.plan.class_weight = <const double*>cnp.PyArray_DATA(self.class_weight)
         return 0
 
-    cdef int run(self, call_t* c, list given, list results) except -1:
+    cdef int run(self, call_t* c) except -1:
         if c.plan.width:
             execute(&c.plan, c.is_double)
         else:
             # no classes, no targets
-            for result in results:
-                if result is not None:
-                    result.fill(0)
+            fill_results(c, 0)
         return 0
 
     cdef str shape_hint(self, const call_t* c, cnp.ndarray pred, cnp.ndarray a):
@@ -1093,7 +1146,7 @@ cdef class SoftmaxLoss(Loss):
             return "; class ids need sparse_label=True"
         return "; for one-hot or soft labels build the loss with sparse_label=False" if cnp.PyArray_SIZE(a) == cnp.PyArray_SIZE(pred) else ""
 
-    cdef int check(self, call_t* c, list given) except -1:
+    cdef int check(self, call_t* c) except -1:
         cdef const plan_t* p = &c.plan
         cdef Py_ssize_t at
         if not self.sparse or p.size == 0:
@@ -1104,7 +1157,8 @@ cdef class SoftmaxLoss(Loss):
             with nogil:
                 at = runner.bad_label(p)
         if at >= 0:
-            label, position = given[LABEL], np.unravel_index(at, given[LABEL].shape)
+            label = <object>c.given[LABEL]
+            position = np.unravel_index(at, label.shape)
             raise ValueError(
                 f"label must hold class ids from 0 to {p.width - 1}, got {label[position]} at position {tuple(map(int, position))}; "
                 "to leave examples out, build the loss with ignore_index=")
@@ -1114,13 +1168,13 @@ cdef class SoftmaxLoss(Loss):
 cdef class CosineLoss(Loss):
     """The base of the losses of pairs of vectors with a label of 1 or -1."""
 
-    cdef int describe_others(self, call_t* c, list given) except -1:
-        self.describe_like_first(c, given, LABEL)
-        self.describe_per_row(c, given, THIRD)
+    cdef int describe_others(self, call_t* c) except -1:
+        self.describe_like_first(c, LABEL)
+        self.describe_per_row(c, THIRD)
         return 0
 
-    cdef int check(self, call_t* c, list given) except -1:
-        label = given[THIRD]
+    cdef int check(self, call_t* c) except -1:
+        label = <object>c.given[THIRD]
         refuse((label == 1) | (label == -1), label, "label", "1 and -1,")
         return 0
 
@@ -1134,13 +1188,13 @@ cdef class PairLoss(Loss):
             raise ValueError(f"smoothing_parameter must be between 0 and 1, got {smoothing_parameter!r}")
         super().__init__(_isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples")
 
-    cdef int describe_others(self, call_t* c, list given) except -1:
-        if cnp.PyArray_NDIM(given[PRED]) < 2:
-            raise ValueError(f"x1 must have an axis of examples and one of features, got shape {shape_text(given[PRED])}")
-        self.describe_like_first(c, given, LABEL)
+    cdef int describe_others(self, call_t* c) except -1:
+        if cnp.PyArray_NDIM(<cnp.ndarray>c.given[PRED]) < 2:
+            raise ValueError(f"x1 must have an axis of examples and one of features, got shape {shape_text(<cnp.ndarray>c.given[PRED])}")
+        self.describe_like_first(c, LABEL)
         return 0
 
-    cdef int run(self, call_t* c, list given, list results) except -1:
+    cdef int run(self, call_t* c) except -1:
         cdef plan_t* p = &c.plan
         cdef plan_t second
         cdef pairs_t s
@@ -1208,45 +1262,47 @@ cdef class SequenceLoss(Loss):
         self.blank_first = blank == "first"
         self.zero_infinity = flag("zero_infinity", zero_infinity)
 
-    cdef int describe_others(self, call_t* c, list given) except -1:
+    cdef int describe_others(self, call_t* c) except -1:
         """Copies the labels and lengths: what was checked is what is read."""
         cdef int slot
-        cdef object pred = given[PRED], label, lengths
+        cdef object pred = <object>c.given[PRED], label, lengths
         if pred.ndim != 3:
             raise ValueError(f"pred must have 3 axes, {dict(self.arguments)['layout']}, got shape {pred.shape}")
         frames, classes = c.row_shape[1], c.row_shape[2]
         if classes == 0:
             raise ValueError(f"pred must have at least one class, the blank, got shape {pred.shape}")
-        label = as_array(given[LABEL], "label")
+        label = self.array_given(c, LABEL)
         if label.ndim != 2 or label.shape[self.label_axis] != c.batch_size:
             raise ValueError(f"label must have 2 axes, {dict(self.arguments)['label_layout']}, for {c.batch_size} examples, got shape {label.shape}")
         for slot, name, longest in ((THIRD, "pred_lengths", frames), (FOURTH, "label_lengths", label.shape[1 - self.label_axis])):
-            if given[slot] is None:
+            if c.given[slot] == NULL:
                 continue
-            lengths = as_array(given[slot], name)
+            lengths = self.array_given(c, slot)
             if lengths.shape != (c.batch_size,):
                 raise ValueError(f"{name} must be one length per example, shape ({c.batch_size},), got shape {lengths.shape}")
             refuse((lengths >= 0) & (lengths <= longest) & (np.floor(lengths) == lengths), lengths, name, f"lengths from 0 to {longest},")
-            given[slot] = np.array(lengths, np.int64)
-        if given[THIRD] is None:
-            given[THIRD] = np.full(c.batch_size, frames, np.int64)
+            keep(&c.given[slot], np.array(lengths, np.int64))
+        if c.given[THIRD] == NULL:
+            keep(&c.given[THIRD], np.full(c.batch_size, frames, np.int64))
         low = 1 if self.blank_first else 0
         good = (label >= low) & (label < classes - 1 + low) & (np.floor(label) == label)
         across = np.moveaxis(label, self.label_axis, 0)
-        if given[FOURTH] is None:
+        if c.given[FOURTH] == NULL:
             ends = across == -1
             good |= label == -1
-            given[FOURTH] = np.where(ends.any(1), ends.argmax(1), ends.shape[1]).astype(np.int64) if ends.size else np.zeros(c.batch_size, np.int64)
+            lengths = np.where(ends.any(1), ends.argmax(1), ends.shape[1]).astype(np.int64) if ends.size else np.zeros(c.batch_size, np.int64)
+            keep(&c.given[FOURTH], lengths)
         else:
-            good |= np.moveaxis(np.arange(across.shape[1]) >= given[FOURTH][:, None], 0, self.label_axis)
+            lengths = <object>c.given[FOURTH]
+            good |= np.moveaxis(np.arange(across.shape[1]) >= lengths[:, None], 0, self.label_axis)
         refuse(good, label, "label", f"ids from {low} to {classes - 2 + low}, with -1 behind the last unless label_lengths is given,")
-        inside = np.arange(across.shape[1]) < given[FOURTH][:, None]
-        given[LABEL] = np.ascontiguousarray(np.where(inside, across, 0), np.int64)
+        inside = np.arange(across.shape[1]) < lengths[:, None]
+        keep(&c.given[LABEL], np.ascontiguousarray(np.where(inside, across, 0), np.int64))
         return 0
 
-    cdef int run(self, call_t* c, list given, list results) except -1:
+    cdef int run(self, call_t* c) except -1:
         cdef ctc_t s
-        cdef cnp.ndarray labels = given[LABEL], frames = given[THIRD], lengths = given[FOURTH]
+        cdef cnp.ndarray labels = <cnp.ndarray>c.given[LABEL], frames = <cnp.ndarray>c.given[THIRD], lengths = <cnp.ndarray>c.given[FOURTH]
         cdef Py_ssize_t states
         s.labels = <const int64_t*>cnp.PyArray_DATA(labels)
         s.lengths = <const int64_t*>cnp.PyArray_DATA(lengths)
@@ -1261,7 +1317,7 @@ cdef class SequenceLoss(Loss):
         c.plan.memory = &s
         c.plan.block = 1
         states = 4 * (s.longest + 2)
-        records = s.most_frames + 1 if results[GRAD] is not None else 2
+        records = s.most_frames + 1 if c.wanted[GRAD] else 2
         size = 8 * (3 * s.classes + 2 * s.most_frames + 2 * states + 16 + states * records)
         if size > PY_SSIZE_T_MAX // 4:
             raise MemoryError(f"{size} bytes of buffers")
