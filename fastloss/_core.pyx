@@ -49,17 +49,32 @@ cdef enum:
     CHUNKS = 16
 
 
-# a negative code: no real number
-cdef int kind_of(cnp.ndarray a) noexcept:
+cdef enum:
+    TYPE_NUMBERS = 24       # NumPy's for what is built in
+
+cdef int[TYPE_NUMBERS] KINDS     # by NumPy's type number, of which some sizes have two; -1: no real number
+
+
+cdef int fill_kinds() except -1:
+    cdef dict kinds = {
+        "f2": FLOAT16, "f4": FLOAT32, "f8": FLOAT64, "b1": UINT8, "u1": UINT8, "u2": UINT16, "u4": UINT32, "u8": UINT64,
+        "i1": INT8, "i2": INT16, "i4": INT32, "i8": INT64,
+    }
+    for k in range(TYPE_NUMBERS):
+        KINDS[k] = -1
+    for code in np.typecodes["All"]:
+        dtype = np.dtype(code)
+        if dtype.kind in "fiub":
+            KINDS[dtype.num] = kinds.get(f"{dtype.kind}{dtype.itemsize}", LONGDOUBLE)
+    return 0
+
+
+fill_kinds()
+
+
+cdef inline int kind_of(cnp.ndarray a) noexcept:
     cdef int type = cnp.PyArray_TYPE(a)
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
-    if cnp.PyTypeNum_ISFLOAT(type):
-        return FLOAT32 if size == 4 else (FLOAT64 if size == 8 else (FLOAT16 if size == 2 else LONGDOUBLE))
-    if cnp.PyTypeNum_ISSIGNED(type):
-        return INT64 if size == 8 else (INT32 if size == 4 else (INT16 if size == 2 else INT8))
-    if cnp.PyTypeNum_ISUNSIGNED(type):
-        return UINT64 if size == 8 else (UINT32 if size == 4 else (UINT16 if size == 2 else UINT8))
-    return UINT8 if cnp.PyTypeNum_ISBOOL(type) else -1
+    return KINDS[type] if 0 <= type < TYPE_NUMBERS else -1
 
 
 cdef cnp.ndarray as_array(x, str name):
@@ -105,11 +120,14 @@ cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int
     d.aligned = cnp.PyArray_ISALIGNED(a)
     d.reduced = False
     d.rows = rows
-    d.size = cnp.PyArray_SIZE(a)
+    d.size = 1
     for k in range(n):
         if shape[k] == 1:
             continue
-        stride = a.strides[axes[k]] if axes[k] >= 0 and a.shape[axes[k]] > 1 else 0
+        stride = 0
+        if axes[k] >= 0 and a.shape[axes[k]] != 1:
+            d.size *= shape[k]
+            stride = a.strides[axes[k]]
         if last >= 0 and d.stride[last] == stride * shape[k]:
             d.shape[last] *= shape[k]
         else:
@@ -228,10 +246,11 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     else:
         p.tasks = ceil_div(p.size, p.step)
     p.threads = 1
-    chunks = p.work // WORK_FOR_A_THREAD
-    if chunks > 1 and p.tasks > 1:
-        p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, chunks))
+    if p.tasks > 1 and p.work >= 2 * WORK_FOR_A_THREAD:
+        p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, p.work // WORK_FOR_A_THREAD))
     p.scratch = NULL
+    for k in range(OUTPUTS):
+        p.partial[k] = NULL
     if p.extra:
         p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
         if p.scratch_size <= PY_SSIZE_T_MAX // p.threads:
@@ -239,9 +258,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         if p.scratch == NULL:
             raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
     try:
-        for k in range(OUTPUTS):
-            p.partial[k] = NULL
-        for k in range(OUTPUTS):
+        for k in range(OUTPUTS if has_reduced else 0):
             if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
                 length = p.tasks if p.pieces else p.tasks * p.outputs[k].size
                 p.partial[k] = <double*>PyMem_RawCalloc(length, sizeof(double))
@@ -253,8 +270,9 @@ cdef int execute(plan_t* p, bint is_double) except -1:
             with nogil:
                 runner.run(p, is_double)
     finally:
-        PyMem_RawFree(p.scratch)
-        for k in range(OUTPUTS):
+        if p.scratch != NULL:
+            PyMem_RawFree(p.scratch)
+        for k in range(OUTPUTS if has_reduced else 0):
             PyMem_RawFree(p.partial[k])
     return 0
 
@@ -292,9 +310,24 @@ cdef bint same_layout(const array_t* a, const array_t* b) noexcept:
     return True
 
 
-cdef bint overlap(a, b):
+cdef (size_t, size_t) extent(cnp.ndarray a) noexcept:
+    """The first byte of an array, and the one behind its last."""
+    cdef size_t low = <size_t>cnp.PyArray_BYTES(a), high = low + cnp.PyArray_ITEMSIZE(a)
+    cdef int k
+    for k in range(cnp.PyArray_NDIM(a)):
+        if a.shape[k] == 0:
+            return low, low
+        if a.strides[k] > 0:
+            high += (a.shape[k] - 1) * a.strides[k]
+        else:
+            low += (a.shape[k] - 1) * a.strides[k]
+    return low, high
+
+
+cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
     """Whether two arrays share memory; a question too hard to settle counts as yes."""
-    if not np.may_share_memory(a, b):
+    cdef (size_t, size_t) x = extent(a), y = extent(b)
+    if x[1] <= y[0] or y[1] <= x[0]:
         return False
     try:
         return np.shares_memory(a, b, max_work=100_000)
@@ -305,12 +338,20 @@ cdef bint overlap(a, b):
 cdef dict signatures = {}
 
 
-cdef tuple arguments_of(type cls, tuple args, dict kwargs):
-    """The constructor's arguments, by name and with defaults: what repr, ==, hash and pickle are made of."""
+cdef signature_of(type cls):
+    """The signature of a class's constructor. A class seen for the first time gets a property for each argument."""
     signature = signatures.get(cls)
     if signature is None:
         signature = signatures[cls] = inspect.signature(cls)
-    bound = signature.bind(*args, **kwargs)
+        for name in signature.parameters:
+            # a __getattr__ would make the lookup of every method slow
+            setattr(cls, name, property(lambda loss, name=name: dict(loss.arguments)[name]))
+    return signature
+
+
+cdef tuple arguments_of(type cls, tuple args, dict kwargs):
+    """The constructor's arguments, by name and with defaults: what repr, ==, hash and pickle are made of."""
+    bound = signature_of(cls).bind(*args, **kwargs)
     bound.apply_defaults()
     return tuple([(name, frozen(value)) for name, value in bound.arguments.items()])
 
@@ -503,12 +544,6 @@ cdef class Loss:
         if other_kernel is not None:
             self.other_kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(other_kernel), "fastloss.kernel")
 
-    def __getattr__(self, name):
-        for argument, value in self.arguments:
-            if argument == name:
-                return value
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def __repr__(self):
         return f"{type(self).__name__}({', '.join([f'{name}={value!r}' for name, value in self.arguments])})"
 
@@ -566,8 +601,7 @@ cdef class Loss:
         cdef Py_ssize_t n_args = len(args)
         cdef int k, value_ndim
         cdef double count, head_factor = 1
-        cdef object out = None, wrt = None, x_head = None, shares = None
-        cdef cnp.ndarray head
+        cdef object out = None, wrt = None, x_head = None
         cdef list outs = None, staged
 
         if n_args > len(self.names):
@@ -594,14 +628,8 @@ cdef class Loss:
         value_ndim = self.value_shape(c, dims, value_axes)
         self.describe_results(c, outs, value_ndim, dims, value_axes)
         if x_head is not None:
-            head = as_array(x_head, "head_grad")
-            keep(&c.given[HEAD], head)
-            if cnp.PyArray_NDIM(head) == 0:
-                head_factor = float(head)
-            elif has_shape(head, dims, value_ndim):
-                describe(&p.inputs[HEAD], head, c.shape, value_axes, c.n, False, c.real)
-            else:
-                raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, got shape {shape_text(head)}")
+            keep(&c.given[HEAD], x_head)
+            head_factor = self.describe_head(c, value_ndim, dims, value_axes)
         if outs is not None:
             self.check_overlaps(c, outs)
         self.check(c)
@@ -622,14 +650,9 @@ cdef class Loss:
             fill_results(c, 0)
         else:
             if self.reduction == WEIGHTED_MEAN and c.wanted[WEIGHT_GRAD] and count:
-                # now: the results may lie over the labels
-                shares = self.shares(c)
-            self.run(c)
-            if shares is not None:
-                # the weights are divided by, too
-                shares *= float(<object>c.results[VALUE]) * head_factor / count
-                weight_gradient = <object>c.results[WEIGHT_GRAD]
-                np.subtract(weight_gradient, shares, out=weight_gradient, casting="same_kind")
+                self.run_with_shares(c, head_factor / count)
+            else:
+                self.run(c)
         if staged is not None:
             for k, a in staged:
                 a[...] = <object>c.results[k]
@@ -745,7 +768,8 @@ cdef class Loss:
     cdef cnp.ndarray array_given(self, call_t* c, int slot):
         """Makes an input an array."""
         cdef cnp.ndarray a = as_array(<object>c.given[slot], self.slot_names[slot])
-        keep(&c.given[slot], a)
+        if <PyObject*>a != c.given[slot]:
+            keep(&c.given[slot], a)
         return a
 
     cdef int describe_like_first(self, call_t* c, int slot) except -1:
@@ -917,17 +941,16 @@ cdef class Loss:
         cdef cnp.ndarray a
         if out is None:
             return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
-        name = self.result_name(kind)
-        if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-            raise TypeError(f"out for the {name} must be an array or None, got {type(out).__name__}")
+        if not cnp.PyArray_CheckExact(out) and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
+            raise TypeError(f"out for the {self.result_name(kind)} must be an array or None, got {type(out).__name__}")
         a = out
-        dtype = np.dtype(np.float64 if c.is_double else np.float32)
-        if a.dtype != dtype:
-            raise TypeError(f"out for the {name} must have dtype {dtype}, got {a.dtype.str if a.dtype.newbyteorder() == dtype else a.dtype}")
+        if kind_of(a) != c.real or cnp.PyArray_ISBYTESWAPPED(a):
+            dtype = "float64" if c.is_double else "float32"
+            raise TypeError(f"out for the {self.result_name(kind)} must have dtype {dtype}, got {a.dtype.str if a.dtype.name == dtype else a.dtype}")
         if not has_shape(a, shape, ndim):
-            raise ValueError(f"out for the {name} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
+            raise ValueError(f"out for the {self.result_name(kind)} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
         if not cnp.PyArray_ISWRITEABLE(a):
-            raise ValueError(f"out for the {name} is read-only")
+            raise ValueError(f"out for the {self.result_name(kind)} is read-only")
         return a
 
     cdef int check_overlaps(self, const call_t* c, list outs) except -1:
@@ -949,6 +972,16 @@ cdef class Loss:
                 raise ValueError(f"out for the {self.result_name(k)} shares memory with {self.slot_names[i]}, which it would overwrite before it is read")
         return 0
 
+    cdef double describe_head(self, call_t* c, int value_ndim, const Py_ssize_t* dims, const int* value_axes) except? -1:
+        """head_grad, where it is an array, lies like the value; returns the factor that it is otherwise."""
+        cdef cnp.ndarray head = self.array_given(c, HEAD)
+        if cnp.PyArray_NDIM(head) == 0:
+            return float(head)
+        if not has_shape(head, dims, value_ndim):
+            raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, got shape {shape_text(head)}")
+        describe(&c.plan.inputs[HEAD], head, c.shape, value_axes, c.n, False, c.real)
+        return 1
+
     cdef int check(self, call_t* c) except -1:
         """Refuses inputs for their values."""
         return 0
@@ -964,6 +997,16 @@ cdef class Loss:
             PASS_GRADIENT if not needs_loss else
             PASS_VALUE_GRADIENT if c.wanted[GRAD] else PASS_VALUE]
         execute(p, c.is_double)
+        return 0
+
+    cdef int run_with_shares(self, call_t* c, double factor) except -1:
+        """The gradient in the weights of a weighted mean, which divides by them, too."""
+        # first: the results may lie over the labels
+        shares = self.shares(c)
+        self.run(c)
+        shares *= float(<object>c.results[VALUE]) * factor
+        gradient = <object>c.results[WEIGHT_GRAD]
+        np.subtract(gradient, shares, out=gradient, casting="same_kind")
         return 0
 
     cdef bint is_weighted_by_label(self):
@@ -1039,27 +1082,23 @@ cdef list stage(call_t* c, const int* value_axes):
 cdef list spread_out(const call_t* c, out, int want, wrt):
     """The caller's buffers, by what they are for. out has the structure of what the method returns."""
     cdef list outs = [None] * OUTPUTS
-    cdef list kinds = []
-    cdef tuple gradients = tuple([c.gradients[k] for k in range(c.n_gradients)])
+    cdef int k, n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
+    cdef tuple parts = (out,) if n == 1 else out if isinstance(out, tuple) else ()
+    if len(parts) != n:
+        raise TypeError(f"out must be a tuple of {n}, one array or None per result, got {describe_out(out)}")
     if want & WANT_VALUE:
-        kinds.append(VALUE)
-    if want & WANT_GRAD:
-        kinds.append(gradients if isinstance(wrt, tuple) else gradients[0])
+        outs[VALUE] = parts[0]
     if want & WANT_HESS:
-        kinds.append(HESS)
-    parts = (out,) if len(kinds) == 1 else out
-    if not isinstance(parts, tuple) or len(parts) != len(kinds):
-        raise TypeError(f"out must be a tuple of {len(kinds)}, one array or None per result, got {describe_out(out)}")
-    for kind, part in zip(kinds, parts):
-        if isinstance(kind, tuple):
-            if part is None:
-                continue
-            if not isinstance(part, tuple) or len(part) != len(kind):
-                raise TypeError(f"out for the gradients must be a tuple of {len(kind)}, one array or None per input in wrt, got {describe_out(part)}")
-            for k, a in zip(kind, part):
-                outs[k] = a
-        else:
-            outs[kind] = part
+        outs[HESS] = parts[n - 1]
+    if want & WANT_GRAD:
+        part = parts[1 if want & WANT_VALUE else 0]
+        if not isinstance(wrt, tuple):
+            outs[c.gradients[0]] = part
+        elif part is not None:
+            if not isinstance(part, tuple) or len(part) != c.n_gradients:
+                raise TypeError(f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, got {describe_out(part)}")
+            for k in range(c.n_gradients):
+                outs[c.gradients[k]] = part[k]
     return outs
 
 
