@@ -2,7 +2,8 @@
 
 Every function is straight-line code on one number, so a loop over it becomes vector code.
 Stated errors are the largest seen against mpmath; tests/test_accuracy.py asserts them, through the losses.
-Polynomial coefficients: interpolation at Chebyshev nodes, computed with 200 bits, rounded.
+Polynomial coefficients: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log, computed with 200 bits,
+rounded.
 """
 
 from libc.math cimport INFINITY, NAN
@@ -70,26 +71,29 @@ cdef inline real_t pow2(real_t n) noexcept nogil:
 
 
 cdef inline real_t exp_reduced(real_t x, real_t* n) noexcept nogil:
-    """x = n ln 2 + r with |r| <= ln(2)/2: returns e^r = 1 + (r + r^2 P(r)) and n. ln 2 in two parts keeps r exact."""
+    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + (r + r^2 P(r)) and n. ln 2 in two parts keeps r exact.
+
+    The interval is not the symmetric one: results below 1 have half the unit in the last place, so r is kept smaller there.
+    """
     cdef real_t r, p, one = 1
     if real_t is float:
-        n[0] = nearest(x * <float>1.44269504088896341)
+        n[0] = nearest(fma(x, <float>1.44269504088896341, <float>-.0849625007211562))
         r = fma(-n[0], <float>1.428606765330187e-06, fma(-n[0], <float>0.693145751953125, x))
-        p = fma(r, <float>1.3926250394433737e-03, <float>8.36323294788599e-03)
-        p = fma(r, p, <float>4.166655242443085e-02)
-        p = fma(r, p, <float>1.6666576266288757e-01)
+        p = fma(r, <float>1.4500095276162028e-03, <float>8.359628729522228e-03)
+        p = fma(r, p, <float>4.166190326213837e-02)
+        p = fma(r, p, <float>.16666574776172638)
         p = fma(r, p, <float>.5)
     else:
-        n[0] = nearest(x * 1.44269504088896341)
+        n[0] = nearest(fma(x, 1.44269504088896341, -.0849625007211562))
         r = fma(-n[0], 1.9082149292705877e-10, fma(-n[0], 0.6931471803691238, x))
-        p = fma(r, 2.5100472505694996e-08, 2.7620201591031547e-07)
-        p = fma(r, p, 2.7557268276905696e-06)
-        p = fma(r, p, 2.4801521057868204e-05)
-        p = fma(r, p, 1.9841269863171557e-04)
-        p = fma(r, p, 1.3888888917367081e-03)
-        p = fma(r, p, 8.333333333330039e-03)
-        p = fma(r, p, 4.1666666666623824e-02)
-        p = fma(r, p, 1.6666666666666669e-01)
+        p = fma(r, 2.6456700128443302e-08, 2.7590175993769655e-07)
+        p = fma(r, p, 2.7554164665100914e-06)
+        p = fma(r, p, 2.4801575567832945e-05)
+        p = fma(r, p, 1.9841272414084917e-04)
+        p = fma(r, p, 1.3888888886543853e-03)
+        p = fma(r, p, 8.333333332456224e-03)
+        p = fma(r, p, 4.166666666667834e-02)
+        p = fma(r, p, .16666666666667676)
         p = fma(r, p, .5)
     return one + fma(r * r, p, r)
 
