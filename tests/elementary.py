@@ -1,4 +1,4 @@
-"""Measures the error of the elementary functions of _math in units in the last place (ULP).
+"""Measures the error of the elementary functions of _math in units in the last place (ULP): python -m tests.elementary
 
 float32: every input there is, against NumPy's float64 functions; a quarter of an hour, or --every N for every Nth.
 float64: millions of random inputs of every magnitude, against long double, which has 11 bits more on x86.
@@ -7,7 +7,7 @@ float64: millions of random inputs of every magnitude, against long double, whic
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,11 @@ FUNCTIONS = {
 }
 
 
-def computed(name: str, a: Any, b: Any) -> Any:
+def computed(name: str, a: Any, b: Any, kernels: Any) -> Any:
     """Return a function of _math of a and b, in their dtype."""
     out = np.empty_like(a)
     function = name.partition("(")[0]
-    _isa.kernels.elementary(function, a.dtype == np.float64, a.size, a.ctypes.data, b.ctypes.data, out.ctypes.data)
+    kernels.elementary(function, a.dtype == np.float64, a.size, a.ctypes.data, b.ctypes.data, out.ctypes.data)
     return out
 
 
@@ -78,7 +78,7 @@ def random_doubles(chunks: int) -> Iterator[Any]:
         yield np.exp(rng.uniform(-40, 40, CHUNK // 16))
 
 
-def worst(name: str, chunks: Iterator[Any], wider: Any) -> tuple[float, float]:
+def worst(name: str, chunks: Iterable[Any], wider: Any, kernels: Any = _isa.kernels) -> tuple[float, float]:
     """Return the largest error of a function, and for which input."""
     function = FUNCTIONS[name]
     most, where = -1.0, np.nan
@@ -86,7 +86,7 @@ def worst(name: str, chunks: Iterator[Any], wider: Any) -> tuple[float, float]:
         with np.errstate(all="ignore"):
             a = a[((a >= function.low) & (a <= function.high)) | np.isnan(a)]
             b = np.full_like(a, function.second)
-            error = ulps(computed(name, a, b), function.exact(a.astype(wider), b.astype(wider)))
+            error = ulps(computed(name, a, b, kernels), function.exact(a.astype(wider), b.astype(wider)))
         if a.size and (at := np.nanargmax(np.where(np.isnan(error), np.inf, error))) >= 0 and error[at] > most:
             most, where = float(error[at]), float(a[at])
     return most, where
