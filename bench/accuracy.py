@@ -234,8 +234,8 @@ def main() -> None:
     print("# Accuracy\n")
     print(
         "The largest errors found, in units in the last place of the exact result; where that is a sum of terms of\n"
-        "either sign (Poisson, Kullback-Leibler, gradients of soft labels), of its largest term. 1e7 in float32, or 1e16\n"
-        "in float64, means that no digit is right. Printed by `python bench/accuracy.py`.\n"
+        "either sign (Poisson, Kullback-Leibler, gradients of soft labels), of its largest term. 1e7 in float32, or\n"
+        "1e16 in float64, means that no digit is right. Printed by `python bench/accuracy.py`.\n"
     )
     build = (fl.show_config(mode="dicts") or {})["instruction set"]
     versions = ", ".join(f"{name} {version(name)}" for name in ("fastloss", "numpy", *contenders[1:]))

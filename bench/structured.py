@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ratios import SECONDS, measure, print_table
+from compare import SECONDS, measure
+from report import table
 
 import fastloss as fl
 
@@ -120,7 +121,7 @@ def main() -> None:
         times = measure({name: Timer(step) for name, step in steps.items()}, SECONDS)
         ratio = times["torch"] / times["fastloss"]
         rows.append([case, f"{times['fastloss'] * 1e3:.1f}", f"{times['torch'] * 1e3:.1f}", f"{ratio:.2f}"])
-    print_table(rows)
+    print(table(rows))
 
 
 if __name__ == "__main__":

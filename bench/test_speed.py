@@ -6,15 +6,20 @@ Each library has the threads that it takes by default.
 from __future__ import annotations
 
 import pytest
-from cases import CASES, CONTENDERS, Case, Contender, problem
+from cases import CASES, Case, problem
+from contenders import CONTENDERS, Contender
 from pytest_benchmark.fixture import BenchmarkFixture
 
 
-@pytest.mark.parametrize("contender", CONTENDERS, ids=[contender.module for contender in CONTENDERS])
+@pytest.mark.parametrize("contender", CONTENDERS, ids=[contender.name for contender in CONTENDERS])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_speed(benchmark: BenchmarkFixture, case: Case, contender: Contender) -> None:
     """Time the value and the gradient."""
-    pytest.importorskip(contender.module, reason=f"{contender.module} is not installed")
+    if not contender.installed:
+        pytest.skip(f"{contender.package} is not installed")
     benchmark.group = str(case)
     task = problem(case)
-    task.check(benchmark(contender.prepare(case.loss, task.pred, task.label)))
+    step = contender.prepare(case.loss, task.pred, task.label)
+    if step is None:
+        pytest.skip(f"{contender.name} has no such loss")
+    task.check(benchmark(step))

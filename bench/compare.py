@@ -1,4 +1,4 @@
-"""Times all contenders side by side and prints how many times as long as fastloss each of them takes.
+"""Times all contenders side by side: python compare.py --json FILE, of which report.py makes a table and a plot.
 
 The contenders take turns, so that a change of the machine's speed meets all of them. Run it on an idle machine: a busy
 core slows those with threads far more than those without. Before a case is timed, every contender's value and gradient
@@ -12,15 +12,19 @@ import json
 import os
 import platform
 import re
+import sys
 import time
+from datetime import date
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from statistics import geometric_mean, median
+from statistics import median
 from timeit import Timer
+from typing import Any
 
 import numpy as np
-from cases import CASES, CONTENDERS, Case, Contender, problem
+from cases import CASES, Case, problem
+from contenders import CONTENDERS, Contender
+from report import report
 
 import fastloss as fl
 
@@ -60,19 +64,22 @@ def check_and_measure(case: Case, contenders: list[Contender], seconds: float) -
     timers = {}
     for contender in contenders:
         step = contender.prepare(case.loss, task.pred, task.label)
+        if step is None:
+            continue
         try:
             task.check(step())
         except AssertionError as error:
-            raise SystemExit(f"{contender.module} is wrong at {case}: {error}") from None
-        timers[contender.module] = Timer(step)
+            raise SystemExit(f"{contender.name} is wrong at {case}: {error}") from None
+        timers[contender.name] = Timer(step)
     return measure(timers, seconds)
 
 
 def measure_calls(seconds: float) -> dict[str, float]:
-    """Return the times of two calls on so few numbers that only the call counts."""
+    """Return the times of calls on so few numbers that only the call counts."""
     x, y = np.random.default_rng(0).standard_normal((2, 8), dtype=np.float32)
     names = {"np": np, "loss": fl.L2Loss(), "x": x, "y": y}
-    return measure({call: Timer(call, globals=names) for call in ("loss(x, y)", "np.add(x, y)")}, seconds)
+    calls = "np.add(x, y)", "loss(x, y)", "loss.value_and_grad(x, y)"
+    return measure({call: Timer(call, globals=names) for call in calls}, seconds)
 
 
 def cpu_model() -> str:
@@ -84,25 +91,14 @@ def cpu_model() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def print_table(rows: list[list[str]]) -> None:
-    """Print a Markdown table whose first row is its head; all columns but the first hold numbers."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    for first, *others in [rows[0], rule, *rows[1:]]:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
-        print(f"| {' | '.join(cells)} |")
-
-
-def print_times(times: dict[str, dict[str, float]], names: list[str]) -> None:
-    """Print the table of the times and ratios of the named contenders."""
-    peers = [name for name in names if name != "fastloss"]
-    ratios = [[row[peer] / row["fastloss"] for peer in peers] for row in times.values()]
-    means = map(geometric_mean, zip(*ratios, strict=True))
-    rows = [["value and gradient", *(f"{name} µs" for name in names), *(f"{peer}/fastloss" for peer in peers)]]
-    for (case, row), quotients in zip(times.items(), ratios, strict=True):
-        rows.append([case, *(f"{row[name] * 1e6:,.1f}" for name in names), *(f"{q:.2f}" for q in quotients)])
-    rows.append(["geometric mean", *("" for _ in names), *(f"{mean:.2f}" for mean in means)])
-    print_table(rows)
+def header(contenders: list[Contender], threads: int) -> dict[str, str]:
+    """Return what there is to know of the machine and the versions."""
+    build = (fl.show_config(mode="dicts") or {})["instruction set"]
+    load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+    facts = {"CPU": cpu_model(), "cores": os.cpu_count(), "instruction set": build, "threads": threads}
+    facts |= {"date": date.today().isoformat(), "load before": load, "Python": platform.python_version()}
+    facts |= {contender.distribution: version(contender.distribution) for contender in contenders}
+    return {name: str(fact) for name, fact in facts.items()}
 
 
 def main() -> None:
@@ -112,29 +108,30 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the times, in seconds, to a file")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of each contender that has them")
     parser.add_argument("--only", default="", metavar="REGEX", help="measure the cases whose name matches")
+    parser.add_argument("--peers", default="", metavar="REGEX", help="measure the contenders whose name matches")
     options = parser.parse_args()
 
-    contenders = [contender for contender in CONTENDERS if find_spec(contender.module)]
+    contenders = [
+        contender
+        for contender in CONTENDERS
+        if contender.installed and (contender.name == "fastloss" or re.search(options.peers, contender.name))
+    ]
     for contender in contenders:
         contender.set_threads(options.threads)
-    names = [contender.module for contender in contenders]
-    header = {"CPU": cpu_model(), "cores": os.cpu_count(), "threads": options.threads}
-    header |= {name: version(name) for name in names}
-    print(", ".join(f"{key} {value}" for key, value in header.items()), end="\n\n")
-
     cases = [case for case in CASES if re.search(options.only, str(case))]
     if not cases:
         parser.error(f"no case matches {options.only!r}")
+    results: dict[str, Any] = {"header": header(contenders, options.threads), "cases": []}
+    results["missing"] = [contender.name for contender in CONTENDERS if not contender.installed]
     seconds = QUICK_SECONDS if options.quick else SECONDS
-    times = {str(case): check_and_measure(case, contenders, seconds) for case in cases}
-    print_times(times, names)
-
-    calls = measure_calls(seconds)
-    (loss, loss_time), (add, add_time) = calls.items()
-    ratio = f"{loss} / {add} = {loss_time / add_time:.2f}"
-    print(f"\n8 float32, L2Loss: {ratio} ({loss_time * 1e9:.0f} ns / {add_time * 1e9:.0f} ns)")
-    if options.json:
-        options.json.write_text(json.dumps({"header": header, "times": times, "calls": calls}, indent=1) + "\n")
+    results["calls"] = measure_calls(seconds)
+    for case in cases:
+        times = check_and_measure(case, contenders, seconds)
+        results["cases"].append({"loss": case.loss, "dtype": case.dtype, "shape": case.shape, "times": times})
+        print(case, *(f"{name} {t * 1e6:,.1f} µs" for name, t in times.items()), sep=", ", file=sys.stderr, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+    print(report(results))
 
 
 if __name__ == "__main__":
