@@ -6,7 +6,7 @@ in x, d its derivative in y; q a third input and e the derivative in it.
 
 cimport cython
 from cpython.pycapsule cimport PyCapsule_New
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport prange
 from libc.math cimport INFINITY, NAN, floor, sqrt
 
 from fastloss._math cimport (
@@ -20,6 +20,18 @@ from fastloss._plan cimport (
 
 
 include "fastloss/_blocks.pxi"
+
+
+cdef extern from *:
+    """
+    #if defined(_MSC_VER) && !defined(__clang__)
+    #include <intrin.h>
+    #define FL_FETCH_ADD(p, n) _InterlockedExchangeAdd64((volatile __int64*)(p), n)
+    #else
+    #define FL_FETCH_ADD(p, n) __atomic_fetch_add(p, n, __ATOMIC_RELAXED)
+    #endif
+    """
+    Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
 
 
 cdef class Kernel:
@@ -468,8 +480,8 @@ cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* 
         start += task % p.pieces * p.block
         end = min(end, start + p.block)
     else:
-        start = task * p.step
-        end = min(p.size, start + p.step)
+        start = max(<Py_ssize_t>0, task * p.step - p.before)
+        end = min(p.size, (task + 1) * p.step - p.before)
     while start < end:
         block(p, start, min(p.block, end - start), task, buffers)
         start += p.block
@@ -491,15 +503,40 @@ cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept
         (<real_t*>data)[j] = <real_t>(scale * total)
 
 
+cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
+    """What one thread does: the tasks of its own range, then what others have left of theirs.
+
+    From call to call a thread meets the same part of an array, which is still in its core's cache; and none waits for
+    a thread that got its core late.
+    """
+    cdef int i, owner
+    cdef Py_ssize_t task, end
+    for i in range(p.threads):
+        owner = (thread + i) % p.threads
+        end = first_task(p, owner + 1)
+        task = fetch_add(&p.ranges[owner].next, 1)
+        while task < end:
+            run_task(p, task, thread, like)
+            task = fetch_add(&p.ranges[owner].next, 1)
+
+
+cdef Py_ssize_t first_task(const plan_t* p, int thread) noexcept nogil:
+    """Where a thread's range of tasks begins, which is where that of the one before ends."""
+    return p.tasks // p.threads * thread + min(<Py_ssize_t>thread, p.tasks % p.threads)
+
+
 cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
     cdef Py_ssize_t task
-    cdef int kind
+    cdef int kind, thread
     if p.threads == 1:
         for task in range(p.tasks):
             run_task(p, task, 0, like)
     else:
-        for task in prange(p.tasks, schedule="dynamic", chunksize=1 + p.tasks // (16 * p.threads), num_threads=p.threads):
-            run_task(p, task, threadid(), like)
+        for thread in range(p.threads):
+            p.ranges[thread].next = first_task(p, thread)
+        # as many threads as asked for, or fewer: what one does not take another does
+        for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
+            work_off(p, thread, like)
     for kind in range(OUTPUTS):
         if p.partial[kind] != NULL:
             add_up(p, kind, p.value_scale if kind == VALUE else (p.grad_scale if kind == WEIGHT_GRAD else 1.), like)

@@ -76,6 +76,11 @@ cdef struct array_t:
 ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, const void* q,
                         void* l, void* g, void* h, void* d, void* e) noexcept nogil
 
+# the tasks of a thread that nobody has taken; alone in its cache line, for each thread counts on its own
+cdef struct range_t:
+    Py_ssize_t next
+    Py_ssize_t padding[7]
+
 cdef struct plan_t
 
 # losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays
@@ -109,8 +114,10 @@ cdef struct plan_t:
     Py_ssize_t span                     # every reduced result is the sum over runs of so many elements; 0: of some other shape
     Py_ssize_t pieces                   # blocks per run, where a run does not fit one; else 0
     Py_ssize_t step                     # elements per task, where pieces is 0
+    Py_ssize_t before                   # elements that the first task lacks, so that the others' results begin on a cache line
     Py_ssize_t tasks
     int threads
+    range_t* ranges                     # of each thread
     double* partial[OUTPUTS]            # sums per task, added in their order at the end
     Py_ssize_t buffer                   # bytes of one buffer
     Py_ssize_t extra                    # bytes that a loss needs behind the pipeline's own buffers
