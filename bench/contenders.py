@@ -116,8 +116,11 @@ def numba_functions() -> dict[str, Callable[[Array, Array], Result]]:
     """Return a parallel loop for each loss. Constants have the inputs' type, or all would be computed in double."""
     import numba
 
-    inline = numba.njit(inline="always")
-    parallel = numba.njit(parallel=True, fastmath=True)
+    def inline(function: Callable[..., Any]) -> Any:
+        return numba.njit(inline="always")(function)
+
+    def parallel(function: Callable[..., Result]) -> Any:
+        return numba.njit(parallel=True, fastmath=True)(function)
 
     def l1(x: Any, y: Any, one: Any, tiny: Any) -> Any:
         z = x - y

@@ -46,6 +46,7 @@ cdef enum:
 
 cdef enum:
     WORK_FOR_A_THREAD = 32768   # elements
+    STREAMED = 1 << 22          # elements of a result
     CHUNKS = 16
 
 
@@ -119,6 +120,7 @@ cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int
     d.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
     d.aligned = cnp.PyArray_ISALIGNED(a)
     d.reduced = False
+    d.streamed = False
     d.rows = rows
     d.size = 1
     for k in range(n):
@@ -150,6 +152,7 @@ cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
     d.swapped = False
     d.aligned = True
     d.reduced = False
+    d.streamed = False
     d.rows = False
     d.direct = False
     d.size = 1
@@ -288,7 +291,7 @@ cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
     if p.rows != NULL or p.unit != 1:
         return 0
     for k in range(OUTPUTS):
-        if p.outputs[k].data != NULL and p.outputs[k].direct:
+        if p.outputs[k].data != NULL and (p.outputs[k].direct or p.outputs[k].streamed):
             return <Py_ssize_t>(<size_t>p.outputs[k].data % CACHE_LINE) // itemsize
     return 0
 
@@ -950,6 +953,10 @@ cdef class Loss:
                 describe(&p.outputs[k], result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
             keep(&c.results[k], result)
             p.outputs[k].reduced = not p.outputs[k].rows and p.outputs[k].size != p.size
+            if out is not None and p.outputs[k].direct and self.kernel.light and p.outputs[k].size >= STREAMED:
+                # not into fresh memory: the system has just brought it into the cache, by zeroing it
+                p.outputs[k].direct = False
+                p.outputs[k].streamed = True
         return 0
 
     cdef cnp.ndarray new_result(self, const call_t* c, out, int ndim, const Py_ssize_t* shape, int kind):

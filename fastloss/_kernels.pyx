@@ -30,7 +30,43 @@ cdef extern from *:
     #else
     #define FL_FETCH_ADD(p, n) __atomic_fetch_add(p, n, __ATOMIC_RELAXED)
     #endif
+    #include <stddef.h>
+    #include <string.h>
+    #if defined(__AVX512F__)
+    #include <immintrin.h>
+    #define FL_STREAM(to, from) _mm512_stream_si512((__m512i*)(to), _mm512_loadu_si512(from))
+    #define FL_STREAMED 64
+    #elif defined(__AVX__)
+    #include <immintrin.h>
+    #define FL_STREAM(to, from) _mm256_stream_si256((__m256i*)(to), _mm256_loadu_si256((const __m256i*)(from)))
+    #define FL_STREAMED 32
+    #elif defined(__SSE2__)
+    #include <emmintrin.h>
+    #define FL_STREAM(to, from) _mm_stream_si128((__m128i*)(to), _mm_loadu_si128((const __m128i*)(from)))
+    #define FL_STREAMED 16
+    #endif
+    /* Copies past the cache: what is overwritten is not read first. */
+    static void fl_stream(const char* to, const void* from, size_t n) {
+        char* d = (char*)to;
+        const char* s = (const char*)from;
+    #ifdef FL_STREAM
+        size_t lead = -(size_t)d % FL_STREAMED, i;
+        if (lead > n) lead = n;
+        memcpy(d, s, lead);
+        for (i = lead; i + FL_STREAMED <= n; i += FL_STREAMED) FL_STREAM(d + i, s + i);
+        d += i, s += i, n -= i;
+    #endif
+        memcpy(d, s, n);
+    }
+    /* Before anybody else is told of what this thread has streamed. */
+    static void fl_end_streams(void) {
+    #ifdef FL_STREAM
+        _mm_sfence();
+    #endif
+    }
     """
+    void end_streams "fl_end_streams"() noexcept nogil
+    void stream "fl_stream"(const char* to, const void* source, size_t n) noexcept nogil
     Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
 
 
@@ -269,6 +305,14 @@ ctypedef fused loss_t:
     binary_t
     ternary_t
 
+# a few operations each: they wait for memory
+ctypedef fused light_t:
+    L1
+    L2
+    Huber
+    Hinge
+    SquaredHinge
+
 
 # The losses over rows. Their loops are in files of their own, by their shape.
 
@@ -402,7 +446,9 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
     cdef Py_ssize_t i
     if not p.outputs[kind].reduced:
         multiply_by(a, scale, n)
-        if not p.outputs[kind].direct:
+        if p.outputs[kind].streamed:
+            stream(data + start * <Py_ssize_t>sizeof(real_t), a, n * sizeof(real_t))
+        elif not p.outputs[kind].direct:
             scatter(&p.outputs[kind], start, n, a)
     elif p.pieces:
         p.partial[kind][task] = lane_sum(a, n)
@@ -518,6 +564,7 @@ cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
         while task < end:
             run_task(p, task, thread, like)
             task = fetch_add(&p.ranges[owner].next, 1)
+    end_streams()
 
 
 cdef Py_ssize_t first_task(const plan_t* p, int thread) noexcept nogil:
@@ -531,6 +578,8 @@ cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
     if p.threads == 1:
         for task in range(p.tasks):
             run_task(p, task, 0, like)
+        if p.tasks > 1:
+            end_streams()
     else:
         for thread in range(p.threads):
             p.ranges[thread].next = first_task(p, thread)
@@ -566,6 +615,7 @@ def table(any_loss_t kernel):
     """A capsule with the loops of a kernel; it is good for as long as the kernel lives."""
     kernel.table.kernel = <void*>kernel
     kernel.table.inputs = 3 if any_loss_t in ternary_t else 2
+    kernel.table.light = any_loss_t in light_t
     if any_loss_t in row_loss_t:
         fill_rows[any_loss_t, float](kernel, &kernel.table.rows[0], NULL)
         fill_rows[any_loss_t, double](kernel, &kernel.table.rows[1], NULL)

@@ -66,6 +66,7 @@ cdef struct array_t:
     bint swapped            # of foreign byte order
     bint aligned
     bint direct             # contiguous and of the loops' dtype: blocks are read and written in place
+    bint streamed           # a result that is written past the cache, in which it would not fit
     bint rows               # has a row for each element of the unreduced loss
     bint reduced            # a result that is summed over the axes where its stride is 0
     Py_ssize_t size         # elements of the array itself
@@ -164,6 +165,7 @@ cdef struct pairs_t:
 cdef struct kernel_t:
     void* kernel
     int inputs
+    bint light                          # memory is what it waits for
     loop_t loops[2][PASSES]             # float, double
     rows_t rows[2]
 

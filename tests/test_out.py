@@ -203,3 +203,53 @@ def test_out_is_untouched_when_labels_are_bad(label: Any) -> None:
         fl.SoftmaxCELoss().value_and_grad(np.zeros((4, 3)), [0, 1, label, -5], out=out)
     assert (out[0] == 7).all()
     assert (out[1] == 7).all()
+
+
+def placed(a: NDArray[Any], offset: int) -> NDArray[Any]:
+    """A copy that begins so many bytes behind a cache line's begin, between bytes that nobody may touch."""
+    memory = np.full(a.nbytes + 256, 7, np.uint8)
+    start = -memory.ctypes.data % 64 + 64 + offset
+    copy = memory[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
+    copy[...] = a
+    return copy
+
+
+def assert_untouched_around(a: NDArray[Any]) -> None:
+    memory: Any = a
+    while memory.base is not None:
+        memory = memory.base
+    start = a.ctypes.data - memory.ctypes.data
+    assert (memory[:start] == 7).all()
+    assert (memory[start + a.nbytes :] == 7).all()
+
+
+@pytest.mark.parametrize("offset", [0, 4, 16, 40, 60])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_any_place_in_memory(reference: Reference, dtype: Any, offset: int, rng: np.random.Generator) -> None:
+    args = call_args(draw(reference, rng, (9, 1001), dtype))
+    loss = reference.build(reduction="none")
+    want = loss.value_and_grad(*args)
+    # float64 cannot begin 4 bytes behind its own multiples and be aligned
+    offset *= np.dtype(dtype).itemsize // 4
+    out = tuple(placed(np.zeros_like(a), place % 64) for a, place in zip(want, (offset, 2 * offset), strict=True))
+    loss.value_and_grad(*args, out=out)
+    for got, right in zip(out, want, strict=True):
+        np.testing.assert_array_equal(got, right)
+        assert_untouched_around(got)
+
+
+@pytest.mark.parametrize("reduction", ["example", "mean"])
+@pytest.mark.parametrize("offset", [0, 4, 60])
+@pytest.mark.parametrize("name", ["L2Loss", "HuberLoss", "SigmoidBCELoss"])
+def test_results_larger_than_the_cache(name: str, offset: int, reduction: str, rng: np.random.Generator) -> None:
+    loss = getattr(fl, name)(reduction=reduction)
+    pred, label = rng.random((2, (1 << 22) + 5), np.float32)
+    weight = rng.random(pred.size, np.float32)
+    value, grad, hess = loss.value_grad_and_hess(pred, label, weight)
+    out = tuple(placed(np.zeros_like(a), offset) for a in (value, grad, hess))
+    loss.value_grad_and_hess(pred, label, weight, out=out)
+    for got, right in zip(out, (value, grad, hess), strict=True):
+        np.testing.assert_array_equal(got, right)
+        assert_untouched_around(got)
+    loss.grad(pred, label, weight, out=pred)
+    np.testing.assert_array_equal(pred, grad)
