@@ -189,23 +189,13 @@ cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const rea
         n -= run
 
 
-cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
-    """The sum in double precision, in an order that depends on n alone: 32 lanes, then a tree."""
-    cdef double lane[32]
-    cdef double total = 0
-    cdef Py_ssize_t i = 0, k
-    if n < 16:
-        for i in range(n):
-            total += a[i]
-        return total
-    for k in range(32):
-        lane[k] = 0
-    while i + 32 <= n:
-        for k in range(32):
-            lane[k] += a[i + k]
-        i += 32
-    for k in range(n - i):
-        lane[k] += a[i + k]
+cdef enum:
+    LANES = 32
+
+
+cdef inline double add_lanes(double* lane) noexcept nogil:
+    """The sum of the lanes, by a tree."""
+    cdef Py_ssize_t k
     for k in range(16):
         lane[k] += lane[k + 16]
     for k in range(8):
@@ -213,6 +203,26 @@ cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     for k in range(4):
         lane[k] += lane[k + 4]
     return (lane[0] + lane[2]) + (lane[1] + lane[3])
+
+
+cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum in double precision, in an order that depends on n alone: 32 lanes, then a tree."""
+    cdef double lane[LANES]
+    cdef double total = 0
+    cdef Py_ssize_t i = 0, k
+    if n < 16:
+        for i in range(n):
+            total += a[i]
+        return total
+    for k in range(LANES):
+        lane[k] = 0
+    while i + LANES <= n:
+        for k in range(LANES):
+            lane[k] += a[i + k]
+        i += LANES
+    for k in range(n - i):
+        lane[k] += a[i + k]
+    return add_lanes(&lane[0])
 
 
 cdef real_t lane_max(const real_t* a, Py_ssize_t n) noexcept nogil:

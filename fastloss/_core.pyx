@@ -1019,6 +1019,9 @@ cdef class Loss:
             (PASS_ALL_OF_PRED if needs_loss else PASS_GRADIENT_HESSIAN) if c.wanted[HESS] else
             PASS_GRADIENT if not needs_loss else
             PASS_VALUE_GRADIENT if c.wanted[GRAD] else PASS_VALUE]
+        p.sum = NULL
+        if p.outputs[VALUE].reduced and p.inputs[WEIGHT].data == NULL and not (everything or c.wanted[HESS] or c.wanted[WEIGHT_GRAD]):
+            p.sum = kernel.sums[c.is_double][c.wanted[GRAD]]
         execute(p, c.is_double)
         return 0
 

@@ -7,15 +7,16 @@ in x, d its derivative in y; q a third input and e the derivative in it.
 cimport cython
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
-from libc.math cimport INFINITY, NAN, floor, sqrt
+from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
 from fastloss._math cimport (
     absolute, bits_d, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum, pow2, real_t,
+    signed_as,
 )
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, LABEL, LABEL_GRAD, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
     PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SMALL_BYTES, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
-    array_t, ctc_t, kernel_t, loop_t, pairs_t, plan_t, rows_t, runner_t,
+    array_t, ctc_t, kernel_t, loop_t, pairs_t, plan_t, rows_t, runner_t, sum_t,
 )
 
 
@@ -45,6 +46,8 @@ cdef extern from *:
     #define FL_STREAM(to, from) _mm_stream_si128((__m128i*)(to), _mm_loadu_si128((const __m128i*)(from)))
     #define FL_STREAMED 16
     #endif
+    typedef float *__restrict fl_floats;
+    typedef double *__restrict fl_doubles;
     /* Copies past the cache: what is overwritten is not read first. */
     static void fl_stream(const char* to, const void* from, size_t n) {
         char* d = (char*)to;
@@ -65,6 +68,9 @@ cdef extern from *:
     #endif
     }
     """
+    # pointers to what no other pointer of a function leads to
+    ctypedef float* floats_apart "fl_floats"
+    ctypedef double* doubles_apart "fl_doubles"
     void end_streams "fl_end_streams"() noexcept nogil
     void stream "fl_stream"(const char* to, const void* source, size_t n) noexcept nogil
     Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
@@ -79,9 +85,9 @@ cdef class Kernel:
 cdef class L1(Kernel):
     """l = |z|; the derivative at 0 is 0."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t z = x - y, one = 1
-        l[0] = absolute(z)
-        g[0] = one if z > 0 else (-one if z < 0 else z)
+        cdef real_t z = x - y, a = absolute(z)
+        l[0] = a
+        g[0] = signed_as(<real_t>1, z) if a > 0 else z
         h[0] = z * <real_t>0
         d[0] = -g[0]
 
@@ -100,19 +106,29 @@ cdef class L2(Kernel):
 @cython.final
 cdef class Huber(Kernel):
     """l = c/rho (a - c/2), c = min(a, rho): quadratic up to rho, then linear with slope 1 (Huber 1964, in Gluon's scale)."""
-    cdef double rho
+    # rho and 1/rho in two parts, for float32 and float64: to divide each element would cost more than all the rest
+    cdef double rho[2]
+    cdef double high[2]
+    cdef double low[2]
 
     def __cinit__(self, double rho):
-        self.rho = rho
+        # a rho that float32 rounds to 0 makes the loss L1
+        self.rho[0] = <float>max(rho, 1.1754943508222875e-38)
+        self.rho[1] = max(rho, 2.2250738585072014e-308)
+        self.high[0] = <float>(1 / self.rho[0])
+        self.high[1] = 1 / self.rho[1]
+        for i in range(2):
+            self.low[i] = self.high[i] * exact_fma(-self.rho[i], self.high[i], 1) if self.high[i] > 0 else 0
 
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        # a rho that float32 rounds to 0 makes the loss L1
-        cdef real_t z = x - y, a = absolute(z), rho = <real_t>max(self.rho, 1.1754943508222875e-38), zero = 0
+        cdef int i = real_t is double
+        cdef real_t z = x - y, a = absolute(z), rho = <real_t>self.rho[i], zero = 0, one = 1
+        cdef real_t high = <real_t>self.high[i], low = <real_t>self.low[i]
         cdef real_t c = rho if a > rho else a
-        cdef real_t slope = c / rho
+        cdef real_t slope = one if a > rho else fma(a, high, a * low)
         l[0] = slope * (a - <real_t>.5 * c)
-        g[0] = -slope if z < 0 else slope
-        h[0] = zero if a > rho else <real_t>1 / rho
+        g[0] = signed_as(slope, z)
+        h[0] = zero if a > rho else high
         d[0] = -g[0]
 
 
@@ -127,9 +143,10 @@ cdef class Hinge(Kernel):
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = fma(-x, y, <real_t>self.margin), zero = 0
         l[0] = zero if z <= 0 else z
-        g[0] = zero if z <= 0 else (-y if z > 0 else z)
+        # beyond the margin 0, and NaN if z is
+        g[0] = -y if z > 0 else l[0]
         h[0] = 0
-        d[0] = zero if z <= 0 else (-x if z > 0 else z)
+        d[0] = -x if z > 0 else l[0]
 
 
 @cython.final
@@ -152,15 +169,16 @@ cdef class SquaredHinge(Kernel):
 cdef inline real_t logistic(real_t x, real_t p, real_t m, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
     """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|).
 
-    With u = e^-|x|, and w the weight (p or m) of the class that x speaks against, r that of the other:
-    l = w |x| + total log(1 + u), g = +-(w - r u)/(1 + u), h = total u/(1 + u)^2. No term cancels, so tails keep their digits.
+    With u = e^-|x|, `far` the slope that the loss tends to on x's side (m, or -p) and `near` that on the other side:
+    l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels, so tails keep their
+    digits.
     """
-    cdef real_t a = absolute(x), u = exp_nonpositive(-a), s = <real_t>1 + u, zero = 0
-    cdef real_t w = m if x > 0 else p, r = p if x > 0 else m
-    cdef real_t tail = log1p_unit(u), slope = fma(-r, u, w) / s
+    cdef real_t u = exp_nonpositive(-absolute(x)), s = <real_t>1 + u, zero = 0
+    cdef real_t far = m if x > 0 else -p, near = -p if x > 0 else m
+    cdef real_t tail = log1p_unit(u)
     # a certain and correct prediction, 0 * inf, costs nothing
-    l[0] = fma(total, tail, zero if w == 0 else w * a)
-    g[0] = slope if x > 0 else -slope
+    l[0] = fma(total, tail, zero if far == 0 else far * x)
+    g[0] = fma(near, u, far) / s
     h[0] = total * (u / (s * s))
     return tail
 
@@ -389,6 +407,16 @@ ctypedef fused pass_t:
     Everything
 
 
+# what a sum comes with
+ctypedef fused sum_pass_t:
+    Value
+    ValueGradient
+
+ctypedef fused apart_t:
+    floats_apart
+    doubles_apart
+
+
 cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
                    real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
     """The one loop over elements: what the pass stores is known at compile time, the compiler drops the rest."""
@@ -409,6 +437,38 @@ cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, cons
             d[i] = c * di
             if loss_t in ternary_t:
                 e[i] = c * ei
+
+
+cdef double evaluate_sum(light_t kernel, sum_pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
+                         apart_t g) noexcept nogil:
+    """lane_sum of n >= 16 losses without storing them: reading them again costs more than such a loss itself."""
+    cdef double lane[LANES]
+    cdef Py_ssize_t i = 0, k
+    cdef real_t c = <real_t>scale, li, gi, hi, di
+    for k in range(LANES):
+        lane[k] = 0
+    while i + LANES <= n:
+        for k in range(LANES):
+            kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
+            lane[k] += li
+            if sum_pass_t is ValueGradient:
+                g[i + k] = c * gi
+        i += LANES
+    for k in range(n - i):
+        kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
+        lane[k] += li
+        if sum_pass_t is ValueGradient:
+            g[i + k] = c * gi
+    return add_lanes(&lane[0])
+
+
+cdef void fill_sums(light_t kernel, sum_t* sums, real_t* dtype) noexcept:
+    if real_t is float:
+        sums[0] = <sum_t>evaluate_sum[light_t, Value, float, floats_apart]
+        sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, float, floats_apart]
+    else:
+        sums[0] = <sum_t>evaluate_sum[light_t, Value, double, doubles_apart]
+        sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, double, doubles_apart]
 
 
 cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype) noexcept:
@@ -440,6 +500,14 @@ cdef inline void set_all(real_t* a, real_t v, Py_ssize_t n) noexcept nogil:
         a[i] = v
 
 
+cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t task, double scale, double sum, real_t* like) noexcept nogil:
+    """Brings the sum of a run, or of a piece of one, where it belongs."""
+    if p.pieces:
+        p.partial[kind][task] = sum
+    else:
+        (<real_t*>p.outputs[kind].data)[start // p.span] = <real_t>(scale * sum)
+
+
 cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
     """Brings a block of results where it belongs: the caller's array, or the sums."""
     cdef const char* data = p.outputs[kind].data
@@ -451,10 +519,10 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
         elif not p.outputs[kind].direct:
             scatter(&p.outputs[kind], start, n, a)
     elif p.pieces:
-        p.partial[kind][task] = lane_sum(a, n)
+        put_sum(p, kind, start, task, scale, lane_sum(a, n), a)
     elif p.span:
         for i in range(n // p.span):
-            (<real_t*>data)[start // p.span + i] = <real_t>(scale * lane_sum(a + i * p.span, p.span))
+            put_sum(p, kind, start + i * p.span, task, scale, lane_sum(a + i * p.span, p.span), a)
     else:
         accumulate(&p.outputs[kind], start, n, a, p.partial[kind] + task * p.outputs[kind].size)
 
@@ -476,6 +544,8 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
     """The pipeline for elements start to start + n of the unreduced loss: gather, the loss, weights, sums, scatter."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i
     cdef int kind
+    cdef bint summed = False
+    cdef double sum = 0
     cdef real_t* x
     cdef real_t* y
     cdef real_t* q
@@ -498,7 +568,11 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         x = fetch(&p.inputs[PRED], start, n, buffers + 9 * size)
         y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
         q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
-        p.loop(p.kernel, NULL, n, p.grad_scale, x, y, q, out[VALUE], out[GRAD], out[HESS], out[LABEL_GRAD], out[THIRD_GRAD])
+        summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span) and x != out[GRAD] != y
+        if summed:
+            sum = p.sum(p.kernel, NULL, n, p.grad_scale, x, y, out[GRAD])
+        else:
+            p.loop(p.kernel, NULL, n, p.grad_scale, x, y, q, out[VALUE], out[GRAD], out[HESS], out[LABEL_GRAD], out[THIRD_GRAD])
         for kind in range(GRAD, WEIGHT_GRAD):
             if p.outputs[kind].data != NULL:
                 if m != NULL:
@@ -509,7 +583,9 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         for i in range(n):
             out[WEIGHT_GRAD][i] = out[VALUE][i] * (head[i] if head != NULL else <real_t>1)
         finish(p, WEIGHT_GRAD, start, n, task, p.grad_scale, out[WEIGHT_GRAD])
-    if p.outputs[VALUE].data != NULL:
+    if summed:
+        put_sum(p, VALUE, start, task, p.value_scale, sum, buffers)
+    elif p.outputs[VALUE].data != NULL:
         if w != NULL:
             multiply(out[VALUE], w, n)
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
@@ -622,6 +698,9 @@ def table(any_loss_t kernel):
     else:
         fill[any_loss_t, float](kernel, kernel.table.loops[0], NULL)
         fill[any_loss_t, double](kernel, kernel.table.loops[1], NULL)
+    if any_loss_t in light_t:
+        fill_sums[any_loss_t, float](kernel, kernel.table.sums[0], NULL)
+        fill_sums[any_loss_t, double](kernel, kernel.table.sums[1], NULL)
     return PyCapsule_New(&kernel.table, "fastloss.kernel", NULL)
 
 

@@ -52,6 +52,14 @@ cdef inline real_t absolute(real_t x) noexcept nogil:
         return from_bits_d(bits_d(x) & <uint64_t>0x7fffffffffffffff)
 
 
+cdef inline real_t signed_as(real_t a, real_t x) noexcept nogil:
+    """a >= 0 with the sign of x: two operations on bits, where a condition would take a comparison and a choice."""
+    if real_t is float:
+        return from_bits_f(bits_f(a) | (bits_f(x) & <uint32_t>0x80000000))
+    else:
+        return from_bits_d(bits_d(a) | (bits_d(x) & <uint64_t>0x8000000000000000))
+
+
 cdef inline real_t nearest(real_t x) noexcept nogil:
     """The integer nearest to x, |x| < 2^22: adding 1.5 * 2^(mantissa bits) rounds. rint would be a libm call below SSE4.1."""
     cdef real_t magic

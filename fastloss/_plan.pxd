@@ -77,6 +77,9 @@ cdef struct array_t:
 ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, const void* q,
                         void* l, void* g, void* h, void* d, void* e) noexcept nogil
 
+# the sum of n losses, in lanes; their gradients, which overlay neither x nor y, to g
+ctypedef double (*sum_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, void* g) noexcept nogil
+
 # the tasks of a thread that nobody has taken; alone in its cache line, for each thread counts on its own
 cdef struct range_t:
     Py_ssize_t next
@@ -97,6 +100,7 @@ cdef struct plan_t:
 
     void* kernel                        # the loss's parameters
     loop_t loop                         # of an elementwise loss
+    sum_t sum                           # the same, where nobody wants the single losses; NULL: they are stored, then added
     rows_t rows                         # of any other
     void* memory                        # what else that one needs for this call
 
@@ -167,6 +171,7 @@ cdef struct kernel_t:
     int inputs
     bint light                          # memory is what it waits for
     loop_t loops[2][PASSES]             # float, double
+    sum_t sums[2][2]                    # float, double: alone, with the gradient; NULL where loops are as fast
     rows_t rows[2]
 
 cdef struct runner_t:

@@ -45,6 +45,27 @@ def test_same_bits(reference: Reference, rng: np.random.Generator, shape: Any, b
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("reduction", ["example", "mean"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(n,) for n in (7, 15, 16, 31, 32, 33, 63, 64, 4097, 70_001)] + [(40, 45), (3, 5000)])
+def test_a_value_has_the_same_bits_whatever_comes_with_it(
+    reference: Reference, rng: np.random.Generator, shape: Any, dtype: Any, reduction: str
+) -> None:
+    inputs = draw(reference, rng, (*shape, 3) if reference.row else shape, dtype)
+    loss = reference.build(reduction=reduction)
+    args = call_args(inputs)
+    want, gradient, _ = loss.value_grad_and_hess(*args)
+    np.testing.assert_array_equal(loss(*args), want)
+    value, got = loss.value_and_grad(*args)
+    np.testing.assert_array_equal(value, want)
+    np.testing.assert_array_equal(got, gradient)
+    np.testing.assert_array_equal(loss(*call_args(inputs, np.ones(len(inputs[0])))), want)
+    over = inputs[0].copy()
+    value, got = loss.value_and_grad(*call_args((over, *inputs[1:])), out=(None, over))
+    np.testing.assert_array_equal(value, want)
+    np.testing.assert_array_equal(got, gradient)
+
+
 def test_same_bits_at_any_position(reference: Reference, rng: np.random.Generator) -> None:
     inputs = draw(reference, rng, (100, 1), np.float32)
     loss = reference.build(reduction="none")
