@@ -90,7 +90,9 @@ class Problem(NamedTuple):
         value, grad = float(result[0]), np.asarray(result[1])
         assert grad.dtype == self.pred.dtype
         epsilon = float(np.finfo(grad.dtype).eps)
-        np.testing.assert_allclose(value, self.value, rtol=100 * epsilon)
+        # the error of a sum that is taken element by element grows like the root of their number; and PyTorch's KL
+        # divergence lacks Gluon's epsilon of 1e-12
+        np.testing.assert_allclose(value, self.value, rtol=(100 + np.sqrt(grad.size)) * epsilon, atol=2e-12)
         # differences such as sigmoid(x) - y cancel: small gradients are only as exact as the large ones
         atol = 4 * epsilon * np.abs(self.grad).max()
         np.testing.assert_allclose(grad, self.grad, rtol=100 * epsilon, atol=atol)

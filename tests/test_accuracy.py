@@ -206,3 +206,14 @@ def test_large_sums() -> None:
     assert fl.L1Loss(reduction="sum")(np.full_like(values, 0.1), zeros) == pytest.approx(
         5e6 * float(np.float32(0.1)), rel=1e-7
     )
+
+
+@pytest.mark.parametrize("name", ["L1Loss", "L2Loss", "SquaredHingeLoss"])
+def test_the_sum_of_a_hundred_million(name: str, rng: np.random.Generator) -> None:
+    pred = rng.random((10_000, 10_000), np.float32)
+    label = np.ones((1, 10_000), np.float32)
+    rest = (np.longdouble(1) - row for row in pred)
+    losses = {"L1Loss": abs, "L2Loss": lambda z: z * z / 2, "SquaredHingeLoss": np.square}
+    want = sum(losses[name](z).sum() for z in rest)
+    got = getattr(fl, name)(reduction="sum")(pred, label)
+    assert abs(got / want - 1) < 1e-7
