@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import mpmath
@@ -211,9 +212,13 @@ def test_large_sums() -> None:
 @pytest.mark.parametrize("name", ["L1Loss", "L2Loss", "SquaredHingeLoss"])
 def test_the_sum_of_a_hundred_million(name: str, rng: np.random.Generator) -> None:
     pred = rng.random((10_000, 10_000), np.float32)
-    label = np.ones((1, 10_000), np.float32)
+    label = np.broadcast_to(np.float32(1), pred.shape)
     rest = (np.longdouble(1) - row for row in pred)
-    losses = {"L1Loss": abs, "L2Loss": lambda z: z * z / 2, "SquaredHingeLoss": np.square}
+    losses: dict[str, Callable[[Any], Any]] = {
+        "L1Loss": abs,
+        "L2Loss": lambda z: z * z / 2,
+        "SquaredHingeLoss": np.square,
+    }
     want = sum(losses[name](z).sum() for z in rest)
     got = getattr(fl, name)(reduction="sum")(pred, label)
     assert abs(got / want - 1) < 1e-7
