@@ -1020,7 +1020,9 @@ cdef class Loss:
             PASS_GRADIENT if not needs_loss else
             PASS_VALUE_GRADIENT if c.wanted[GRAD] else PASS_VALUE]
         p.sum = NULL
-        if p.outputs[VALUE].reduced and p.inputs[WEIGHT].data == NULL and not (everything or c.wanted[HESS] or c.wanted[WEIGHT_GRAD]):
+        # a result streamed from a buffer leaves time to add up the losses: there the two loops are faster, by a quarter
+        if c.wanted[VALUE] and p.outputs[VALUE].reduced and p.inputs[WEIGHT].data == NULL and not (
+                everything or c.wanted[HESS] or c.wanted[WEIGHT_GRAD] or c.wanted[GRAD] and p.outputs[GRAD].streamed):
             p.sum = kernel.sums[c.is_double][c.wanted[GRAD]]
         execute(p, c.is_double)
         return 0
