@@ -52,12 +52,12 @@ def limit_steps(library: ctypes.CDLL, shape: tuple[int, ...], threads: int, name
     return {name: Timer(step(name)) for name in names}
 
 
-def loss_step(name: str, shape: tuple[int, ...], reduction: str) -> Timer:
+def loss_step(name: str, shape: tuple[int, ...]) -> Timer:
     """Return value and gradient of a loss into memory that is there."""
     pred, label = DATA[name](np.random.default_rng(0), shape)
     pred = pred.astype(np.float32)
     label = label.astype(np.float32) if label.dtype.kind == "f" else label
-    loss = getattr(fl, name)(reduction=reduction)
+    loss = getattr(fl, name)(reduction="mean")
     out = tuple(np.ones_like(a) for a in loss.value_and_grad(pred, label))
     return Timer(lambda: loss.value_and_grad(pred, label, out=out))
 
@@ -77,7 +77,7 @@ def main() -> None:
             limit = "copy" if softmax else "triad"
             shape = SOFTMAX if softmax else (SIZE,)
             timers = limit_steps(library, shape, options.threads, LIMITS[limit])
-            times = measure({name: loss_step(name, shape, "mean"), **timers}, options.seconds)
+            times = measure({name: loss_step(name, shape), **timers}, options.seconds)
             best = min(LIMITS[limit], key=times.__getitem__)
             shape_text = "x".join(map(str, shape))
             rows.append(
