@@ -30,6 +30,7 @@ import fastloss as fl
 
 PIECE = 1e-3  # seconds; shorter ones would measure the clock too
 PAUSE = 5e-3  # seconds, in which the threads of the contender before stop spinning for work
+WARM_UP = 5e-3  # seconds, in which the threads wake and the caches forget what the contender before left
 MIN_ROUNDS = 5
 SECONDS, QUICK_SECONDS = 4.0, 0.8  # for each case
 
@@ -52,7 +53,9 @@ def measure(timers: dict[str, Timer], seconds: float) -> dict[str, float]:
     while rounds < MIN_ROUNDS or time.perf_counter() < end:
         for name, timer in timers.items():
             time.sleep(PAUSE)
-            timer.timeit(loops[name])  # to wake the threads and to fill the caches
+            awake = time.perf_counter() + WARM_UP
+            while time.perf_counter() < awake:
+                timer.timeit(loops[name])
             times[name].append(timer.timeit(loops[name]) / loops[name])
         rounds += 1
     return {name: median(some) for name, some in times.items()}

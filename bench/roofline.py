@@ -2,7 +2,8 @@
 
 The limit is a triad, z = x + y, which reads two arrays and writes one, as a mean with its gradient does; for softmax,
 which reads one, a copy. Both are C compiled for this machine, with plain stores or stores past the cache, whichever is
-faster, on the same number of threads, in the same run and by turns. Needs a C compiler with OpenMP.
+faster, over the same arrays, on the same number of threads, in the same run and by turns. Needs a C compiler with
+OpenMP.
 """
 
 from __future__ import annotations
@@ -41,25 +42,27 @@ def pointer(a: Any) -> ctypes.c_void_p:
     return ctypes.c_void_p(a.ctypes.data)
 
 
-def limit_steps(library: ctypes.CDLL, shape: tuple[int, ...], threads: int, names: tuple[str, ...]) -> dict[str, Timer]:
-    """Return the triad or copy with each kind of store."""
-    x, y, z = (np.ones(shape, np.float32) for _ in range(3))
+def limit_steps(
+    library: ctypes.CDLL, arrays: tuple[Any, Any, Any], threads: int, names: tuple[str, ...]
+) -> dict[str, Timer]:
+    """Return the triad or copy over x, y and z with each kind of store."""
+    size = arrays[2].size // 16 * 16
 
     def step(name: str) -> Callable[[], Any]:
         function = getattr(library, name)
-        return lambda: function(ctypes.c_ssize_t(x.size // 16 * 16), *map(pointer, (x, y, z)), threads)
+        return lambda: function(ctypes.c_ssize_t(size), *map(pointer, arrays), threads)
 
     return {name: Timer(step(name)) for name in names}
 
 
-def loss_step(name: str, shape: tuple[int, ...]) -> Timer:
-    """Return value and gradient of a loss into memory that is there."""
+def loss_step(name: str, shape: tuple[int, ...]) -> tuple[Timer, tuple[Any, Any, Any]]:
+    """Return value and gradient of a loss into memory that is there, and the prediction, label and gradient."""
     pred, label = DATA[name](np.random.default_rng(0), shape)
     pred = pred.astype(np.float32)
     label = label.astype(np.float32) if label.dtype.kind == "f" else label
     loss = getattr(fl, name)(reduction="mean")
     out = tuple(np.ones_like(a) for a in loss.value_and_grad(pred, label))
-    return Timer(lambda: loss.value_and_grad(pred, label, out=out))
+    return Timer(lambda: loss.value_and_grad(pred, label, out=out)), (pred, label, out[1])
 
 
 def main() -> None:
@@ -76,8 +79,9 @@ def main() -> None:
             softmax = name == "SoftmaxCELoss"
             limit = "copy" if softmax else "triad"
             shape = SOFTMAX if softmax else (SIZE,)
-            timers = limit_steps(library, shape, options.threads, LIMITS[limit])
-            times = measure({name: loss_step(name, shape), **timers}, options.seconds)
+            step, arrays = loss_step(name, shape)
+            timers = limit_steps(library, arrays, options.threads, LIMITS[limit])
+            times = measure({name: step, **timers}, options.seconds)
             best = min(LIMITS[limit], key=times.__getitem__)
             shape_text = "x".join(map(str, shape))
             rows.append(

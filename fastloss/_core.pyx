@@ -17,7 +17,7 @@ from fastloss import _isa
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, ROW_BUFFERS, SHORT_ROW, SHORT_ROWS, SMALL_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
+    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, ROW_BUFFERS, SHORT_ROW, SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
     VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, ctc_t, kernel_t, pairs_t, plan_t, range_t, runner_t,
 )
@@ -47,6 +47,9 @@ cdef enum:
 cdef enum:
     WORK_FOR_A_THREAD = 32768   # elements
     STREAMED = 1 << 22          # elements of a result
+    FAR_BYTES = 1 << 20         # of an array: the L2 cache does not hold it
+    AHEAD_BYTES = 4096
+    LONG_ROW_BYTES = 1 << 15
     CHUNKS = 16
 
 
@@ -234,6 +237,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
             execute(&other, is_double)
     size_up(p, itemsize)
     p.pieces = p.before = 0
+    p.lead = off_a_cache_line(p, itemsize)
     p.step = p.block
     if has_reduced and p.span > p.block:
         p.pieces = ceil_div(p.span, p.block)
@@ -247,7 +251,8 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         p.step = ceil_div(ceil_div(p.size, chunks), p.block) * p.block
         p.tasks = ceil_div(p.size, p.step)
     else:
-        p.before = off_a_cache_line(p, itemsize)
+        # blocks begin on a cache line then, and so do strips
+        p.before, p.lead = p.lead, 0
         p.tasks = ceil_div(p.size + p.before, p.step)
     p.threads = 1
     if p.tasks > 1 and p.work >= 2 * WORK_FOR_A_THREAD:
@@ -299,7 +304,16 @@ cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
 cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
     """How many elements of the unreduced loss make a block, and the buffers for one."""
     cdef Py_ssize_t row = p.width * itemsize, all = BLOCK_BYTES // itemsize
+    cdef int k
     p.buffer = BLOCK_BYTES
+    p.ahead = 0
+    if p.size * max(p.width, <Py_ssize_t>1) * itemsize >= FAR_BYTES:
+        # the next row is fetched while this one is worked on; a long one the hardware sees coming
+        p.ahead = AHEAD_BYTES if not p.width else row if row <= LONG_ROW_BYTES else 0
+    p.strip = STRIP_BYTES
+    for k in range(OUTPUTS):
+        if p.outputs[k].data != NULL and p.outputs[k].streamed:
+            p.strip = SHORT_STRIP_BYTES
     if p.extra:
         # a loss whose buffers are its own affair has said how many elements it takes at once
         return
@@ -1020,9 +1034,8 @@ cdef class Loss:
             PASS_GRADIENT if not needs_loss else
             PASS_VALUE_GRADIENT if c.wanted[GRAD] else PASS_VALUE]
         p.sum = NULL
-        # a result streamed from a buffer leaves time to add up the losses: there the two loops are faster, by a quarter
         if c.wanted[VALUE] and p.outputs[VALUE].reduced and p.inputs[WEIGHT].data == NULL and not (
-                everything or c.wanted[HESS] or c.wanted[WEIGHT_GRAD] or c.wanted[GRAD] and p.outputs[GRAD].streamed):
+                everything or c.wanted[HESS] or c.wanted[WEIGHT_GRAD]):
             p.sum = kernel.sums[c.is_double][c.wanted[GRAD]]
         execute(p, c.is_double)
         return 0

@@ -21,15 +21,15 @@ cdef inline double normal(double m, double* e) noexcept nogil:
 
 cdef inline double shifted(double m, double e) noexcept nogil:
     """m 2^e for an e <= 0, so far down that it does not matter 0 or next to it."""
-    return m * pow2(<double>-1000 if e < -1000 else e)
+    return m * pow2(counter(<double>-1000 if e < -1000 else e), 0)
 
 
 cdef inline double probability(double log_p, double* e) noexcept nogil:
     """e^log_p as a mantissa and an exponent."""
-    cdef double n, m = exp_reduced(log_p, &n)
+    cdef double c, m = exp_reduced(log_p, &c)
     # so far down a mantissa would be made of rounding errors
     cdef bint far = not log_p > -1e15
-    e[0] = floor(log_p * 1.4426950408889634) if far else n
+    e[0] = floor(log_p * 1.4426950408889634) if far else count(c)
     m = <double>1 if far else m
     # -inf is 0, and so is what is left of it
     e[0] = e[0] if log_p > NOTHING else NOTHING

@@ -10,12 +10,12 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
 from fastloss._math cimport (
-    absolute, bits_d, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum, pow2, real_t,
-    signed_as,
+    absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
+    minus_absolute, pow2, real_t, signed_as,
 )
 from fastloss._plan cimport (
-    BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, LABEL, LABEL_GRAD, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
-    PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SMALL_BYTES, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
+    BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, INPUTS, LABEL, LABEL_GRAD, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
+    PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, ctc_t, kernel_t, loop_t, pairs_t, plan_t, rows_t, runner_t, sum_t,
 )
 
@@ -28,8 +28,17 @@ cdef extern from *:
     #if defined(_MSC_VER) && !defined(__clang__)
     #include <intrin.h>
     #define FL_FETCH_ADD(p, n) _InterlockedExchangeAdd64((volatile __int64*)(p), n)
+    #if defined(_M_X64)
+    #define FL_PREFETCH(p) _mm_prefetch(p, _MM_HINT_T0)
+    #else
+    #define FL_PREFETCH(p) ((void)(p))
+    #endif
+    #define FL_EFFECT
     #else
     #define FL_FETCH_ADD(p, n) __atomic_fetch_add(p, n, __ATOMIC_RELAXED)
+    #define FL_PREFETCH(p) __builtin_prefetch(p)
+    /* gcc takes a function that does no more than prefetch for one without effect, and leaves out its calls */
+    #define FL_EFFECT __asm__ volatile("")
     #endif
     #include <stddef.h>
     #include <string.h>
@@ -61,6 +70,13 @@ cdef extern from *:
     #endif
         memcpy(d, s, n);
     }
+    /* Asks for bytes that will be read soon: the hardware does so by itself, but not beyond the end of a page. How many is
+       known at compile time, for the processor would mispredict the end of each loop over them. */
+    static inline void fl_prefetch_512(const char* p) {
+        FL_PREFETCH(p), FL_PREFETCH(p + 64), FL_PREFETCH(p + 128), FL_PREFETCH(p + 192);
+        FL_PREFETCH(p + 256), FL_PREFETCH(p + 320), FL_PREFETCH(p + 384), FL_PREFETCH(p + 448);
+        FL_EFFECT;
+    }
     /* Before anybody else is told of what this thread has streamed. */
     static void fl_end_streams(void) {
     #ifdef FL_STREAM
@@ -71,7 +87,9 @@ cdef extern from *:
     # pointers to what no other pointer of a function leads to
     ctypedef float* floats_apart "fl_floats"
     ctypedef double* doubles_apart "fl_doubles"
+    ctypedef double* lanes_t "fl_doubles"
     void end_streams "fl_end_streams"() noexcept nogil
+    void prefetch_512 "fl_prefetch_512"(const char* at) noexcept nogil
     void stream "fl_stream"(const char* to, const void* source, size_t n) noexcept nogil
     Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
 
@@ -166,20 +184,19 @@ cdef class SquaredHinge(Kernel):
         d[0] = <real_t>-2 * c * x
 
 
-cdef inline real_t logistic(real_t x, real_t p, real_t m, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
+cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
     """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|).
 
-    With u = e^-|x|, `far` the slope that the loss tends to on x's side (m, or -p) and `near` that on the other side:
-    l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels, so tails keep their
-    digits.
+    `far` is the slope that the loss tends to on x's side: m, or -p where x has the sign bit. With u = e^-|x|, v = u/(1 + u):
+    l = far x + total log(1 + u), g = far -+ total v, h = total v/(1 + u). No term cancels where far is 0, so tails
+    keep their digits.
     """
-    cdef real_t u = exp_nonpositive(-absolute(x)), s = <real_t>1 + u, zero = 0
-    cdef real_t far = m if x > 0 else -p, near = -p if x > 0 else m
+    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = <real_t>1 + u, v = u / s, zero = 0
     cdef real_t tail = log1p_unit(u)
     # a certain and correct prediction, 0 * inf, costs nothing
     l[0] = fma(total, tail, zero if far == 0 else far * x)
-    g[0] = fma(near, u, far) / s
-    h[0] = total * (u / (s * s))
+    g[0] = fma(-total, signed_as(v, x), far)
+    h[0] = total * (v / s)
     return tail
 
 
@@ -188,7 +205,7 @@ cdef class Logistic(Kernel):
     """l = log(1 + e^(-x y)) for y = -1, +1; any real y is the mixture with (1 + y)/2 of +1."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t half = .5
-        logistic(x, half + half * y, half - half * y, <real_t>1, l, g, h)
+        logistic(x, fma(-half, y, signed_as(half, x)), <real_t>1, l, g, h)
         d[0] = -half * x
 
 
@@ -196,8 +213,8 @@ cdef class Logistic(Kernel):
 cdef class SigmoidCrossEntropy(Kernel):
     """l = y log(1 + e^-x) + (1 - y) log(1 + e^x)."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t one = 1
-        logistic(x, y, one - y, one, l, g, h)
+        cdef real_t half = .5
+        logistic(x, (signed_as(half, x) + half) - y, <real_t>1, l, g, h)
         d[0] = -x
 
 
@@ -205,8 +222,8 @@ cdef class SigmoidCrossEntropy(Kernel):
 cdef class WeightedSigmoidCrossEntropy(Kernel):
     """l = q y log(1 + e^-x) + (1 - y) log(1 + e^x)."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
-        cdef real_t p = q * y, m = <real_t>1 - y, zero = 0
-        cdef real_t tail = logistic(x, p, m, p + m, l, g, h)
+        cdef real_t p = q * y, m = <real_t>1 - y, zero = 0, one = 1
+        cdef real_t tail = logistic(x, m if signed_as(one, x) > 0 else -p, p + m, l, g, h)
         cdef real_t positive = tail + (-x if x < 0 else zero), negative = tail + (x if x > 0 else zero)
         d[0] = fma(q, positive, -negative)
         e[0] = y * positive
@@ -331,6 +348,13 @@ ctypedef fused light_t:
     Hinge
     SquaredHinge
 
+# to store their values and to read them again for the sum would be a good part of the work
+ctypedef fused summed_t:
+    light_t
+    Logistic
+    SigmoidCrossEntropy
+    Poisson
+
 
 # The losses over rows. Their loops are in files of their own, by their shape.
 
@@ -439,14 +463,12 @@ cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, cons
                 e[i] = c * ei
 
 
-cdef double evaluate_sum(light_t kernel, sum_pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
-                         apart_t g) noexcept nogil:
-    """lane_sum of n >= 16 losses without storing them: reading them again costs more than such a loss itself."""
-    cdef double lane[LANES]
+cdef void evaluate_sum(summed_t kernel, sum_pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
+                       apart_t g, lanes_t lane) noexcept nogil:
+    """Adds n losses to the lanes without storing them."""
     cdef Py_ssize_t i = 0, k
     cdef real_t c = <real_t>scale, li, gi, hi, di
-    for k in range(LANES):
-        lane[k] = 0
+    cdef real_t last[LANES]
     while i + LANES <= n:
         for k in range(LANES):
             kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
@@ -454,21 +476,19 @@ cdef double evaluate_sum(light_t kernel, sum_pass_t* what, Py_ssize_t n, double 
             if sum_pass_t is ValueGradient:
                 g[i + k] = c * gi
         i += LANES
-    for k in range(n - i):
-        kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
-        lane[k] += li
-        if sum_pass_t is ValueGradient:
-            g[i + k] = c * gi
-    return add_lanes(&lane[0])
+    if i < n:
+        evaluate[summed_t, sum_pass_t, real_t](kernel, NULL, n - i, scale, x + i, y + i, NULL, &last[0], <real_t*><void*>(g + i), NULL, NULL, NULL)
+        for k in range(n - i):
+            lane[k] += last[k]
 
 
-cdef void fill_sums(light_t kernel, sum_t* sums, real_t* dtype) noexcept:
+cdef void fill_sums(summed_t kernel, sum_t* sums, real_t* dtype) noexcept:
     if real_t is float:
-        sums[0] = <sum_t>evaluate_sum[light_t, Value, float, floats_apart]
-        sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, float, floats_apart]
+        sums[0] = <sum_t>evaluate_sum[summed_t, Value, float, floats_apart]
+        sums[1] = <sum_t>evaluate_sum[summed_t, ValueGradient, float, floats_apart]
     else:
-        sums[0] = <sum_t>evaluate_sum[light_t, Value, double, doubles_apart]
-        sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, double, doubles_apart]
+        sums[0] = <sum_t>evaluate_sum[summed_t, Value, double, doubles_apart]
+        sums[1] = <sum_t>evaluate_sum[summed_t, ValueGradient, double, doubles_apart]
 
 
 cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype) noexcept:
@@ -540,15 +560,69 @@ include "fastloss/_ctc.pxi"
 include "fastloss/_pairs.pxi"
 
 
+cdef inline void weigh(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, real_t* a) noexcept nogil:
+    if m != NULL:
+        multiply(a, m, n)
+    finish(p, kind, start, n, task, 1, a)
+
+
+cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* like) noexcept nogil:
+    """Asks for the strip of each input that begins with element `start`."""
+    cdef const char* at
+    cdef int kind
+    for kind in range(INPUTS):
+        if p.inputs[kind].data != NULL and p.inputs[kind].direct:
+            at = p.inputs[kind].data + start * <Py_ssize_t>sizeof(real_t)
+            prefetch_512(at)
+            if p.strip == STRIP_BYTES:
+                prefetch_512(at + 512)
+
+
+cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, real_t** out,
+                             double* lane, real_t* buffers) noexcept nogil:
+    """The values of an elementwise loss, in out[VALUE] or, if it returns True, summed in the lanes; and its derivatives."""
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, k, done = 0
+    cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else n
+    cdef int kind
+    cdef real_t* x = fetch(&p.inputs[PRED], start, n, buffers + 9 * size)
+    cdef real_t* y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
+    cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
+    cdef bint summed
+    for kind in range(GRAD, WEIGHT_GRAD):
+        out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
+    summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span) and x != out[GRAD] != y
+    for k in range(LANES if summed else 0):
+        lane[k] = 0
+    if q == NULL:
+        # nobody reads it
+        q = x
+    while i < n:
+        if ahead:
+            look_ahead(p, start + i + ahead, x)
+        k = min(strip, n - i)
+        if summed:
+            p.sum(p.kernel, NULL, k, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
+        else:
+            p.loop(p.kernel, NULL, k, p.grad_scale, x + i, y + i, q + i, out[VALUE] + i, out[GRAD] + i, out[HESS] + i,
+                   out[LABEL_GRAD] + i, out[THIRD_GRAD] + i)
+        i += k
+        # streamed are whole cache lines: the rest of the last one waits for the next strip
+        k = n if i == n else i - p.lead
+        for kind in range(GRAD, WEIGHT_GRAD):
+            if p.outputs[kind].data != NULL and not p.outputs[kind].reduced:
+                weigh(p, kind, start + done, k - done, task, m + done if m != NULL else NULL, out[kind] + done)
+        done = k
+    for kind in range(GRAD, WEIGHT_GRAD):
+        if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
+            weigh(p, kind, start, n, task, m, out[kind])
+    return summed
+
+
 cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
     """The pipeline for elements start to start + n of the unreduced loss: gather, the loss, weights, sums, scatter."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i
-    cdef int kind
     cdef bint summed = False
-    cdef double sum = 0
-    cdef real_t* x
-    cdef real_t* y
-    cdef real_t* q
+    cdef double lane[LANES]
     cdef real_t* out[OUTPUTS]
     cdef real_t* w = fetch(&p.inputs[WEIGHT], start, n, buffers)
     cdef real_t* head = fetch(&p.inputs[HEAD], start, n, buffers + size)
@@ -563,28 +637,14 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
     elif p.rows != NULL:
         p.rows(p.kernel, p, start, n, m, out[VALUE], buffers + OWN_BUFFERS * size)
     else:
-        for kind in range(GRAD, WEIGHT_GRAD):
-            out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
-        x = fetch(&p.inputs[PRED], start, n, buffers + 9 * size)
-        y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
-        q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
-        summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span) and x != out[GRAD] != y
-        if summed:
-            sum = p.sum(p.kernel, NULL, n, p.grad_scale, x, y, out[GRAD])
-        else:
-            p.loop(p.kernel, NULL, n, p.grad_scale, x, y, q, out[VALUE], out[GRAD], out[HESS], out[LABEL_GRAD], out[THIRD_GRAD])
-        for kind in range(GRAD, WEIGHT_GRAD):
-            if p.outputs[kind].data != NULL:
-                if m != NULL:
-                    multiply(out[kind], m, n)
-                finish(p, kind, start, n, task, 1, out[kind])
+        summed = elementwise(p, start, n, task, m, &out[0], &lane[0], buffers)
     if p.outputs[WEIGHT_GRAD].data != NULL:
         out[WEIGHT_GRAD] = place(p, WEIGHT_GRAD, start, buffers + 4 * size)
         for i in range(n):
             out[WEIGHT_GRAD][i] = out[VALUE][i] * (head[i] if head != NULL else <real_t>1)
         finish(p, WEIGHT_GRAD, start, n, task, p.grad_scale, out[WEIGHT_GRAD])
     if summed:
-        put_sum(p, VALUE, start, task, p.value_scale, sum, buffers)
+        put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
     elif p.outputs[VALUE].data != NULL:
         if w != NULL:
             multiply(out[VALUE], w, n)
@@ -625,21 +685,27 @@ cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept
         (<real_t*>data)[j] = <real_t>(scale * total)
 
 
+cdef enum:
+    BATCHES = 64    # of tasks, for each thread
+
+
 cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
     """What one thread does: the tasks of its own range, then what others have left of theirs.
 
     From call to call a thread meets the same part of an array, which is still in its core's cache; and none waits for
     a thread that got its core late.
     """
-    cdef int i, owner
-    cdef Py_ssize_t task, end
-    for i in range(p.threads):
-        owner = (thread + i) % p.threads
+    # an atomic operation waits for all stores before it: not after each task, where there are many
+    cdef Py_ssize_t task, end, i, batch = max(<Py_ssize_t>1, p.tasks // (BATCHES * p.threads))
+    cdef int k, owner
+    for k in range(p.threads):
+        owner = (thread + k) % p.threads
         end = first_task(p, owner + 1)
-        task = fetch_add(&p.ranges[owner].next, 1)
+        task = fetch_add(&p.ranges[owner].next, batch)
         while task < end:
-            run_task(p, task, thread, like)
-            task = fetch_add(&p.ranges[owner].next, 1)
+            for i in range(task, min(task + batch, end)):
+                run_task(p, i, thread, like)
+            task = fetch_add(&p.ranges[owner].next, batch)
     end_streams()
 
 
@@ -698,7 +764,7 @@ def table(any_loss_t kernel):
     else:
         fill[any_loss_t, float](kernel, kernel.table.loops[0], NULL)
         fill[any_loss_t, double](kernel, kernel.table.loops[1], NULL)
-    if any_loss_t in light_t:
+    if any_loss_t in summed_t:
         fill_sums[any_loss_t, float](kernel, kernel.table.sums[0], NULL)
         fill_sums[any_loss_t, double](kernel, kernel.table.sums[1], NULL)
     return PyCapsule_New(&kernel.table, "fastloss.kernel", NULL)

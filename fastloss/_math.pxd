@@ -2,8 +2,8 @@
 
 Every function is straight-line code on one number, so a loop over it becomes vector code.
 Stated errors are the largest seen against mpmath; tests/test_accuracy.py asserts them, through the losses.
-Polynomial coefficients: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log, computed with 200 bits,
-rounded.
+Polynomial coefficients: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log_reduced, computed with
+200 bits, rounded; for log1p_unit in float32 minimax in ULP (Lawson 1961), each rounded before the next was fitted.
 """
 
 from libc.math cimport INFINITY, NAN
@@ -52,6 +52,13 @@ cdef inline real_t absolute(real_t x) noexcept nogil:
         return from_bits_d(bits_d(x) & <uint64_t>0x7fffffffffffffff)
 
 
+cdef inline real_t minus_absolute(real_t x) noexcept nogil:
+    if real_t is float:
+        return from_bits_f(bits_f(x) | <uint32_t>0x80000000)
+    else:
+        return from_bits_d(bits_d(x) | <uint64_t>0x8000000000000000)
+
+
 cdef inline real_t signed_as(real_t a, real_t x) noexcept nogil:
     """a >= 0 with the sign of x: two operations on bits, where a condition would take a comparison and a choice."""
     if real_t is float:
@@ -60,40 +67,53 @@ cdef inline real_t signed_as(real_t a, real_t x) noexcept nogil:
         return from_bits_d(bits_d(a) | (bits_d(x) & <uint64_t>0x8000000000000000))
 
 
+cdef inline real_t counter(real_t x) noexcept nogil:
+    """1.5 * 2^(mantissa bits) plus the integer nearest to x, |x| < 2^22, which stands in its low bits (rint would be a libm call below SSE4.1)."""
+    if real_t is float:
+        return x + <float>12582912.
+    else:
+        return x + 6755399441055744.
+
+
+cdef inline real_t count(real_t c) noexcept nogil:
+    """The integer of a counter."""
+    if real_t is float:
+        return c - <float>12582912.
+    else:
+        return c - 6755399441055744.
+
+
 cdef inline real_t nearest(real_t x) noexcept nogil:
-    """The integer nearest to x, |x| < 2^22: adding 1.5 * 2^(mantissa bits) rounds. rint would be a libm call below SSE4.1."""
-    cdef real_t magic
+    """The integer nearest to x, |x| < 2^22."""
+    return count(counter(x))
+
+
+cdef inline real_t pow2(real_t c, int k) noexcept nogil:
+    """2^(n + k) for the counter c of an integer n, the result normal (vectors convert no double to int64 before AVX-512)."""
     if real_t is float:
-        magic = 12582912.
+        return from_bits_f((bits_f(c) << 23) + (<uint32_t>(127 + k) << 23))
     else:
-        magic = 6755399441055744.
-    return (x + magic) - magic
+        return from_bits_d((bits_d(c) << 52) + (<uint64_t>(1023 + k) << 52))
 
 
-cdef inline real_t pow2(real_t n) noexcept nogil:
-    """2^n for an integer n that leaves the result normal: n + magic holds n in its low bits (vectors convert no double to int64 before AVX-512)."""
-    if real_t is float:
-        return from_bits_f((bits_f(n + <float>12582912.) << 23) + <uint32_t>0x3f800000)
-    else:
-        return from_bits_d((bits_d(n + 6755399441055744.) << 52) + <uint64_t>0x3ff0000000000000)
-
-
-cdef inline real_t exp_reduced(real_t x, real_t* n) noexcept nogil:
-    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + (r + r^2 P(r)) and n. ln 2 in two parts keeps r exact.
+cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
+    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + r (1 + r P(r)) and the counter of n. ln 2 in two parts keeps r exact.
 
     The interval is not the symmetric one: results below 1 have half the unit in the last place, so r is kept smaller there.
     """
-    cdef real_t r, p, one = 1
+    cdef real_t n, r, p, one = 1
     if real_t is float:
-        n[0] = nearest(fma(x, <float>1.44269504088896341, <float>-.0849625007211562))
-        r = fma(-n[0], <float>1.428606765330187e-06, fma(-n[0], <float>0.693145751953125, x))
+        c[0] = counter(fma(x, <float>1.44269504088896341, <float>-.0849625007211562))
+        n = count(c[0])
+        r = fma(-n, <float>1.428606765330187e-06, fma(-n, <float>0.693145751953125, x))
         p = fma(r, <float>1.4500095276162028e-03, <float>8.359628729522228e-03)
         p = fma(r, p, <float>4.166190326213837e-02)
         p = fma(r, p, <float>.16666574776172638)
         p = fma(r, p, <float>.5)
     else:
-        n[0] = nearest(fma(x, 1.44269504088896341, -.0849625007211562))
-        r = fma(-n[0], 1.9082149292705877e-10, fma(-n[0], 0.6931471803691238, x))
+        c[0] = counter(fma(x, 1.44269504088896341, -.0849625007211562))
+        n = count(c[0])
+        r = fma(-n, 1.9082149292705877e-10, fma(-n, 0.6931471803691238, x))
         p = fma(r, 2.6456700128443302e-08, 2.7590175993769655e-07)
         p = fma(r, p, 2.7554164665100914e-06)
         p = fma(r, p, 2.4801575567832945e-05)
@@ -103,42 +123,41 @@ cdef inline real_t exp_reduced(real_t x, real_t* n) noexcept nogil:
         p = fma(r, p, 4.166666666667834e-02)
         p = fma(r, p, .16666666666667676)
         p = fma(r, p, .5)
-    return one + fma(r * r, p, r)
+    return fma(r, fma(r, p, one), one)
 
 
 cdef inline real_t exp(real_t x) noexcept nogil:
-    """e^x within 1 ULP over the whole range; subnormal results included."""
-    cdef real_t n, p, h, lowest, highest
+    """e^x within 1 ULP over the whole range. In two factors: below 0 the second reaches the subnormals, above it infinity."""
+    cdef real_t c, p = exp_reduced(x, &c), lowest, highest, up, down, zero = 0, two = 2
     if real_t is float:
-        lowest, highest = -104.5, 89
+        lowest, highest, up, down = -104, 89, pow2(c, 64), <float>5.421010862427522e-20
     else:
-        lowest, highest = -746, 710
-    x = lowest if x < lowest else x
-    x = highest if x > highest else x
-    p = exp_reduced(x, &n)
-    h = nearest(n * <real_t>.5)
-    return p * pow2(h) * pow2(n - h)
+        lowest, highest, up, down = -746, 710, pow2(c, 128), 2.938735877055719e-39
+    p = p * (up if x < 0 else pow2(c, -1)) * (down if x < 0 else two)
+    # out there the reduction has no meaning
+    p = zero if x < lowest else p
+    return <real_t>INFINITY if x > highest else p
 
 
 cdef inline real_t exp_nonpositive(real_t x) noexcept nogil:
-    """e^x for x <= 0 within 1 ULP: no overflow to think of, so a fixed second factor reaches the subnormals."""
+    """e^x for x <= 0 within 1 ULP."""
     cdef real_t lowest
     if real_t is float:
-        lowest = -104.5
+        lowest = -104
     else:
         lowest = -746
     return exp_from(x, lowest, <real_t>0)
 
 
 cdef inline real_t exp_from(real_t x, real_t lowest, real_t k) noexcept nogil:
-    """e^x / 2^k within 1 ULP for x up to about k ln 2, as if x were at least `lowest`, from where on that is to be 0."""
-    cdef real_t n, p
-    x = lowest if x < lowest else x
-    p = exp_reduced(x, &n)
+    """e^x / 2^k within 1 ULP for x up to about k ln 2; 0 for x below `lowest`, where it is no more than that."""
+    cdef real_t c, p = exp_reduced(x, &c), zero = 0
+    # no overflow to think of, so a fixed second factor reaches the subnormals
     if real_t is float:
-        return p * pow2(n - (k - <float>64)) * <float>5.421010862427522e-20
+        p = p * pow2(c - k, 64) * <float>5.421010862427522e-20
     else:
-        return p * pow2(n - (k - 128)) * 2.938735877055719e-39
+        p = p * pow2(c - k, 128) * 2.938735877055719e-39
+    return zero if x < lowest else p
 
 
 cdef inline void exp_range(real_t top, real_t* base, real_t* lowest, real_t* k) noexcept nogil:
@@ -184,9 +203,23 @@ cdef inline real_t log_reduced(real_t f, real_t k, real_t low) noexcept nogil:
 
 
 cdef inline real_t log1p_unit(real_t u) noexcept nogil:
-    """log(1 + u) for u in [0, 1] within 1 ULP: above 1/2, log 2 + log(1 + (u - 1)/2) keeps the series short, and both u - 1 and its half are exact."""
-    cdef real_t half = .5, one = 1, zero = 0
-    return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero)
+    """log(1 + u) for u in [0, 1] within 1 ULP."""
+    cdef real_t half = .5, one = 1, zero = 0, w, q
+    if real_t is float:
+        # u + u^2 Q(u - 1/2): centred, the series falls so fast that little but its first term is rounded
+        w = u - half
+        q = fma(w, <float>-3.3513628877699375e-03, <float>7.0649562403559685e-03)
+        q = fma(w, q, <float>-1.0221457108855247e-02)
+        q = fma(w, q, <float>1.6623398289084435e-02)
+        q = fma(w, q, <float>-2.8892669826745987e-02)
+        q = fma(w, q, <float>5.109076946973801e-02)
+        q = fma(w, q, <float>-9.323253482580185e-02)
+        q = fma(w, q, <float>.179224893450737)
+        q = fma(w, q, <float>-.37813955545425415)
+        return fma(u * u, q, u)
+    else:
+        # above 1/2, log 2 + log(1 + (u - 1)/2) keeps the series short, and both u - 1 and its half are exact
+        return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero)
 
 
 cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:

@@ -5,6 +5,8 @@ from libc.stdint cimport int64_t
 cdef enum:
     MAX_AXES = 32
     BLOCK_BYTES = 8192      # of one buffer: a dozen stay in the L2 cache, the few in use in L1
+    STRIP_BYTES = 1024      # of one array, between two looks ahead
+    SHORT_STRIP_BYTES = 512     # where the writing of results is to overlap with the reading
     BUFFERS = 12
     OWN_BUFFERS = 5         # of these the pipeline's, the others the loss's
     ROW_BUFFERS = 12        # of a block or of a row, whichever is larger
@@ -77,8 +79,9 @@ cdef struct array_t:
 ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, const void* q,
                         void* l, void* g, void* h, void* d, void* e) noexcept nogil
 
-# the sum of n losses, in lanes; their gradients, which overlay neither x nor y, to g
-ctypedef double (*sum_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, void* g) noexcept nogil
+# adds n losses to the lanes; their gradients, which overlay neither x nor y, to g
+ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, void* g,
+                       double* lane) noexcept nogil
 
 # the tasks of a thread that nobody has taken; alone in its cache line, for each thread counts on its own
 cdef struct range_t:
@@ -116,9 +119,12 @@ cdef struct plan_t:
 
     Py_ssize_t work                     # in elements' worth
     Py_ssize_t block                    # elements per block
+    Py_ssize_t ahead                    # bytes from what is read to what is fetched from memory meanwhile; 0: all is in the cache
+    Py_ssize_t strip                    # bytes of one array between two looks ahead
     Py_ssize_t span                     # every reduced result is the sum over runs of so many elements; 0: of some other shape
     Py_ssize_t pieces                   # blocks per run, where a run does not fit one; else 0
     Py_ssize_t step                     # elements per task, where pieces is 0
+    Py_ssize_t lead                     # elements between a cache line's begin and that of the first result written in place
     Py_ssize_t before                   # elements that the first task lacks, so that the others' results begin on a cache line
     Py_ssize_t tasks
     int threads

@@ -12,6 +12,18 @@ cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, real
     return lane_sum(piece, n)
 
 
+cdef inline void exponentiate(const real_t* x, Py_ssize_t n, real_t base, real_t lowest, real_t shift, Py_ssize_t ahead, real_t* e) noexcept nogil:
+    """e_i = e^(x_i) / 2^shift as exp_range says, while what lies `ahead` bytes further on is fetched from memory."""
+    cdef Py_ssize_t i, start = 0, strip = STRIP_BYTES // <Py_ssize_t>sizeof(real_t) if ahead else n
+    while start < n:
+        if ahead:
+            prefetch_512(<const char*>(x + start) + ahead)
+            prefetch_512(<const char*>(x + start) + ahead + 512)
+        for i in range(start, min(start + strip, n)):
+            e[i] = exp_from(x[i] - base, lowest, shift)
+        start += strip
+
+
 cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double factor, real_t* e, real_t* piece,
                               real_t* g, real_t* h) noexcept nogil:
     """-log softmax(x)_y of one row of logits, g = factor (softmax(x) - onehot(y)) and h its derivative unless NULL.
@@ -34,8 +46,7 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
         part = e + k if e != NULL else piece
-        for i in range(n):
-            part[i] = exp_from(x[k + i] - base, lowest, shift)
+        exponentiate(x + k, n, base, lowest, shift, p.ahead, part)
         if h != NULL:
             below += sum_below(part, highest, n, piece, &ties)
         if k <= y < k + n:
@@ -65,7 +76,7 @@ cdef struct softmax_t:
     double log_total    # log sum e^(x_j - m)
 
 
-cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, real_t* e, real_t* piece) noexcept nogil:
+cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, Py_ssize_t ahead, real_t* e, real_t* piece) noexcept nogil:
     """e_j for one row of logits, and their sums. Summed without the highest term, the rest keeps its digits however small it is."""
     cdef softmax_t s
     cdef Py_ssize_t i, k = 0, n, ties = 0
@@ -75,8 +86,7 @@ cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, real_t* e, real
     highest = exp_from(top - base, lowest, shift)
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
-        for i in range(n):
-            e[k + i] = exp_from(x[k + i] - base, lowest, shift)
+        exponentiate(x + k, n, base, lowest, shift, ahead, e + k)
         others += sum_below(e + k, highest, n, piece, &ties)
         k += n
     s.top, s.highest = top, highest
@@ -108,7 +118,7 @@ cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double 
                       real_t* g, real_t* h, real_t* d) noexcept nogil:
     """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, with what of its derivatives is not NULL."""
     cdef Py_ssize_t i, k = 0, n
-    cdef softmax_t s = exponentials(x, p.width, e, piece)
+    cdef softmax_t s = exponentials(x, p.width, p.ahead, e, piece)
     cdef real_t top = <real_t>s.top, zero = 0
     cdef double targets = 0, linear = 0
     while k < p.width:
@@ -378,7 +388,7 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
     cdef bint needs_d = p.outputs[LABEL_GRAD].data != NULL
     for block_row in range(n // classes):
         row = block_row * classes
-        s = exponentials(x + row, classes, e, piece)
+        s = exponentials(x + row, classes, p.ahead, e, piece)
         top, log_total = <real_t>s.top, <real_t>s.log_total
         for i in range(classes):
             z[i] = log_sum(y[row + i], eps) + ((top - x[row + i]) + log_total)

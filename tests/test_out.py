@@ -251,5 +251,9 @@ def test_results_larger_than_the_cache(name: str, offset: int, reduction: str, r
     for got, right in zip(out, (value, grad, hess), strict=True):
         np.testing.assert_array_equal(got, right)
         assert_untouched_around(got)
+    right_sum = loss.value_and_grad(pred, label)
+    got_sum = loss.value_and_grad(pred, label, out=out[:2])
+    for got, right in zip(got_sum, right_sum, strict=True):
+        np.testing.assert_array_equal(got, right)
     loss.grad(pred, label, weight, out=pred)
     np.testing.assert_array_equal(pred, grad)
