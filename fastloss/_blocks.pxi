@@ -10,6 +10,72 @@ from fastloss._plan cimport (
     FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32, UINT64, array_t,
 )
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    typedef float fl_f4 __attribute__((vector_size(16)));
+    typedef double fl_d2 __attribute__((vector_size(16)));
+    #if defined(__clang__)
+    #define FL_PICK4(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+    #define FL_PICK2(a, b, i, j) __builtin_shufflevector(a, b, i, j)
+    #else
+    typedef int fl_i4 __attribute__((vector_size(16)));
+    typedef long long fl_l2 __attribute__((vector_size(16)));
+    #define FL_PICK4(a, b, i, j, k, l) __builtin_shuffle(a, b, (fl_i4){i, j, k, l})
+    #define FL_PICK2(a, b, i, j) __builtin_shuffle(a, b, (fl_l2){i, j})
+    #endif
+    static inline void fl_square_float(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {
+        fl_f4 a, b, c, d, p, q, r, s;
+        memcpy(&a, from, 16), memcpy(&b, from + from_step, 16);
+        memcpy(&c, from + 2 * from_step, 16), memcpy(&d, from + 3 * from_step, 16);
+        p = FL_PICK4(a, b, 0, 4, 1, 5), q = FL_PICK4(a, b, 2, 6, 3, 7);
+        r = FL_PICK4(c, d, 0, 4, 1, 5), s = FL_PICK4(c, d, 2, 6, 3, 7);
+        a = FL_PICK4(p, r, 0, 1, 4, 5), b = FL_PICK4(p, r, 2, 3, 6, 7);
+        c = FL_PICK4(q, s, 0, 1, 4, 5), d = FL_PICK4(q, s, 2, 3, 6, 7);
+        memcpy(to, &a, 16), memcpy(to + to_step, &b, 16);
+        memcpy(to + 2 * to_step, &c, 16), memcpy(to + 3 * to_step, &d, 16);
+    }
+    static inline void fl_square_double(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {
+        fl_d2 a, b, c;
+        memcpy(&a, from, 16), memcpy(&b, from + from_step, 16);
+        c = FL_PICK2(a, b, 0, 2), b = FL_PICK2(a, b, 1, 3);
+        memcpy(to, &c, 16), memcpy(to + to_step, &b, 16);
+    }
+    #else
+    static void fl_square_float(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {}
+    static void fl_square_double(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {}
+    #endif
+    #define FL_LEAST(a, b) ((a) < (b) ? (a) : (b))
+    /* Element (r, c) to (c, r), by squares that fill a vector; those at the end overlap. The steps are in bytes. */
+    #define FL_TRANSPOSE(type, side)                                                                                  \
+        static void fl_transpose_##type(const char* from, ptrdiff_t from_step, ptrdiff_t rows, ptrdiff_t columns,     \
+                                        char* to, ptrdiff_t to_step) {                                                \
+            const ptrdiff_t size = sizeof(type);                                                                      \
+            ptrdiff_t r, c, i, k;                                                                                     \
+            if (rows < side) {                                                                                        \
+                for (r = 0; r < rows; r++)                                                                            \
+                    for (c = 0; c < columns; c++) memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
+                return;                                                                                               \
+            }                                                                                                         \
+            if (columns < side) {                                                                                     \
+                for (c = 0; c < columns; c++)                                                                         \
+                    for (r = 0; r < rows; r++) memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
+                return;                                                                                               \
+            }                                                                                                         \
+            for (r = 0; r < rows; r += side)                                                                          \
+                for (c = 0; c < columns; c += side) {                                                                 \
+                    i = FL_LEAST(r, rows - side), k = FL_LEAST(c, columns - side);                                    \
+                    fl_square_##type(from + i * from_step + k * size, from_step, to + k * to_step + i * size, to_step); \
+                }                                                                                                     \
+        }
+    FL_TRANSPOSE(float, 4)
+    FL_TRANSPOSE(double, 2)
+    """
+    void transpose_f "fl_transpose_float"(const char* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns,
+                                          char* to, Py_ssize_t to_step) noexcept nogil
+    void transpose_d "fl_transpose_double"(const char* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns,
+                                           char* to, Py_ssize_t to_step) noexcept nogil
+
 cdef struct half_t:
     uint16_t bits
 
@@ -167,6 +233,40 @@ cdef void scatter(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t
         advance(&c, a, run)
         src += run
         n -= run
+
+
+cdef inline bint has_rows(const array_t* a, real_t* like) noexcept nogil:
+    """Whether the numbers of a row, whose axis is the first, are neighbours, and the rows one axis."""
+    return (a.type == (FLOAT32 if sizeof(real_t) == 4 else FLOAT64) and not a.swapped and a.ndim == 2
+            and a.stride[0] == <Py_ssize_t>sizeof(real_t))
+
+
+cdef inline void transpose(const char* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, char* to,
+                           Py_ssize_t to_step, real_t* like) noexcept nogil:
+    if real_t is float:
+        transpose_f(source, source_step, rows, columns, to, to_step)
+    else:
+        transpose_d(source, source_step, rows, columns, to, to_step)
+
+
+cdef void gather_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width, real_t* dst) noexcept nogil:
+    """dst, column by column = rows start to start + n of `all`; their axis is behind that of their numbers."""
+    cdef Py_ssize_t j
+    if has_rows(a, dst):
+        transpose(a.data + start * a.stride[1], a.stride[1], n, width, <char*>dst, n * sizeof(real_t), dst)
+    else:
+        for j in range(width):
+            gather(a, j * all + start, n, dst + j * n)
+
+
+cdef void scatter_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width, real_t* src) noexcept nogil:
+    """Rows start to start + n of `all` = src, column by column."""
+    cdef Py_ssize_t j
+    if has_rows(a, src):
+        transpose(<char*>src, n * sizeof(real_t), width, n, a.data + start * a.stride[1], a.stride[1], src)
+    else:
+        for j in range(width):
+            scatter(a, j * all + start, n, src + j * n)
 
 
 cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, double* total) noexcept nogil:

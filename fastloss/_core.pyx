@@ -17,7 +17,7 @@ from fastloss import _isa
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, ROW_BUFFERS, SHORT_ROW, SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
+    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, ROW_BUFFERS, SHORT_ROWS, SHORT_ROW_BYTES, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
     VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, ctc_t, kernel_t, pairs_t, plan_t, range_t, runner_t,
 )
@@ -307,6 +307,8 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
     cdef int k
     p.buffer = BLOCK_BYTES
     p.ahead = 0
+    # a small array is in the caches, and to bring the last of one core's share to another takes longer than to wait
+    p.shared = p.rows != NULL or p.size * itemsize >= FAR_BYTES
     if p.size * max(p.width, <Py_ssize_t>1) * itemsize >= FAR_BYTES:
         # the next row is fetched while this one is worked on; a long one the hardware sees coming
         p.ahead = AHEAD_BYTES if not p.width else row if row <= LONG_ROW_BYTES else 0
@@ -772,7 +774,7 @@ cdef class Loss:
         p.memory = NULL
         p.weights_only = False
         p.sparse = self.sparse
-        p.short = 0 < p.width <= SHORT_ROW and self.sparse and self.smoothing == 0 and not self.from_logits
+        p.short = 0 < p.width * (8 if c.is_double else 4) <= SHORT_ROW_BYTES and self.sparse and self.smoothing == 0 and not self.from_logits
         if p.short:
             for k in range(ndim - 1, 0, -1):
                 c.row_shape[k] = c.row_shape[k - 1]

@@ -690,7 +690,7 @@ cdef enum:
 
 
 cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
-    """What one thread does: the tasks of its own range, then what others have left of theirs.
+    """What one thread does: the tasks of its own range, then, if they are shared, what others have left of theirs.
 
     From call to call a thread meets the same part of an array, which is still in its core's cache; and none waits for
     a thread that got its core late.
@@ -698,7 +698,10 @@ cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
     # an atomic operation waits for all stores before it: not after each task, where there are many
     cdef Py_ssize_t task, end, i, batch = max(<Py_ssize_t>1, p.tasks // (BATCHES * p.threads))
     cdef int k, owner
-    for k in range(p.threads):
+    if not p.shared:
+        for task in range(first_task(p, thread), first_task(p, thread + 1)):
+            run_task(p, task, thread, like)
+    for k in range(p.threads if p.shared else 0):
         owner = (thread + k) % p.threads
         end = first_task(p, owner + 1)
         task = fetch_add(&p.ranges[owner].next, batch)

@@ -12,7 +12,7 @@ cdef enum:
     ROW_BUFFERS = 12        # of a block or of a row, whichever is larger
     SMALL_BYTES = 512       # of one buffer of a call that needs no more: these are on the stack
     CACHE_LINE = 64
-    SHORT_ROW = 32          # classes
+    SHORT_ROW_BYTES = 768
     SHORT_ROWS = 256        # at once, at most
 
 # the arrays that a call reads
@@ -128,6 +128,7 @@ cdef struct plan_t:
     Py_ssize_t before                   # elements that the first task lacks, so that the others' results begin on a cache line
     Py_ssize_t tasks
     int threads
+    bint shared                         # a thread that is done takes over others' tasks
     range_t* ranges                     # of each thread
     double* partial[OUTPUTS]            # sums per task, added in their order at the end
     Py_ssize_t buffer                   # bytes of one buffer

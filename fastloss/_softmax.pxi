@@ -212,95 +212,108 @@ cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const do
         at_label[i] = <real_t>(-others[i] * c)
 
 
+cdef inline bint is_ignored(const plan_t* p, double id) noexcept nogil:
+    return p.has_ignore and id == p.ignore
+
+
 cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
     """What sparse_row does for one row, for n short ones at once: a vector lane per row, so the tile is held class by class."""
-    cdef Py_ssize_t i, j, classes = p.width
+    cdef Py_ssize_t i, j, classes = p.width, size = n * classes
     cdef double* others = <double*>buffers
     cdef double* below = others + n
     cdef double* id = below + n
     cdef double* weight = id + n
-    cdef real_t* top = <real_t*>(weight + n)
+    cdef Py_ssize_t* at = <Py_ssize_t*>(weight + n)     # the label's place in the tile, or where there is none, behind it
+    cdef real_t* top = <real_t*>(at + n)
     cdef real_t* base = top + n
     cdef real_t* lowest = base + n
     cdef real_t* shift = lowest + n
     cdef real_t* highest = shift + n
     cdef real_t* ties = highest + n
-    cdef real_t* label = ties + n       # the class, -1 where there is none
-    cdef real_t* spoil = label + n      # what such a row gets: 0 if ignored
-    cdef real_t* logit = spoil + n
+    cdef real_t* logit = ties + n
     cdef real_t* own = logit + n
     cdef real_t* scale = own + n
     cdef real_t* at_label = scale + n
-    cdef real_t* line = at_label + n
-    cdef real_t* tile = line + n
+    cdef real_t* tile = at_label + n
+    cdef real_t* hess = tile + size + n
     cdef real_t* e
-    cdef real_t v, w, u, total, rest, zero = 0, nothing = -1
-    cdef bint counts, is_label
+    cdef real_t u, total, rest, zero = 0
+    cdef Py_ssize_t k, missing = 0
+    cdef bint counts
 
     gather(&p.inputs[LABEL], start, n, id)
-    for i in range(n):
-        # labels were checked before; one that was changed since is no address
-        counts = 0 <= id[i] < classes and not (p.has_ignore and id[i] == p.ignore)
-        spoil[i] = zero if p.has_ignore and id[i] == p.ignore else <real_t>NAN
-        label[i] = <real_t>id[i] if counts else nothing
-        weight[i] = p.class_weight[<Py_ssize_t>id[i]] if counts and p.class_weight != NULL else <double>1
-    for j in range(classes):
+    gather_rows(&p.inputs[PRED], start, n, p.size, classes, tile)
+    memcpy(top, tile, n * sizeof(real_t))
+    for j in range(1, classes):
         e = tile + j * n
-        gather(&p.inputs[PRED], j * p.size + start, n, e)
-        if j == 0:
-            for i in range(n):
-                top[i] = e[i]
         for i in range(n):
             top[i] = e[i] if e[i] > top[i] else top[i]
+    for i in range(n):
+        # labels were checked before; one that was changed since is no address
+        counts = 0 <= id[i] < classes and not is_ignored(p, id[i])
+        at[i] = (<Py_ssize_t>id[i] if counts else classes) * n + i
+        missing += not counts
+    set_all(tile + size, zero, n)
+    for i in range(n):
+        logit[i] = tile[at[i]]
+    set_all(weight, <double>1, n)
+    if p.class_weight != NULL:
+        for i in range(n):
+            k = at[i] // n
+            weight[i] = p.class_weight[k] if k < classes else <double>1
     open_rows(n, top, base, lowest, shift, highest)
-    set_all(others, <double>0, 2 * n)
-    set_all(ties, zero, n)
-    set_all(logit, zero, 2 * n)
     for j in range(classes):
         e = tile + j * n
         for i in range(n):
-            u = e[i]
-            v = exp_from(u - base[i], lowest[i], shift[i])
-            is_label = label[i] == <real_t>j
-            w = logit[i]
-            logit[i] = u if is_label else w
-            w = own[i]
-            own[i] = v if is_label else w
-            others[i] += zero if is_label else v
-            e[i] = v
-        if p.outputs[HESS].data != NULL:
+            e[i] = exp_from(e[i] - base[i], lowest[i], shift[i])
+    if p.outputs[HESS].data != NULL:
+        set_all(below, <double>0, n)
+        set_all(ties, zero, n)
+        for j in range(classes):
+            e = tile + j * n
             for i in range(n):
                 u = e[i]
                 ties[i] += u == highest[i]
                 below[i] += zero if u == highest[i] else u
-    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
     for i in range(n):
-        u = l[i]
-        v = spoil[i]
-        l[i] = v if label[i] < 0 else u
+        own[i] = tile[at[i]]
+        tile[at[i]] = 0
+    set_all(others, <double>0, n)
+    for j in range(classes):
+        e = tile + j * n
+        for i in range(n):
+            others[i] += e[i]
+    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
     if m != NULL:
         multiply(scale, m, n)
         multiply(at_label, m, n)
-    for j in range(classes):
-        e = tile + j * n
-        if p.outputs[HESS].data != NULL:
+    if p.outputs[HESS].data != NULL:
+        for i in range(n):
+            below[i] += (ties[i] - 1) * <double>highest[i]
+            tile[at[i]] = own[i]
+        for j in range(classes):
+            e = tile + j * n
             for i in range(n):
                 u = e[i]
                 total = <real_t>(others[i] + own[i])
-                w = <real_t>(below[i] + (ties[i] - 1) * <double>highest[i])
-                rest = w if u == highest[i] else total - u
-                u = scale[i] * u * (rest / total)
-                v = spoil[i]
-                line[i] = v if label[i] < 0 else u
-            scatter(&p.outputs[HESS], j * p.size + start, n, line)
-        if p.outputs[GRAD].data != NULL:
+                rest = <real_t>below[i] if u == highest[i] else total - u
+                hess[j * n + i] = scale[i] * u * (rest / total)
+    if p.outputs[GRAD].data != NULL:
+        for j in range(classes):
+            e = tile + j * n
             for i in range(n):
-                u = scale[i] * e[i]
-                w = at_label[i]
-                v = spoil[i]
-                u = w if label[i] == <real_t>j else u
-                line[i] = v if label[i] < 0 else u
-            scatter(&p.outputs[GRAD], j * p.size + start, n, line)
+                e[i] *= scale[i]
+    for i in range(n):
+        tile[at[i]] = at_label[i]
+    for i in range(n if missing else 0):
+        if at[i] >= size:
+            l[i] = zero if is_ignored(p, id[i]) else <real_t>NAN
+            for j in range(classes):
+                tile[j * n + i] = hess[j * n + i] = l[i]
+    if p.outputs[HESS].data != NULL:
+        scatter_rows(&p.outputs[HESS], start, n, p.size, classes, hess)
+    if p.outputs[GRAD].data != NULL:
+        scatter_rows(&p.outputs[GRAD], start, n, p.size, classes, tile)
 
 
 cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
@@ -339,8 +352,8 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
         if p.sparse:
             gather[double](&p.inputs[LABEL], start + i, 1, &id)
             # labels were checked before; one that was changed since is no address
-            if p.has_ignore and id == p.ignore or not (0 <= id < classes):
-                l[i] = <real_t>0 if p.has_ignore and id == p.ignore else <real_t>NAN
+            if is_ignored(p, id) or not (0 <= id < classes):
+                l[i] = <real_t>0 if is_ignored(p, id) else <real_t>NAN
                 for k in range(3):
                     if row[kinds[k]] != NULL:
                         set_all(row[kinds[k]], l[i], classes)
@@ -416,7 +429,7 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
 
 cdef inline bint is_good(const plan_t* p, double id) noexcept nogil:
     """Whether a label is a class id, or the one to ignore."""
-    return 0 <= id < p.width and id == floor(id) or p.has_ignore and id == p.ignore
+    return 0 <= id < p.width and id == floor(id) or is_ignored(p, id)
 
 
 cdef Py_ssize_t bad_label(const plan_t* p) noexcept nogil:

@@ -347,7 +347,7 @@ LOSSES = {
     "softmax class_weight": Reference(**softmax(class_weight=CLASS_WEIGHT)),
     "softmax class_weight ignore": Reference(**softmax(class_weight=CLASS_WEIGHT, ignore=2)),
     # rows of few classes have a loop of their own
-    "softmax 40 classes": Reference(**softmax(classes=40, class_weight=40 * (0.5,), ignore=3)),
+    "softmax 200 classes": Reference(**softmax(classes=200, class_weight=200 * (0.5,), ignore=3)),
     "softmax smoothing": Reference(**softmax(smoothing=0.1, ignore=-100)),
     "softmax smoothing class_weight": Reference(**softmax(smoothing=0.1, class_weight=CLASS_WEIGHT)),
     "softmax dense": Reference(**softmax(sparse=False)),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastloss as fl
 from tests.conftest import assert_close, call_args, draw
 from tests.reference import LOSSES, Reference, expected, unbroadcast
 
@@ -195,8 +196,29 @@ def test_all_examples_ignored(rng: np.random.Generator, reduction: str) -> None:
         assert not weights.any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["softmax", "softmax class_weight ignore"])
+def test_a_row_has_the_same_bits_among_others(rng: np.random.Generator, name: str, dtype: Any) -> None:
+    for classes in (*range(3, 10), 40):
+        parameters = dict(LOSSES[name].parameters)
+        if "class_weight" in parameters:
+            parameters["class_weight"] = rng.random(classes)
+        loss = fl.SoftmaxCELoss(reduction="none", **parameters)
+        pred = rng.normal(size=(71, classes)).astype(dtype)
+        label = rng.integers(0, classes, 71)
+        for rows in (1, 2, 3, 4, 5, 71):
+            results = loss.value_grad_and_hess(pred[:rows], label[:rows])
+            across = loss.value_grad_and_hess(np.asfortranarray(pred[:rows]), label[:rows])
+            for i in range(rows):
+                for result, strided, alone in zip(
+                    results, across, loss.value_grad_and_hess(pred[i : i + 1], label[i : i + 1]), strict=True
+                ):
+                    np.testing.assert_array_equal(result[i], alone[0])
+                    np.testing.assert_array_equal(strided[i], alone[0])
+
+
 def test_large_rows(rng: np.random.Generator) -> None:
-    for classes in (1, 2, 31, 33, 1500, 2049, 40_000):
+    for classes in (1, 2, 31, 33, 96, 97, 192, 193, 1500, 2049, 40_000):
         pred = rng.normal(size=(3, classes)).astype(np.float32)
         label = rng.integers(0, classes, 3)
         for name in ("softmax", "softmax dense"):
