@@ -28,6 +28,8 @@ cdef extern from *:
     #if defined(_MSC_VER) && !defined(__clang__)
     #include <intrin.h>
     #define FL_FETCH_ADD(p, n) _InterlockedExchangeAdd64((volatile __int64*)(p), n)
+    #define FL_LOAD(p) (*(volatile __int64*)(p))
+    #define FL_STORE(p, n) (*(volatile __int64*)(p) = (n))
     #if defined(_M_X64)
     #define FL_PREFETCH(p) _mm_prefetch(p, _MM_HINT_T0)
     #else
@@ -36,11 +38,19 @@ cdef extern from *:
     #define FL_EFFECT
     #else
     #define FL_FETCH_ADD(p, n) __atomic_fetch_add(p, n, __ATOMIC_RELAXED)
+    #define FL_LOAD(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+    #define FL_STORE(p, n) __atomic_store_n(p, n, __ATOMIC_RELAXED)
     #define FL_PREFETCH(p) __builtin_prefetch(p)
     /* gcc takes a function that does no more than prefetch for one without effect, and leaves out its calls */
     #define FL_EFFECT __asm__ volatile("")
     #endif
+    #if defined(_WIN32)
+    #include <windows.h>
+    #else
+    #include <time.h>
+    #endif
     #include <stddef.h>
+    #include <stdint.h>
     #include <string.h>
     #if defined(__AVX512F__)
     #include <immintrin.h>
@@ -77,6 +87,18 @@ cdef extern from *:
         FL_PREFETCH(p + 256), FL_PREFETCH(p + 320), FL_PREFETCH(p + 384), FL_PREFETCH(p + 448);
         FL_EFFECT;
     }
+    /* Nanoseconds since some moment. */
+    static int64_t fl_now(void) {
+    #if defined(_WIN32)
+        LARGE_INTEGER count, per_second;
+        QueryPerformanceCounter(&count), QueryPerformanceFrequency(&per_second);
+        return (int64_t)((double)count.QuadPart / (double)per_second.QuadPart * 1e9);
+    #else
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    #endif
+    }
     /* Before anybody else is told of what this thread has streamed. */
     static void fl_end_streams(void) {
     #ifdef FL_STREAM
@@ -92,6 +114,9 @@ cdef extern from *:
     void prefetch_512 "fl_prefetch_512"(const char* at) noexcept nogil
     void stream "fl_stream"(const char* to, const void* source, size_t n) noexcept nogil
     Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
+    int64_t load_time "FL_LOAD"(int64_t* p) noexcept nogil
+    void store_time "FL_STORE"(int64_t* p, int64_t t) noexcept nogil
+    int64_t now "fl_now"() noexcept nogil
 
 
 cdef class Kernel:
@@ -717,26 +742,54 @@ cdef Py_ssize_t first_task(const plan_t* p, int thread) noexcept nogil:
     return p.tasks // p.threads * thread + min(<Py_ssize_t>thread, p.tasks % p.threads)
 
 
+# when to use threads again, after one had no core for MISSED nanoseconds or more
+cdef int64_t crowded_until = 0
+
+cdef enum:
+    MISSED = 500000
+    FORGIVEN = 20           # times as long
+
+
+cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
+    """All tasks, by all threads; one that comes late for want of a core is done without for a while.
+
+    At the end each waits for all. Where the cores are taken, that is as long as the system gives them to somebody else,
+    milliseconds, and a call takes microseconds.
+    """
+    cdef int thread
+    cdef int64_t start = now(), end, first
+    for thread in range(p.threads):
+        p.ranges[thread].next = first_task(p, thread)
+    # as many threads as asked for, or fewer: what one does not take another does
+    for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
+        work_off(p, thread, like)
+        p.ranges[thread].done = now()
+    end = first = now()
+    for thread in range(p.threads):
+        first = min(first, p.ranges[thread].done)
+    # with few or unequal tasks it is nobody's fault that the last one takes its time
+    if end - first > max(<int64_t>MISSED, (first - start) // 4) and p.tasks >= 8 * p.threads and p.memory == NULL:
+        store_time(&crowded_until, end + FORGIVEN * (end - first))
+
+
 cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
     cdef Py_ssize_t task
-    cdef int kind, thread
+    cdef int kind
     if p.threads == 1:
         for task in range(p.tasks):
             run_task(p, task, 0, like)
         if p.tasks > 1:
             end_streams()
     else:
-        for thread in range(p.threads):
-            p.ranges[thread].next = first_task(p, thread)
-        # as many threads as asked for, or fewer: what one does not take another does
-        for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
-            work_off(p, thread, like)
+        run_threads(p, like)
     for kind in range(OUTPUTS):
         if p.partial[kind] != NULL:
             add_up(p, kind, p.value_scale if kind == VALUE else (p.grad_scale if kind == WEIGHT_GRAD else 1.), like)
 
 
 cdef void run(plan_t* p, int is_double) noexcept nogil:
+    if p.threads > 1 and load_time(&crowded_until) and now() < load_time(&crowded_until):
+        p.threads = 1
     if is_double:
         run_as[double](p, NULL)
     else:

@@ -86,7 +86,8 @@ ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, double scale, con
 # the tasks of a thread that nobody has taken; alone in its cache line, for each thread counts on its own
 cdef struct range_t:
     Py_ssize_t next
-    Py_ssize_t padding[7]
+    int64_t done                # when the thread was, in nanoseconds
+    Py_ssize_t padding[6]
 
 cdef struct plan_t
 

@@ -212,6 +212,40 @@ def test_control_groups(files: dict[str, str], want: Any, tmp_path: Path) -> Non
     assert _threads.available_processors(str(tmp_path)) == min([processors, *quotas])
 
 
+NEIGHBOUR = """
+import os, statistics, subprocess, sys, time
+import numpy as np
+import fastloss as fl
+pred, label, out = np.zeros((3, 1 << 22), np.float32)
+loss = fl.L2Loss(reduction="mean")
+
+def mean(threads):
+    times = []
+    end = time.perf_counter() + 2
+    with fl.num_threads(threads):
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            loss.value_and_grad(pred, label, out=(None, out))
+            times.append(time.perf_counter() - start)
+    return statistics.mean(times)
+
+spin = f"import os\\nwhile os.getppid() == {os.getpid()}: pass"
+with subprocess.Popen([sys.executable, "-c", spin]) as neighbour:
+    try:
+        print(mean(fl.get_num_threads()) / mean(1))
+    finally:
+        neighbour.kill()
+"""
+
+
+@pytest.mark.skipif(_threads.available_processors() == 1, reason="one core has one thread")
+def test_a_busy_neighbour() -> None:
+    """Threads on all cores, of which another process holds one, wait for it unless they notice: 4 times as long."""
+    result = run(NEIGHBOUR)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 2
+
+
 FORK = """
 import os, sys, time
 import numpy as np
