@@ -45,7 +45,8 @@ cdef enum:
     WANT_HESS = 4
 
 cdef enum:
-    WORK_FOR_A_THREAD = 32768   # elements
+    WORK_FOR_A_THREAD = 32768   # elements of a light loss: from there on a second thread is worth what it costs to wake it
+    HEAVY = 3                   # times as long takes an element of any other loss, at least
     STREAMED = 1 << 22          # elements of a result
     FAR_BYTES = 1 << 20         # of an array: the L2 cache does not hold it
     AHEAD_BYTES = 4096
@@ -786,7 +787,7 @@ cdef class Loss:
         p.ignore = self.ignore
         p.smoothing = self.smoothing
         p.class_weight = NULL
-        p.work = p.size * max(p.width, 1)
+        p.work = p.size * max(p.width, 1) * (1 if self.kernel.light else HEAVY)
         p.extra = 0
         for k in range(INPUTS):
             p.inputs[k].data = NULL

@@ -9,6 +9,9 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
+from fastloss._machine cimport (
+    doubles_apart, end_streams, fetch_add, floats_apart, lanes_t, load_time, now, prefetch_512, store_time, stream,
+)
 from fastloss._math cimport (
     absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
     minus_absolute, pow2, real_t, signed_as,
@@ -21,102 +24,6 @@ from fastloss._plan cimport (
 
 
 include "fastloss/_blocks.pxi"
-
-
-cdef extern from *:
-    """
-    #if defined(_MSC_VER) && !defined(__clang__)
-    #include <intrin.h>
-    #define FL_FETCH_ADD(p, n) _InterlockedExchangeAdd64((volatile __int64*)(p), n)
-    #define FL_LOAD(p) (*(volatile __int64*)(p))
-    #define FL_STORE(p, n) (*(volatile __int64*)(p) = (n))
-    #if defined(_M_X64)
-    #define FL_PREFETCH(p) _mm_prefetch(p, _MM_HINT_T0)
-    #else
-    #define FL_PREFETCH(p) ((void)(p))
-    #endif
-    #define FL_EFFECT
-    #else
-    #define FL_FETCH_ADD(p, n) __atomic_fetch_add(p, n, __ATOMIC_RELAXED)
-    #define FL_LOAD(p) __atomic_load_n(p, __ATOMIC_RELAXED)
-    #define FL_STORE(p, n) __atomic_store_n(p, n, __ATOMIC_RELAXED)
-    #define FL_PREFETCH(p) __builtin_prefetch(p)
-    /* gcc takes a function that does no more than prefetch for one without effect, and leaves out its calls */
-    #define FL_EFFECT __asm__ volatile("")
-    #endif
-    #if defined(_WIN32)
-    #include <windows.h>
-    #else
-    #include <time.h>
-    #endif
-    #include <stddef.h>
-    #include <stdint.h>
-    #include <string.h>
-    #if defined(__AVX512F__)
-    #include <immintrin.h>
-    #define FL_STREAM(to, from) _mm512_stream_si512((__m512i*)(to), _mm512_loadu_si512(from))
-    #define FL_STREAMED 64
-    #elif defined(__AVX__)
-    #include <immintrin.h>
-    #define FL_STREAM(to, from) _mm256_stream_si256((__m256i*)(to), _mm256_loadu_si256((const __m256i*)(from)))
-    #define FL_STREAMED 32
-    #elif defined(__SSE2__)
-    #include <emmintrin.h>
-    #define FL_STREAM(to, from) _mm_stream_si128((__m128i*)(to), _mm_loadu_si128((const __m128i*)(from)))
-    #define FL_STREAMED 16
-    #endif
-    typedef float *__restrict fl_floats;
-    typedef double *__restrict fl_doubles;
-    /* Copies past the cache: what is overwritten is not read first. */
-    static void fl_stream(const char* to, const void* from, size_t n) {
-        char* d = (char*)to;
-        const char* s = (const char*)from;
-    #ifdef FL_STREAM
-        size_t lead = -(size_t)d % FL_STREAMED, i;
-        if (lead > n) lead = n;
-        memcpy(d, s, lead);
-        for (i = lead; i + FL_STREAMED <= n; i += FL_STREAMED) FL_STREAM(d + i, s + i);
-        d += i, s += i, n -= i;
-    #endif
-        memcpy(d, s, n);
-    }
-    /* Asks for bytes that will be read soon: the hardware does so by itself, but not beyond the end of a page. How many is
-       known at compile time, for the processor would mispredict the end of each loop over them. */
-    static inline void fl_prefetch_512(const char* p) {
-        FL_PREFETCH(p), FL_PREFETCH(p + 64), FL_PREFETCH(p + 128), FL_PREFETCH(p + 192);
-        FL_PREFETCH(p + 256), FL_PREFETCH(p + 320), FL_PREFETCH(p + 384), FL_PREFETCH(p + 448);
-        FL_EFFECT;
-    }
-    /* Nanoseconds since some moment. */
-    static int64_t fl_now(void) {
-    #if defined(_WIN32)
-        LARGE_INTEGER count, per_second;
-        QueryPerformanceCounter(&count), QueryPerformanceFrequency(&per_second);
-        return (int64_t)((double)count.QuadPart / (double)per_second.QuadPart * 1e9);
-    #else
-        struct timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-    #endif
-    }
-    /* Before anybody else is told of what this thread has streamed. */
-    static void fl_end_streams(void) {
-    #ifdef FL_STREAM
-        _mm_sfence();
-    #endif
-    }
-    """
-    # pointers to what no other pointer of a function leads to
-    ctypedef float* floats_apart "fl_floats"
-    ctypedef double* doubles_apart "fl_doubles"
-    ctypedef double* lanes_t "fl_doubles"
-    void end_streams "fl_end_streams"() noexcept nogil
-    void prefetch_512 "fl_prefetch_512"(const char* at) noexcept nogil
-    void stream "fl_stream"(const char* to, const void* source, size_t n) noexcept nogil
-    Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
-    int64_t load_time "FL_LOAD"(int64_t* p) noexcept nogil
-    void store_time "FL_STORE"(int64_t* p, int64_t t) noexcept nogil
-    int64_t now "fl_now"() noexcept nogil
 
 
 cdef class Kernel:
@@ -212,16 +119,16 @@ cdef class SquaredHinge(Kernel):
 cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
     """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|).
 
-    `far` is the slope that the loss tends to on x's side: m, or -p where x has the sign bit. With u = e^-|x|, v = u/(1 + u):
-    l = far x + total log(1 + u), g = far -+ total v, h = total v/(1 + u). No term cancels where far is 0, so tails
-    keep their digits.
+    `far` is the slope that the loss tends to on x's side: m, or -p where x has the sign bit; `near` that on the other.
+    With u = e^-|x|: l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels
+    where far is 0, so tails keep their digits.
     """
-    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = <real_t>1 + u, v = u / s, zero = 0
+    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = <real_t>1 + u, near = far - signed_as(total, x), zero = 0
     cdef real_t tail = log1p_unit(u)
     # a certain and correct prediction, 0 * inf, costs nothing
     l[0] = fma(total, tail, zero if far == 0 else far * x)
-    g[0] = fma(-total, signed_as(v, x), far)
-    h[0] = total * (v / s)
+    g[0] = fma(near, u, far) / s
+    h[0] = total * (u / s / s)
     return tail
 
 

@@ -97,7 +97,7 @@ cdef inline real_t pow2(real_t c, int k) noexcept nogil:
 
 
 cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
-    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + r (1 + r P(r)) and the counter of n. ln 2 in two parts keeps r exact.
+    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + (r + r^2 P(r)) and the counter of n. ln 2 in two parts keeps r exact.
 
     The interval is not the symmetric one: results below 1 have half the unit in the last place, so r is kept smaller there.
     """
@@ -123,7 +123,7 @@ cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
         p = fma(r, p, 4.166666666667834e-02)
         p = fma(r, p, .16666666666667676)
         p = fma(r, p, .5)
-    return fma(r, fma(r, p, one), one)
+    return one + fma(r * r, p, r)
 
 
 cdef inline real_t exp(real_t x) noexcept nogil:
