@@ -238,7 +238,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
             execute(&other, is_double)
     size_up(p, itemsize)
     p.pieces = p.before = 0
-    p.lead = off_a_cache_line(p, itemsize)
+    p.lead = off_a_cache_line(p, itemsize) if p.size > p.block else 0
     p.step = p.block
     if has_reduced and p.span > p.block:
         p.pieces = ceil_div(p.span, p.block)
@@ -314,7 +314,7 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         # the next row is fetched while this one is worked on; a long one the hardware sees coming
         p.ahead = AHEAD_BYTES if not p.width else row if row <= LONG_ROW_BYTES else 0
     p.strip = STRIP_BYTES
-    for k in range(OUTPUTS):
+    for k in range(OUTPUTS if p.ahead else 0):
         if p.outputs[k].data != NULL and p.outputs[k].streamed:
             p.strip = SHORT_STRIP_BYTES
     if p.extra:

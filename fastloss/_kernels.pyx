@@ -654,7 +654,7 @@ cdef int64_t crowded_until = 0
 
 cdef enum:
     MISSED = 500000
-    FORGIVEN = 20           # times as long
+    FORGIVEN = 10           # times as long
 
 
 cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
