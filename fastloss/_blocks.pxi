@@ -42,8 +42,14 @@ cdef extern from *:
         memcpy(to, &c, 16), memcpy(to + to_step, &b, 16);
     }
     #else
-    static void fl_square_float(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {}
-    static void fl_square_double(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {}
+    #define FL_SQUARE(type, side)                                                                                     \
+        static void fl_square_##type(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {            \
+            ptrdiff_t r, c, size = sizeof(type);                                                                      \
+            for (r = 0; r < side; r++)                                                                                \
+                for (c = 0; c < side; c++) memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
+        }
+    FL_SQUARE(float, 4)
+    FL_SQUARE(double, 2)
     #endif
     #define FL_LEAST(a, b) ((a) < (b) ? (a) : (b))
     /* Element (r, c) to (c, r), by squares that fill a vector; those at the end overlap. The steps are in bytes. */
