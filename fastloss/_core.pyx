@@ -14,6 +14,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t
 
 from fastloss import _isa
+from fastloss.backends import backend_of
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
@@ -43,6 +44,14 @@ cdef enum:
     WANT_VALUE = 1
     WANT_GRAD = 2
     WANT_HESS = 4
+
+cdef dict METHODS = {
+    WANT_VALUE: "__call__",
+    WANT_GRAD: "grad",
+    WANT_VALUE | WANT_GRAD: "value_and_grad",
+    WANT_GRAD | WANT_HESS: "grad_and_hess",
+    WANT_VALUE | WANT_GRAD | WANT_HESS: "value_grad_and_hess",
+}
 
 cdef enum:
     WORK_FOR_A_THREAD = 32768   # elements of a light loss: from there on a second thread is worth what it costs to wake it
@@ -393,7 +402,9 @@ cdef tuple arguments_of(type cls, tuple args, dict kwargs):
 
 
 def frozen(value):
-    """A sequence of numbers as a tuple, which nobody changes and which compares; anything else as it is."""
+    """A sequence of numbers as a tuple, which nobody changes and which compares; numbers as Python's; all else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or np.ndim(value) != 1:
         return value
     return tuple(np.asarray(value).tolist())
@@ -527,7 +538,9 @@ cdef class Loss:
     fixed = ()          # inputs that nothing is differentiated with respect to
     no_hessian = None   # why there is none
 
+    cdef object __weakref__
     cdef readonly tuple arguments
+    cdef readonly str expression     # that builds it
     cdef tuple names, slot_names     # of the inputs by position, and by slot
     cdef int slot[INPUTS]           # by the input's position in the call
     cdef int needed
@@ -546,6 +559,7 @@ cdef class Loss:
         if type(self) in (Loss, SoftmaxLoss, CosineLoss, SequenceLoss, PairLoss):
             raise TypeError(f"{type(self).__name__} is abstract: build one of its subclasses")
         self.arguments = arguments_of(type(self), args, kwargs)
+        self.expression = f"{type(self).__name__}({', '.join([f'{name}={value!r}' for name, value in self.arguments])})"
 
     def __init__(self, kernel, weight, batch_axis, reduction, *, layout="elements", axis=-1, other_kernel=None, third_default=1.0):
         cdef int k, next_slot = THIRD
@@ -581,7 +595,7 @@ cdef class Loss:
             self.other_kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(other_kernel), "fastloss.kernel")
 
     def __repr__(self):
-        return f"{type(self).__name__}({', '.join([f'{name}={value!r}' for name, value in self.arguments])})"
+        return self.expression
 
     def __eq__(self, other):
         if type(other) is not type(self):
@@ -614,9 +628,46 @@ cdef class Loss:
         """Return the value, the gradient and the diagonal of the Hessian in the first input, computed in one pass."""
         return self.evaluate(inputs, options, WANT_VALUE | WANT_GRAD | WANT_HESS)
 
+    def value_axes(self, ndim):
+        """Return the axes of the first input, which has ndim, that the value has; None if it has one of size 1 instead."""
+        cdef int batch, axis = -1
+        if self.reduction > NONE or ndim == 0:
+            return ()
+        batch = axis_number("batch_axis", self.batch_axis, ndim, self.names[0])
+        if self.layout == ROWS:
+            axis = axis_number("axis", self.axis, ndim, self.names[0])
+        if self.reduction == EXAMPLE or self.layout == EXAMPLES:
+            return (batch,) if batch != axis else None
+        return tuple([k for k in range(ndim) if k != axis])
+
+    def is_separable(self, ndim):
+        """Return whether the gradient in the first input is that for ones, times the head_grad along the value's axes."""
+        cdef tuple axes = self.value_axes(ndim)
+        return axes is not None and (self.layout != COUPLED or axis_number("axis", self.axis, ndim, self.names[0]) not in axes)
+
+    @property
+    def differentiable(self):
+        """The inputs that there are gradients with respect to."""
+        return tuple([name for name in self.names if name not in self.fixed and not (name == "label" and self.sparse)])
+
+    @property
+    def has_full_hessian(self):
+        """Whether the Hessian in the first input has no entries beside its diagonal."""
+        return self.layout == ELEMENTS
+
     cdef evaluate(self, tuple args, dict options, int want):
         cdef call_t c
         cdef int k
+        for x in args:
+            if x is not None and not cnp.PyArray_CheckExact(x):
+                backend = backend_of(type(x))
+                if backend is not None:
+                    return backend.evaluate(self, METHODS[want], args, options)
+        for x in options.values():
+            if x is not None and not cnp.PyArray_CheckExact(x):
+                backend = backend_of(type(x))
+                if backend is not None:
+                    return backend.evaluate(self, METHODS[want], args, options)
         for k in range(INPUTS):
             c.given[k] = NULL
         for k in range(OUTPUTS):

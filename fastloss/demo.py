@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import fastloss as fl
+from fastloss import plot
 
 Array = npt.NDArray[Any]
 ValueAndGrad = Callable[[Array, Array], tuple[Any, Array]]
@@ -242,7 +243,7 @@ def table(results: list[Result]) -> str:
 
 
 class Curve(NamedTuple):
-    """A loss to draw: its label, what the legend says besides its name, and where its predictions end."""
+    """A likelihood to draw: its label, what the legend says besides its name, and where its predictions end."""
 
     loss: fl.Loss
     label: float
@@ -250,24 +251,12 @@ class Curve(NamedTuple):
     end: float = 5
 
 
-PANELS = {
-    "Regression, label 0": (
-        Curve(fl.L1Loss(reduction="none"), 0),
-        Curve(fl.L2Loss(reduction="none"), 0),
-        Curve(fl.HuberLoss(rho=2, reduction="none"), 0, ", rho=2"),
-    ),
-    "Classification, label 1": (
-        Curve(fl.HingeLoss(reduction="none"), 1),
-        Curve(fl.SquaredHingeLoss(reduction="none"), 1),
-        Curve(fl.LogisticLoss(reduction="none"), 1),
-    ),
-    "Likelihoods": (
-        Curve(fl.SigmoidBinaryCrossEntropyLoss(reduction="none"), 0.25, ", label 0.25"),
-        Curve(fl.SoftmaxCrossEntropyLoss(reduction="none"), 0, ", logits (x, 0, 0), label 0"),
-        Curve(fl.PoissonNLLLoss(reduction="none"), 2, ", label 2"),
-        Curve(fl.KLDivLoss(reduction="none"), 0.5, ", label 0.5, x ≤ 0", end=0),
-    ),
-}
+LIKELIHOODS = (
+    Curve(fl.SigmoidBinaryCrossEntropyLoss(reduction="none"), 0.25, ", label 0.25"),
+    Curve(fl.SoftmaxCrossEntropyLoss(reduction="none"), 0, ", logits (x, 0, 0), label 0"),
+    Curve(fl.PoissonNLLLoss(reduction="none"), 2, ", label 2"),
+    Curve(fl.KLDivLoss(reduction="none"), 0.5, ", label 0.5, x ≤ 0", end=0),
+)
 
 
 def draw_curve(axes: Axes, curve: Curve) -> None:
@@ -287,13 +276,16 @@ def draw(path: Path) -> None:
     """Writes a picture of all losses."""
     figure = Figure(figsize=(15, 6), layout="constrained")
     figure.suptitle("The losses of fastloss: value (solid) and gradient (dashed)")
-    panels = figure.subplots(1, len(PANELS), sharey=True)
-    for axes, (title, curves) in zip(panels, PANELS.items(), strict=True):
-        for curve in curves:
-            draw_curve(axes, curve)
-        axes.set(title=title, xlabel="prediction x", ylim=(-5, 10))
+    panels = figure.subplots(1, 3, sharey=True)
+    what: tuple[plot.What, ...] = ("value", "gradient")
+    plot.regression(fl.L1Loss(), fl.L2Loss(), fl.HuberLoss(rho=2), ax=panels[0], what=what)
+    plot.classification(fl.HingeLoss(), fl.SquaredHingeLoss(), fl.LogisticLoss(), ax=panels[1], what=what)
+    for curve in LIKELIHOODS:
+        draw_curve(panels[2], curve)
+    panels[2].legend()
+    for axes, title in zip(panels, ("Regression, label 0", "Classification, label 1", "Likelihoods"), strict=True):
+        axes.set(title=title, xlabel="prediction x", ylabel="", ylim=(-5, 10))
         axes.grid(alpha=0.3)
-        axes.legend()
     panels[0].set_ylabel("loss and its derivative")
     figure.savefig(path, dpi=120)
 

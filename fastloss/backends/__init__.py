@@ -1,0 +1,128 @@
+"""Which library the arrays of a call belong to. None is imported to find out: where its array is, it is."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from fastloss._core import Loss
+
+# by the package that an array's type, or one that it derives from, comes from
+BACKENDS = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "autograd": "autograd", "dask": "dask"}
+
+
+class Backend(Protocol):
+    """What a module of this package offers."""
+
+    ARRAYS: tuple[type, ...]
+
+    def evaluate(self, loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Call a method of a loss with at least one array of the library."""
+
+
+@functools.lru_cache(maxsize=1024)
+def backend_of(kind: type) -> Backend | None:
+    """The module that takes arrays of a type; None for what NumPy is to make an array of."""
+    for base in kind.__mro__:
+        name = BACKENDS.get(base.__module__.partition(".")[0])
+        if name is not None:
+            backend = cast(Backend, importlib.import_module(f"fastloss.backends.{name}"))
+            return backend if issubclass(kind, backend.ARRAYS) else None
+    return None
+
+
+def bind(loss: Loss, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs that are given, by name and in the order of the call, and the other arguments."""
+    if len(inputs) > len(loss.inputs):
+        raise TypeError(
+            f"{type(loss).__name__} takes at most {len(loss.inputs)} inputs ({', '.join(loss.inputs)}), "
+            f"got {len(inputs)}"
+        )
+    given = dict(zip(loss.inputs, inputs, strict=False))
+    options = {name: x for name, x in named.items() if name not in loss.inputs}
+    for name in loss.inputs:
+        if name in named:
+            if name in given:
+                raise TypeError(f"{type(loss).__name__} got {name} twice, by position and by name")
+            given[name] = named[name]
+    for name in loss.inputs[: loss.required]:
+        if given.get(name) is None:
+            raise TypeError(f"{type(loss).__name__} needs {', '.join(loss.inputs[: loss.required])}")
+    return {name: given[name] for name in loss.inputs if given.get(name) is not None}, options
+
+
+def along(loss: Loss, head: Any, pred: Any) -> Any:
+    """What flows back into the value, laid along the first input."""
+    axes = loss.value_axes(pred.ndim)
+    return head.reshape([n if k in axes else 1 for k, n in enumerate(pred.shape)]) if axes else head
+
+
+def is_ready(loss: Loss, wrt: Sequence[int], ndim: int) -> bool:
+    """Whether the gradients for heads of 1, which the forward pass can compute, give those for any.
+
+    wrt are positions in the call, ndim is of the first input.
+    """
+    return loss.value_axes(ndim) == () or (len(wrt) == 1 and wrt[0] == 0 and loss.is_separable(ndim))
+
+
+def check_differentiable(loss: Loss, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in loss.differentiable:
+            raise ValueError(
+                f"{name} is to be differentiated, but {type(loss).__name__} has gradients in "
+                f"{', '.join(loss.differentiable)} alone"
+            )
+
+
+def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[int]) -> None:
+    """Refuses to differentiate the gradients in some inputs, by position, with respect to others."""
+    if list(wrt) != [0] or list(wanted) != [0] or not loss.has_full_hessian:
+        names = ", ".join([loss.inputs[k] for k in sorted({*wrt, *wanted})])
+        raise NotImplementedError(
+            f"the second derivatives of {type(loss).__name__} in {names} are not known: only those in the first input "
+            "alone are, of losses whose elements do not depend on each other"
+        )
+
+
+class _TorchCompilerFinder(importlib.abc.MetaPathFinder):
+    """Imports our part for PyTorch behind PyTorch's compiler.
+
+    The compiler traces calls without making them: none of ours would notice that it is there, and to it a loss is C.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != "torch._dynamo":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _teach_torch_compiler()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _teach_torch_compiler() -> None:
+    importlib.import_module("fastloss.backends.torch_operators").teach_compiler()
+
+
+def follow_torch_compiler() -> None:
+    """Makes losses known to torch.compile, now or when it is imported."""
+    if "torch._dynamo" in sys.modules:
+        _teach_torch_compiler()
+    else:
+        sys.meta_path.insert(0, _TorchCompilerFinder())

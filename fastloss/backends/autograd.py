@@ -1,0 +1,125 @@
+"""HIPS autograd: the loss of boxed arrays is boxed, and its gradient, a primitive too, has derivatives of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import autograd.numpy as np
+from autograd.extend import defvjp_argnums, primitive
+from autograd.numpy.numpy_boxes import ArrayBox
+from autograd.tracer import Box
+
+from fastloss._core import Loss
+from fastloss.backends import bind
+
+ARRAYS = (Box,)
+
+
+def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    given, options = bind(loss, inputs, named)
+    for name, x in (given | options).items():
+        if isinstance(x, Box) and not isinstance(x, ArrayBox):
+            raise TypeError(f"{name} must be an array for autograd to differentiate, got {type(x._value).__name__}")
+    if options.pop("out", None) is not None:
+        raise TypeError("out cannot be given in a call that autograd differentiates, which must not overwrite arrays")
+    if method.endswith("hess"):
+        raise TypeError(
+            f"{method} cannot be differentiated by autograd; give it plain arrays (autograd.tracer.getval), or "
+            "differentiate grad"
+        )
+    has_grad = method != "__call__"
+    head = options.pop("head_grad", None) if has_grad else None
+    wrt = options.pop("wrt", None) if has_grad else None
+    if options:
+        raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {next(iter(options))!r}")
+
+    arrays = [given.get(name) for name in loss.inputs]
+    if not has_grad:
+        return value(loss, *arrays)
+
+    def gradient_in(name: str) -> Any:
+        return gradient(loss, name, 1.0 if head is None else head, *arrays)
+
+    if isinstance(wrt, tuple):
+        gradients: Any = tuple([gradient_in(name) for name in wrt])
+    else:
+        gradients = gradient_in(loss.inputs[0] if wrt is None else wrt)
+    return gradients if method == "grad" else (value(loss, *arrays), gradients)
+
+
+def evaluate_value(loss: Loss, *inputs: Any) -> Any:
+    return loss(*inputs)
+
+
+def evaluate_gradient(loss: Loss, name: str, head: Any, *inputs: Any) -> Any:
+    return loss.grad(*inputs, wrt=name, head_grad=head)
+
+
+def evaluate_curvature(loss: Loss, *inputs: Any) -> Any:
+    return loss.grad_and_hess(*inputs)[1]
+
+
+value = primitive(evaluate_value)
+gradient = primitive(evaluate_gradient)
+# the diagonal of the Hessian in the first input, for a head of 1
+curvature = primitive(evaluate_curvature)
+
+Flow = Callable[[Any], Iterable[Any]]
+
+
+def value_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
+    loss, *inputs = args
+    names = tuple([loss.inputs[k - 1] for k in argnums])
+    # boxes among these bring the call back to this module: then the gradient has derivatives
+    return lambda g: loss.grad(*inputs, wrt=names, head_grad=g)
+
+
+def gradient_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
+    loss, name, head, *inputs = args
+    return lambda t: [
+        to_head(loss, name, head, inputs, t) if k == 2 else to_input(loss, name, head, inputs, loss.inputs[k - 3], t)
+        for k in argnums
+    ]
+
+
+def to_head(loss: Loss, name: str, head: Any, inputs: list[Any], t: Any) -> Any:
+    """What flows from a gradient, which is linear in its head, into the head."""
+    terms = t * loss.grad(*inputs, wrt=name)
+    if np.size(head) == 1:
+        return np.reshape(np.sum(terms), np.shape(head))
+    ndim = np.ndim(inputs[0])
+    if name != loss.inputs[0] or not loss.is_separable(ndim):
+        raise NotImplementedError(
+            f"the derivative of the gradient of {type(loss).__name__} in {name} with respect to head_grad is not "
+            f"known: only that of the gradient in {loss.inputs[0]} is, where each value has a part of it to itself, "
+            "and those of reductions to one number"
+        )
+    axes = loss.value_axes(ndim) or ()
+    return np.sum(terms, axis=tuple([k for k in range(ndim) if k not in axes]))
+
+
+def to_input(loss: Loss, name: str, head: Any, inputs: list[Any], other: str, t: Any) -> Any:
+    """What flows from a gradient into an input, through the second derivatives."""
+    first = loss.inputs[0]
+    if not (name == other == first and loss.has_full_hessian):
+        raise NotImplementedError(
+            f"the second derivatives of {type(loss).__name__} in {name} and {other} are not known: only those in the "
+            "first input alone are, of losses whose elements do not depend on each other"
+        )
+    if np.ndim(head):
+        axes = loss.value_axes(np.ndim(inputs[0])) or ()
+        head = np.reshape(head, [n if k in axes else 1 for k, n in enumerate(np.shape(inputs[0]))])
+    return t * head * curvature(loss, *inputs)
+
+
+def curvature_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
+    def refuse(t: Any) -> Iterable[Any]:
+        raise NotImplementedError(f"the third derivatives of {type(args[0]).__name__} are not known")
+
+    return refuse
+
+
+defvjp_argnums(value, value_flow)
+defvjp_argnums(gradient, gradient_flow)
+defvjp_argnums(curvature, curvature_flow)

@@ -1,0 +1,150 @@
+"""PyTorch: the loss of tensors is a tensor, which PyTorch differentiates.
+
+A call that is made goes through ``autograd.Function``, which costs the least; one that is traced or transformed goes
+through ``torch_operators``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from fastloss._core import Loss
+from fastloss.backends import along, bind, check_differentiable, is_ready, torch_operators
+from fastloss.backends.torch_operators import as_array, as_tensor, names, transforms_active
+
+ARRAYS = (Tensor,)
+# a subclass may stand for no memory
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    if method != "__call__" or "out" in named:
+        return evaluate_constant(loss, method, inputs, named)
+    if named or len(inputs) > len(loss.inputs):
+        given, options = bind(loss, inputs, named)
+        if options:
+            raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {next(iter(options))!r}")
+        inputs = tuple([given.get(name) for name in loss.inputs])
+    if transforms_active():
+        return torch_operators.call(loss, inputs)
+    arrays: list[Any] = []
+    wrt: list[int] = []
+    others = None
+    for k, x in enumerate(inputs):
+        if type(x) in PLAIN:
+            arrays.append(as_array(loss.inputs[k], x))
+            if x.requires_grad:
+                wrt.append(k)
+        elif isinstance(x, Tensor):
+            return torch_operators.call(loss, inputs)
+        else:
+            arrays.append(x)
+            others = inputs
+    if not wrt or not torch.is_grad_enabled():
+        return as_tensor(loss(*arrays))
+    if wrt == [0] and loss.is_separable(inputs[0].ndim):
+        value, gradient = loss.value_and_grad(*arrays)
+        gradients = [torch.from_numpy(gradient)]
+    elif is_ready(loss, wrt, np.ndim(arrays[0])):
+        value, found = loss.value_and_grad(*arrays, wrt=names(loss, wrt))
+        gradients = list(map(as_tensor, found))
+    else:
+        check_differentiable(loss, names(loss, wrt))
+        value, gradients = loss(*arrays), None
+    return record((loss, wrt, others), gradients, [as_tensor(value)], *inputs)
+
+
+def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Everything but the plain call: the results are tensors through which nothing flows back."""
+    given, options = bind(loss, inputs, named)
+    out = options.pop("out", None)
+    if method == "__call__" and torch.is_grad_enabled():
+        for name, x in given.items():
+            if isinstance(x, Tensor) and x.requires_grad:
+                raise TypeError(f"out cannot be differentiated, and {name} requires a gradient")
+    arrays = {name: as_array(name, x) for name, x in (given | options).items()}
+    result = getattr(loss, method)(**arrays, out=map_out(out))
+    return as_given(out, result)
+
+
+def map_out(out: Any) -> Any:
+    """The caller's buffers as arrays over the same memory."""
+    if isinstance(out, tuple):
+        return tuple([map_out(x) for x in out])
+    if isinstance(out, Tensor) and out.requires_grad:
+        raise TypeError("out must not require a gradient")
+    return as_array("out", out)
+
+
+def as_given(out: Any, result: Any) -> Any:
+    """Results as tensors, those that the caller brought where there are such."""
+    if isinstance(result, tuple):
+        parts = out if isinstance(out, tuple) else (None,) * len(result)
+        return tuple([as_given(part, x) for part, x in zip(parts, result, strict=True)])
+    if isinstance(out, Tensor):
+        increment_version(out)
+    return as_tensor(result) if out is None else out
+
+
+class Recorded(torch.autograd.Function):
+    """A value together with its gradients, which the first backward pass hands out.
+
+    Handed out, not lent: they are scaled in place and may become somebody's ``grad`` without a copy. A second backward
+    pass (retain_graph) computes its own.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Any, gradients: list[Tensor] | None, value: list[Tensor], *inputs: Any) -> Tensor:
+        ctx.call, ctx.gradients = call, gradients
+        if call[2] is None:
+            ctx.save_for_backward(*inputs)
+        else:
+            ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in inputs])
+        return value[0]
+
+    @staticmethod
+    def backward(ctx: Any, *heads: Tensor) -> tuple[Any, ...]:
+        (loss, wrt, others), head = ctx.call, heads[0]
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None or torch.is_grad_enabled():
+            inputs = ctx.saved_tensors
+            if others is not None:
+                inputs = [other if x is None else x for x, other in zip(inputs, others, strict=True)]
+            gradients = flow_back(loss, wrt, head, inputs)
+        else:
+            factor = constant(head)
+            if factor is None:
+                gradients[0].mul_(along(loss, head, gradients[0]))
+            elif factor != 1:
+                for x in gradients:
+                    x.mul_(factor)
+        results: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for k, x in zip(wrt, gradients, strict=True):
+            results[k + 3] = x
+        return tuple(results)
+
+
+# Function.apply would look for transforms once more
+record: Any = super(torch.autograd.Function, Recorded).apply
+
+
+def constant(head: Tensor) -> Any:
+    """The number that a head repeats, as it does behind sums and means."""
+    if not head.ndim:
+        return head.item()
+    return None if any(head.stride()) or not head.numel() else head[(0,) * head.ndim].item()
+
+
+def flow_back(loss: Loss, wrt: list[int], head: Tensor, inputs: Sequence[Any]) -> Sequence[Tensor]:
+    """The gradients for a head, computed anew; what is differentiable in them is recorded."""
+    given, tensors = torch_operators.given_tensors(inputs)
+    if torch.is_grad_enabled():
+        return torch_operators.recorded_gradients(loss.expression, given, tensors, wrt, head)
+    results: Sequence[Tensor] = torch_operators.gradient(loss.expression, given, tensors, wrt, head)
+    return results

@@ -1,0 +1,171 @@
+"""HIPS autograd: derivatives through it are those of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from tests.conftest import call_args, draw
+from tests.reference import LOSSES
+from tests.structured import STRUCTURED
+
+autograd = pytest.importorskip("autograd", reason="differentiates through autograd")
+anp = pytest.importorskip("autograd.numpy", reason="differentiates through autograd")
+check_grads = pytest.importorskip("autograd.test_util", reason="differentiates through autograd").check_grads
+
+REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
+SMOOTH = ["L2", "logistic signed", "logistic binary", "BCE", "BCE pos_weight", "Poisson", "KL"]
+
+
+def example(name: str, rng: np.random.Generator) -> tuple[Callable[..., fl.Loss], dict[str, Any]]:
+    """How to build a loss, and its inputs by name, with weights."""
+    n = 4
+    if name in LOSSES:
+        build, inputs = LOSSES[name].build, call_args(draw(LOSSES[name], rng, (n, 3)), rng.uniform(0.5, 2, n))
+    else:
+        build, inputs = STRUCTURED[name].build, (*STRUCTURED[name].data(rng, n), rng.uniform(0.5, 2, n))
+    return build, dict(zip(build().inputs, inputs, strict=False))
+
+
+def differentiable(loss: fl.Loss, given: dict[str, Any]) -> list[str]:
+    ids = dict(loss.arguments).get("sparse_label", False)
+    return [name for name in given if name not in loss.fixed and not (name == "label" and ids)]
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", [*LOSSES, *STRUCTURED])
+def test_gradients(rng: np.random.Generator, name: str, reduction: str) -> None:
+    build, given = example(name, rng)
+    loss = build(reduction=reduction)
+    value = loss(**given)
+    head = np.cos(value)
+    names = differentiable(loss, given)
+    assert loss.inputs[0] in names
+    assert "sample_weight" in names
+
+    def downstream(*inputs: Any) -> Any:
+        return anp.sum(anp.sin(loss(**given | dict(zip(names, inputs, strict=True)))))
+
+    together = autograd.grad(downstream, argnum=tuple(range(len(names))))(*[given[name] for name in names])
+    for wrt, got in zip(names, together, strict=True):
+        want = loss.grad(**given, wrt=wrt, head_grad=head)
+        np.testing.assert_array_equal(got, want)
+        alone = autograd.grad(lambda x, wrt=wrt: anp.sum(anp.sin(loss(**given | {wrt: x}))))(given[wrt])
+        np.testing.assert_array_equal(alone, want)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", SMOOTH)
+def test_differences(rng: np.random.Generator, name: str, reduction: str) -> None:
+    build, given = example(name, rng)
+    loss = build(reduction=reduction)
+    # check_grads draws from it
+    np.random.seed(1)  # noqa: NPY002
+    check_grads(lambda x: loss(**given | {"pred": x}), modes=["rev"], order=2)(given["pred"])
+    check_grads(lambda x: anp.sin(loss(**given | {"pred": x})), modes=["rev"], order=2)(given["pred"])
+    for wrt in differentiable(loss, given):
+        check_grads(lambda x, wrt=wrt: loss(**given | {wrt: x}), modes=["rev"], order=1)(given[wrt] + 0.01)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", SMOOTH)
+def test_the_hessian(rng: np.random.Generator, name: str, reduction: str) -> None:
+    build, given = example(name, rng)
+    loss = build(reduction=reduction)
+
+    def total(x: Any) -> Any:
+        return anp.sum(loss(**given | {"pred": x}))
+
+    hessian = loss.grad_and_hess(**given)[1]
+    x, v = given["pred"], rng.normal(size=given["pred"].shape)
+    np.testing.assert_array_equal(autograd.elementwise_grad(autograd.grad(total))(x), hessian)
+    np.testing.assert_allclose(autograd.hessian_vector_product(total)(x, v), hessian * v, rtol=1e-14)
+    np.testing.assert_allclose(autograd.hessian(total)(x).reshape(x.size, x.size), np.diag(hessian.ravel()), rtol=1e-14)
+    # of the gradient, as a call of its own
+    np.testing.assert_array_equal(
+        autograd.grad(lambda x: anp.sum(loss.grad(**given | {"pred": x})))(x),
+        hessian,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtypes_and_scalars(rng: np.random.Generator, dtype: Any) -> None:
+    pred, label = draw(LOSSES["BCE"], rng, (5,), dtype)
+    loss = fl.SigmoidBCELoss(reduction="mean")
+    gradient = autograd.grad(loss)(pred, label)
+    assert gradient.dtype == dtype
+    np.testing.assert_array_equal(gradient, loss.grad(pred, label))
+    assert autograd.grad(fl.L2Loss())(3.0, 1.0) == 2.0
+    assert autograd.grad(autograd.grad(fl.L2Loss()))(3.0, 1.0) == 1.0
+
+
+def test_methods_of_boxes(rng: np.random.Generator) -> None:
+    pred, label = draw(LOSSES["BCE"], rng, (4, 3))
+    loss = fl.SigmoidBCELoss()
+    gradient, hessian = loss.grad_and_hess(pred, label)
+
+    def both(x: Any) -> Any:
+        value, (to_pred, to_label) = loss.value_and_grad(x, label, wrt=("pred", "label"))
+        return anp.sum(value) + anp.sum(to_pred) + 0 * anp.sum(autograd.tracer.getval(to_label))
+
+    np.testing.assert_allclose(autograd.grad(both)(pred), gradient + hessian, rtol=1e-14)
+
+    # the gradient is linear in head_grad, whether that is a number or the value's shape
+    unit = loss.grad(pred, label)
+    got = autograd.grad(lambda h: anp.sum(loss.grad(pred, label, head_grad=h)))(2.0)
+    np.testing.assert_allclose(got, unit.sum(), rtol=1e-14)
+    got = autograd.grad(lambda h: anp.sum(loss.grad(pred, label, head_grad=h)))(np.ones(4))
+    np.testing.assert_allclose(got, unit.sum(1), rtol=1e-14)
+
+
+def test_the_class_axis_as_batch_axis(rng: np.random.Generator) -> None:
+    pred, label = draw(LOSSES["softmax"], rng, (6,))
+    loss = fl.SoftmaxCELoss(batch_axis=1)
+    gradient = autograd.grad(lambda x: anp.sum(anp.sin(loss(x, label))))(pred)
+    np.testing.assert_array_equal(gradient, loss.grad(pred, label, head_grad=np.cos(loss(pred, label))))
+    got = autograd.grad(lambda h: anp.sum(pred * loss.grad(pred, label, head_grad=h)))(np.ones(1))
+    np.testing.assert_allclose(got, [(pred * loss.grad(pred, label)).sum()], rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", [name for name in STRUCTURED if name != "KL logits 3000 classes"])
+def test_unknown_second_derivatives(rng: np.random.Generator, name: str) -> None:
+    build, given = example(name, rng)
+    loss = build(reduction="sum")
+    first = loss.inputs[0]
+    total = autograd.grad(lambda x: loss(**given | {first: x}))
+    with pytest.raises(NotImplementedError, match=f"of {type(loss).__name__} in {first} and {first} are not known"):
+        autograd.grad(lambda x: anp.sum(total(x)))(given[first])
+
+
+def test_errors(rng: np.random.Generator) -> None:
+    pred, label = draw(LOSSES["BCE"], rng, (4, 3))
+    loss = fl.SigmoidBCELoss(reduction="sum")
+
+    def mixed(y: Any) -> Any:
+        return anp.sum(autograd.grad(loss)(pred, y))
+
+    with pytest.raises(NotImplementedError, match="SigmoidBinaryCrossEntropyLoss in pred and label"):
+        autograd.grad(mixed)(label)
+    third = autograd.elementwise_grad(autograd.elementwise_grad(autograd.elementwise_grad(loss)))
+    with pytest.raises(NotImplementedError, match="third derivatives of SigmoidBinaryCrossEntropyLoss"):
+        third(pred, label)
+    examples = fl.SigmoidBCELoss()
+    with pytest.raises(NotImplementedError, match="SigmoidBinaryCrossEntropyLoss in label with respect to head_grad"):
+        autograd.grad(lambda h: anp.sum(examples.grad(pred, label, wrt="label", head_grad=h)))(np.ones(4))
+    for method in ("grad_and_hess", "value_grad_and_hess"):
+        with pytest.raises(TypeError, match=f"{method} cannot be differentiated by autograd; give it plain arrays"):
+            autograd.grad(lambda x, method=method: getattr(loss, method)(x, label)[0])(pred)
+    with pytest.raises(TypeError, match="out cannot be given in a call that autograd differentiates"):
+        autograd.grad(lambda x: loss(x, label, out=np.empty(())))(pred)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'head_grad'"):
+        autograd.grad(lambda x: loss(x, label, head_grad=1.0))(pred)
+    with pytest.raises(TypeError, match="pred must be an array for autograd to differentiate, got list"):
+        autograd.grad(lambda x: loss(x, [1.0]))([1.0])
+    with pytest.raises(ValueError, match="wrt='label': class ids are not something to differentiate"):
+        autograd.grad(lambda y: anp.sum(fl.SoftmaxCELoss()(np.eye(2), y)))(np.ones(2))
+    with pytest.raises(ValueError, match="label must have pred's shape"):
+        autograd.grad(loss)(pred, label[:2])
