@@ -6,11 +6,19 @@
 (array([0.125, 2.5  ]), array([0.5, 1. ]))
 """
 
-from fastloss import backends, losses
+from fastloss import backends, losses, plot
 from fastloss._config import __version__, show_config
 from fastloss._threads import get_num_threads, num_threads, set_num_threads
 from fastloss.losses import *  # noqa: F403
 
-__all__ = [*losses.__all__, "__version__", "get_num_threads", "num_threads", "set_num_threads", "show_config"]
+__all__ = [
+    *losses.__all__,
+    "__version__",
+    "get_num_threads",
+    "num_threads",
+    "plot",
+    "set_num_threads",
+    "show_config",
+]
 
 backends.follow_torch_compiler()

@@ -53,9 +53,9 @@ def bind(loss: Loss, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple
             if name in given:
                 raise TypeError(f"{type(loss).__name__} got {name} twice, by position and by name")
             given[name] = named[name]
-    for name in loss.inputs[: loss.required]:
-        if given.get(name) is None:
-            raise TypeError(f"{type(loss).__name__} needs {', '.join(loss.inputs[: loss.required])}")
+    *others, last = loss.inputs[: loss.required]
+    if any(given.get(name) is None for name in (*others, last)):
+        raise TypeError(f"{type(loss).__name__} needs {', '.join(others)} and {last}")
     return {name: given[name] for name in loss.inputs if given.get(name) is not None}, options
 
 

@@ -51,7 +51,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
         arrays["head_grad"] = as_array("head_grad", 1.0 if head is None else head)
         placed["head_grad"] = layout.place_head(arrays["head_grad"])
     layout.check_chunks(arrays, placed)
-    placed = align(placed, pred.shape)
+    placed = align(placed)
 
     task_method, total, shares = method, None, None
     if layout.reduction == "weighted_mean":
@@ -284,7 +284,7 @@ class Layout:
             if weight is None:
                 return counts.sum(), None
             along = tuple([k for k, n in enumerate(weight.shape) if n == 1])
-            return (counts * weight).sum(dtype=np.float64), counts.sum(along, keepdims=True)
+            return (counts * weight).sum(dtype=np.float64), counts.sum(along)
         if weight is None:
             return da.asarray(float(self.size)), None
         repeats = self.size / max(1, weight.size)
@@ -310,28 +310,22 @@ def ratio(a: Any, b: Any) -> Any:
     return da.map_blocks(divide, a, b, dtype=np.float64, meta=np.empty(()))
 
 
-def divide(a: Any, b: Any) -> NDArray[np.float64]:
+def divide(a: Any, b: Any) -> Any:
     return np.divide(a, b, out=np.zeros(np.shape(a)), where=np.not_equal(b, 0))
 
 
-def align(placed: Placed, shape: Shape) -> Placed:
-    """Arrays of Dask with common chunks."""
+def align(placed: Placed) -> Placed:
+    """Everything as arrays of Dask with common chunks."""
     lazy = {name: pair for name, pair in placed.items() if isinstance(pair[0], da.Array)}
     chunks, unified = da.unify_chunks(*[part for pair in lazy.values() for part in pair])
-    unified = dict(zip(lazy, unified, strict=True))
-
-    def chunks_of(n: int, axis: int) -> Shape:
-        return chunks[axis] if sum(chunks.get(axis, ())) == n else (n,)
-
-    return {
-        name: (
-            unified[name]
-            if name in lazy
-            else da.from_array(x, chunks=tuple([chunks_of(n, axis) for n, axis in zip(x.shape, axes, strict=True)])),
-            axes,
-        )
-        for name, (x, axes) in placed.items()
-    }
+    arrays = dict(zip(lazy, unified, strict=True))
+    for name, (x, axes) in placed.items():
+        if name not in lazy:
+            # along an axis of size 1 it is repeated, and others may be there
+            cuts = [chunks.get(axis, ()) for axis in axes]
+            fitting = tuple([c if sum(c) == n else (n,) for c, n in zip(cuts, x.shape, strict=True)])
+            arrays[name] = da.from_array(x, chunks=fitting)
+    return {name: (arrays[name], axes) for name, (_, axes) in placed.items()}
 
 
 @dataclass(frozen=True)

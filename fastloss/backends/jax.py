@@ -112,7 +112,8 @@ def value_forward(loss: Loss, given: tuple[int, ...], inputs: tuple[Any, ...]) -
     check_differentiable(loss, names_of(loss, wrt))
     if wrt and is_ready(loss, wrt, arrays[0].ndim):
         result, gradients = value_and_gradients(loss, given, wrt, arrays)
-        return result, dict(zip(wrt, gradients, strict=True))
+        # a gradient of float16 is computed in float32
+        return result, {k: x.astype(arrays[given.index(k)].dtype) for k, x in zip(wrt, gradients, strict=True)}
     return value(loss, given, arrays), (arrays, dict.fromkeys(wrt))
 
 
@@ -120,10 +121,11 @@ def value_backward(loss: Loss, given: tuple[int, ...], residuals: Any, head: Any
     if isinstance(head, jax.custom_derivatives.SymbolicZero):
         return (tuple([None for _ in given]),)
     if isinstance(residuals, dict):
-        found = {k: along(loss, head, x) * x for k, x in residuals.items()}
+        found = {k: (along(loss, head, x) * x).astype(x.dtype) for k, x in residuals.items()}
     else:
         arrays, wrt = residuals[0], tuple(residuals[1])
-        found = dict(zip(wrt, gradients_for(loss, given, wrt, arrays, head), strict=True)) if wrt else {}
+        gradients = gradients_for(loss, given, wrt, arrays, head) if wrt else ()
+        found = {k: x.astype(arrays[given.index(k)].dtype) for k, x in zip(wrt, gradients, strict=True)}
     return (tuple([found.get(k) for k in given]),)
 
 

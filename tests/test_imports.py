@@ -1,0 +1,34 @@
+"""What importing fastloss and calling it with NumPy's arrays brings with it: no framework."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FRAMEWORKS = {"torch", "jax", "jaxlib", "autograd", "dask", "distributed", "matplotlib", "scipy", "pandas"}
+
+CALLS = """
+import sys, numpy as np, fastloss as fl
+loss = fl.SoftmaxCELoss()
+loss.value_grad_and_hess([[1.0, 2.0]], [1])
+loss.grad(np.ones((2, 3)), label=np.zeros(2), sample_weight=[1, 2], wrt="sample_weight")
+"""
+
+
+def modules_after(program: str) -> set[str]:
+    listing = f"{program}\nimport sys\nprint(*[name.partition('.')[0] for name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", listing], check=True, timeout=120, capture_output=True, text=True)
+    return set(result.stdout.split())
+
+
+def test_no_framework_is_imported() -> None:
+    assert not FRAMEWORKS & modules_after(CALLS)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax", "autograd", "dask"])
+def test_a_framework_brings_no_other(name: str) -> None:
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    brought = modules_after(f"import {name}")
+    assert modules_after(f"import {name}{CALLS}") & FRAMEWORKS == brought & FRAMEWORKS

@@ -1,0 +1,206 @@
+"""JAX: values and gradients inside its transformations, cotangents of integers, second derivatives, training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from tests.frameworks import CASES, DENSE, Case
+
+jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "fastloss[jax]"')
+
+import jax.numpy as jnp  # noqa: E402
+
+REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """JAX with float64, which it has only if asked."""
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+def heads(value: Any) -> Any:
+    return jnp.linspace(-1, 2, value.size, dtype=value.dtype).reshape(value.shape)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_values_and_gradients_are_numpys(case: Case, reduction: str) -> None:
+    loss = case.build(reduction=reduction)
+    inputs = {name: jnp.asarray(x) for name, x in case.inputs.items()}
+
+    def call(*x: Any) -> Any:
+        return loss(**(inputs | dict(zip(case.targets, x, strict=True))))
+
+    targets = [inputs[name] for name in case.targets]
+    value, flow = jax.vjp(call, *targets)
+    assert isinstance(value, jax.Array)
+    assert np.array_equal(value, loss(**case.inputs))
+    assert value.dtype == np.float64
+    head = heads(value)
+    want = loss.grad(**case.inputs, wrt=case.targets, head_grad=np.asarray(head))
+    for got, gradient in zip(flow(head), want, strict=True):
+        np.testing.assert_allclose(got, gradient, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["L1", "BCE pos_weight", "softmax ignore", "SDML", "CTC"])
+@pytest.mark.parametrize("reduction", ["mean", "example"])
+def test_transformations(name: str, reduction: str) -> None:
+    case = CASES[name]
+    loss = case.build(reduction=reduction)
+    first, *others = [jnp.asarray(x) for x in case.inputs.values()]
+
+    def total(x: Any) -> Any:
+        return loss(**dict(zip(case.inputs, (x, *others), strict=True))).sum()
+
+    arrays = dict(zip(case.inputs, map(np.asarray, (first, *others)), strict=True))
+    want = loss.grad(**arrays)
+    np.testing.assert_allclose(jax.grad(total)(first), want, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(first), want, rtol=1e-6, atol=1e-7)
+    value, gradient = jax.jit(jax.value_and_grad(total))(first)
+    np.testing.assert_allclose(value, np.sum(loss(**arrays)), rtol=1e-6)
+    np.testing.assert_allclose(gradient, want, rtol=1e-6, atol=1e-7)
+    batch = jnp.stack([first, first / 2])
+    np.testing.assert_array_equal(jax.vmap(total)(batch), jnp.stack([total(x) for x in batch]))
+    each = jnp.stack([jax.grad(total)(x) for x in batch])
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(total)))(batch), each, rtol=1e-6, atol=1e-7)
+
+
+def test_a_loss_itself_is_transformed() -> None:
+    loss, x, y = fl.L2Loss(reduction="mean"), jnp.arange(3.0), jnp.ones(3)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(x, y), (x - y) / 3)
+    np.testing.assert_allclose(jax.vmap(loss)(x, y), (x - y) ** 2 / 2)
+
+
+def test_labels_that_are_integers_get_float0() -> None:
+    x, y = jnp.ones((3, 4)), jnp.array([0, 3, 1])
+    for reduction in ("mean", "none"):
+        value, flow = jax.vjp(fl.SoftmaxCELoss(reduction=reduction), x, y)
+        gradient, cotangent = flow(jnp.ones_like(value))
+        assert gradient.shape == x.shape
+        assert cotangent.dtype == jax.dtypes.float0
+        assert cotangent.shape == y.shape
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("reduction", ["none", "example", "mean"])
+def test_second_derivatives_are_right_or_refused(case: Case, reduction: str) -> None:
+    loss = case.build(reduction=reduction)
+    first, *others = [jnp.asarray(x) for x in case.inputs.values()]
+
+    def gradient(x: Any) -> Any:
+        return jax.grad(lambda x: (loss(**dict(zip(case.inputs, (x, *others), strict=True))) ** 2).sum() / 2)(x).sum()
+
+    if not loss.has_full_hessian:
+        with pytest.raises((NotImplementedError, ValueError), match=r"second derivatives|callbacks do not support JVP"):
+            jax.grad(gradient)(first)
+        return
+    step = 1e-6
+    got = jax.grad(gradient)(first)
+    for position in [(0, 0), (1, 2), (3, 1)]:
+        moved = [gradient(first.at[position].add(sign * step)) for sign in (1, -1)]
+        np.testing.assert_allclose(got[position], (moved[0] - moved[1]) / (2 * step), rtol=1e-5, atol=1e-6)
+
+
+def test_forward_mode_is_refused() -> None:
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(fl.L2Loss(), (jnp.ones(3), jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))
+
+
+def test_other_methods() -> None:
+    loss, x, y = fl.SigmoidBCELoss(), jnp.linspace(-2, 2, 12).reshape(4, 3), jnp.ones((4, 3))
+    arrays = np.asarray(x), np.asarray(y)
+    for method in ("grad", "value_and_grad", "grad_and_hess", "value_grad_and_hess"):
+        want = getattr(loss, method)(*arrays)
+        for got in (getattr(loss, method)(x, y), jax.jit(getattr(loss, method))(x, y)):
+            parts = got if isinstance(got, tuple) else (got,)
+            for a, b in zip(parts, want if isinstance(want, tuple) else (want,), strict=True):
+                assert isinstance(a, jax.Array)
+                assert np.array_equal(a, b)
+    head = np.arange(4, dtype=np.float32)
+    got = loss.grad(x, y, jnp.ones(4), wrt=("sample_weight", "label"), head_grad=head)
+    for a, b in zip(got, loss.grad(*arrays, np.ones(4), wrt=("sample_weight", "label"), head_grad=head), strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int32])
+def test_dtypes(dtype: Any) -> None:
+    x, y = jnp.array([1, 2, 4], dtype), np.zeros(3)
+    value = fl.HuberLoss(reduction="sum")(x, y)
+    assert value == 5.5
+    assert value.dtype == np.float32
+    if dtype != np.int32:
+        gradient = jax.grad(fl.HuberLoss(reduction="sum"))(x, y)
+        assert gradient.dtype == dtype
+        assert gradient.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda loss, x: loss(x.astype(jnp.bfloat16), x), TypeError, "pred must have a dtype .* got bfloat16"),
+        (lambda loss, x: loss(x, x.astype(complex)), TypeError, "label must have a dtype .* got complex64"),
+        (lambda loss, x: loss(x, x, out=np.empty(3)), TypeError, "out cannot be given for JAX's arrays"),
+        (lambda loss, x: loss(x, x, head_grad=x), TypeError, "unexpected keyword argument 'head_grad'"),
+        (lambda loss, x: loss.grad(x, x, hed=x), TypeError, "unexpected keyword argument 'hed'"),
+        (lambda loss, x: loss.grad(x, x, wrt="x"), ValueError, "wrt must name inputs of the call, 'pred', 'label'"),
+        (lambda loss, x: loss(x), TypeError, "L2Loss needs pred and label"),
+        (lambda loss, x: loss(x, jnp.ones(4)), Exception, "label must have pred's shape"),
+        (
+            lambda loss, x: jax.grad(fl.SoftmaxCELoss(reduction="sum"), 1)(jnp.ones((3, 4)), x),
+            ValueError,
+            "label is to be differentiated",
+        ),
+    ],
+)
+def test_bad_input(call: Any, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        call(fl.L2Loss(), jnp.ones(3))
+
+
+def test_dense_layer_like_mxnet() -> None:
+    loss = fl.L2Loss()
+
+    def total(parameters: dict[str, Any]) -> Any:
+        return loss(parameters["X"] @ parameters["W"].T + parameters["b"], DENSE["y"]).sum()
+
+    gradients = jax.jit(jax.grad(total))({k: jnp.asarray(DENSE[k]) for k in ("W", "b", "X")})
+    for k, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, DENSE[f"grad_{k}"], rtol=1e-6)
+
+
+def test_training_like_the_framework() -> None:
+    """Two layers on the digits: the same curve of losses as with JAX's own log_softmax."""
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn has the digits")
+    data, target = datasets.load_digits(return_X_y=True)
+    x, y = jnp.asarray(data / 16, jnp.float32), jnp.asarray(target)
+    rng = np.random.default_rng(0)
+    start = [jnp.asarray(rng.normal(scale=n**-0.5, size=(n, m)), jnp.float32) for n, m in ((64, 32), (32, 10))]
+
+    def own(logits: Any, y: Any) -> Any:
+        return -jax.nn.log_softmax(logits)[jnp.arange(len(y)), y].mean()
+
+    curves = []
+    for loss in (fl.SoftmaxCELoss(reduction="mean"), own):
+        step = jax.jit(jax.value_and_grad(lambda p, loss=loss: loss(jax.nn.relu(x @ p[0]) @ p[1], y)))
+        parameters, curve = start, []
+        for _ in range(100):
+            value, gradients = step(parameters)
+            parameters = [p - 0.5 * g for p, g in zip(parameters, gradients, strict=True)]
+            curve.append(float(value))
+        curves.append(curve)
+    assert curves[0][-1] < 0.4 < 2 < curves[0][0]
+    np.testing.assert_allclose(*curves, rtol=0, atol=1e-5)
