@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -98,3 +97,317 @@ def test_results(rng: np.random.Generator, name: str, reduction: str, chunks: An
     head = rng.normal(size=np.shape(value))
     lazy_head = da.from_array(head, chunks=(-1 if "SDML" in name else 4, *[-1] * head.ndim)[: head.ndim])
     check(loss, given, lazy, head, lazy_head)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ">f4", np.int32])
+@pytest.mark.parametrize("name", ["Huber", "BCE pos_weight", "softmax class_weight ignore"])
+def test_dtypes(rng: np.random.Generator, name: str, dtype: Any) -> None:
+    build, given = example(name, rng)
+    given["pred"] = given["pred"].astype(dtype)
+    for reduction in REDUCTIONS:
+        loss = build(reduction=reduction)
+        wants = flat(loss.value_and_grad(**given, wrt=("pred", "sample_weight")))
+        found = flat(loss.value_and_grad(**cut(name, given, CHUNKS[1]), wrt=("pred", "sample_weight")))
+        for x, got, want in zip(found, computed(*found), wants, strict=True):
+            assert x.dtype == got.dtype
+            assert_close(got, want, want.dtype)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("batch_axis", [0, 1, -1])
+def test_batch_axis_and_weights(rng: np.random.Generator, batch_axis: int, reduction: str) -> None:
+    pred, label = rng.normal(size=(2, 4, 6, 5))
+    loss = fl.L2Loss(batch_axis=batch_axis, reduction=reduction)
+    lazy = {"pred": da.from_array(pred, chunks=(2, 4, (0, 2, 3))), "label": da.from_array(label, chunks=(3, 3, 5))}
+    given = {"pred": pred, "label": label}
+    for shape in ((), (1,), pred.shape[batch_axis : batch_axis + 1 or None], (6, 1), (4, 1, 5), (4, 6, 5)):
+        weight = rng.random(shape)
+        head = rng.normal(size=np.shape(loss(**given)))
+        for lazy_weight in (weight, da.from_array(weight, chunks=2)):
+            check(
+                loss,
+                given | {"sample_weight": weight},
+                lazy | {"sample_weight": lazy_weight},
+                head,
+                da.from_array(head, chunks=2),
+            )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("batch_axis", [0, 1, 2])
+def test_class_axis(rng: np.random.Generator, batch_axis: int, reduction: str) -> None:
+    """Before, behind and at the axis of the examples."""
+    pred, label = rng.normal(size=(4, 3, 5)), rng.integers(0, 3, (4, 5))
+    loss = fl.SoftmaxCELoss(axis=1, batch_axis=batch_axis, reduction=reduction, ignore_index=1, label_smoothing=0.1)
+    for weight in (rng.random((4, 5)), rng.random((4, 1, 5)), rng.random((1, 1, 5))):
+        given = {"pred": pred, "label": label[:, None], "sample_weight": weight}
+        lazy = {"pred": da.from_array(pred, chunks=(2, 3, 2)), "label": label, "sample_weight": weight}
+        head = rng.normal(size=np.shape(loss(**given)))
+        check(loss, given, lazy, head, head)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [
+        ((), ()),
+        ((0,), ((0, 0),)),
+        ((0, 5), ((0, 0), (2, 3))),
+        ((5, 0), ((2, 3), (0,))),
+        ((1, 5), ((0, 1, 0), (5,))),
+        ((5,), ((0, 2, 3, 0),)),
+    ],
+    ids=str,
+)
+def test_empty_and_single(rng: np.random.Generator, shape: Any, chunks: Any, reduction: str) -> None:
+    pred, label = draw(LOSSES["BCE"], rng, shape)
+    given = {"pred": pred, "label": label, "sample_weight": rng.random(shape[:1])}
+    loss = fl.SigmoidBCELoss(reduction=reduction)
+    head = np.full(np.shape(loss(**given)), 0.5)
+    check(loss, given, {**given, "pred": da.from_array(pred, chunks=chunks)}, head, head)
+    check(loss, given, {**given, "label": da.from_array(label, chunks=chunks)}, head, head)
+
+
+def test_nothing_counts() -> None:
+    pred, label = da.ones((4, 3), chunks=2), da.full(4, 2, chunks=2)
+    for loss in (
+        fl.SoftmaxCELoss(reduction="weighted_mean", ignore_index=2),
+        fl.SoftmaxCELoss(reduction="weighted_mean", class_weight=[1, 1, 0]),
+    ):
+        value, gradient = computed(*loss.value_and_grad(pred.rechunk({1: -1}), label))
+        assert value == 0
+        assert not gradient.any()
+    loss = fl.L2Loss(reduction="weighted_mean")
+    value, gradients = loss.value_and_grad(pred, 0 * pred, da.zeros(4, chunks=2), wrt=("pred", "sample_weight"))
+    assert not any(np.any(x) for x in computed(value, *gradients))
+
+
+def test_other_inputs(rng: np.random.Generator) -> None:
+    """The layouts of CTC, a number for Poisson, labels without axes of size 1, NumPy's arrays and lists."""
+    pred, label = rng.normal(size=(6, 5, 3)), rng.integers(0, 2, (2, 5))
+    lengths = rng.integers(3, 7, 5)
+    ctc = fl.CTCLoss(layout="TNC", label_layout="TN", reduction="sum")
+    given = {"pred": pred, "label": label, "pred_lengths": lengths, "sample_weight": rng.random(5)}
+    lazy = given | {"pred": da.from_array(pred, chunks=(6, 2, 3)), "pred_lengths": da.from_array(lengths, chunks=3)}
+    check(ctc, given, lazy, np.array(2.0), 2.0)
+
+    rates, counts = rng.random((4, 3)), rng.poisson(2, (4, 3))
+    loss = fl.PoissonNLLLoss(from_logits=False)
+    for epsilon in (0.5, da.asarray(0.5)):
+        got = computed(loss(da.from_array(rates, chunks=2), counts.tolist(), epsilon=epsilon))
+        np.testing.assert_array_equal(got, loss(rates, counts, epsilon=0.5))
+
+    column, row = rng.normal(size=(6, 1)), rng.normal(size=6)
+    label_gradient = fl.L2Loss().grad(da.from_array(column, chunks=2), da.from_array(row, chunks=3), wrt="label")
+    assert_close(computed(label_gradient), row - column[:, 0], np.float64)
+    # the library's array may be any of them
+    assert_close(computed(fl.L2Loss()(row, row + 1, da.from_array(row, chunks=2))), 0.5 * row, np.float64)
+    assert_close(computed(fl.L2Loss().grad(row, 0 * row, head_grad=da.from_array(row, chunks=4))), row**2, np.float64)
+
+
+def test_totals_that_float32_does_not_hold() -> None:
+    pred = da.full(40, 1e19, dtype=np.float32, chunks=20)
+    for reduction in ("mean", "weighted_mean", "example"):
+        loss = fl.L2Loss(reduction=reduction)
+        value = loss(pred[None], 0 * pred[None], da.ones((1, 1), chunks=1))
+        np.testing.assert_allclose(computed(value), 5e37, rtol=1e-6)
+
+
+def test_one_call_for_each_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastloss.backends.dask import Task
+
+    calls: list[Task] = []
+    make = Task.__call__
+    monkeypatch.setattr(Task, "__call__", lambda self, *arrays: calls.append(self) or make(self, *arrays))
+    pred = da.ones((12, 4), chunks=(3, 4))
+    computed(*fl.L2Loss(reduction="weighted_mean").value_grad_and_hess(pred, 2 * pred, da.ones(12, chunks=4)))
+    # chunks of 3 and of 4 make common ones
+    assert len(calls) == 6
+    assert pickle.loads(pickle.dumps(calls[0])) == calls[0]
+
+
+def test_the_same_call_has_the_same_name() -> None:
+    pred = da.ones((12, 4), chunks=3)
+    assert fl.L2Loss()(pred, 2 * pred).name == fl.L2Loss()(pred, 2 * pred).name
+    assert fl.L2Loss()(pred, 2 * pred).name != fl.L2Loss(weight=2)(pred, 2 * pred).name
+
+
+PRED = np.ones((4, 3))
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "call"),
+    [
+        (
+            ValueError,
+            r"pred must be one chunk along axis 1, of which SoftmaxCrossEntropyLoss needs all at once, "
+            r"got chunks \(2, 1\): rechunk\({1: -1}\)",
+            lambda x: fl.SoftmaxCELoss()(x, [0, 1, 2, 0]),
+        ),
+        (
+            ValueError,
+            r"label must be one chunk along axis 1.*\(2, 1\)",
+            lambda x: fl.SoftmaxCELoss(sparse_label=False)(PRED, x),
+        ),
+        (ValueError, "pred must be one chunk along axis 1", lambda x: fl.KLDivLoss(from_logits=False)(x, PRED)),
+        (ValueError, "positive must be one chunk along axis 1", lambda x: fl.TripletLoss()(PRED, x, PRED)),
+        (
+            ValueError,
+            "input2 must be one chunk along axis 1",
+            lambda x: fl.CosineEmbeddingLoss()(PRED, x, np.ones(4)),
+        ),
+        (
+            ValueError,
+            r"x1 must be one chunk along axis 0, of which SDMLLoss needs all at once, got chunks \(2, 2\)",
+            lambda x: fl.SDMLLoss()(x.rechunk((2, 3)), PRED),
+        ),
+        (
+            ValueError,
+            "sample_weight must be one chunk along axis 0, of which SDMLLoss",
+            lambda x: fl.SDMLLoss()(PRED, PRED, da.ones(4, chunks=2)),
+        ),
+        (
+            ValueError,
+            "label must be one chunk along axis 1, of which CTCLoss",
+            lambda x: fl.CTCLoss()(np.ones((4, 5, 2)), da.zeros((4, 2), chunks=(4, 1))),
+        ),
+        (
+            ValueError,
+            # counted in the label, which has no axis for the examples
+            r"label must be one chunk along axis 0.*rechunk\({0: -1}\)",
+            lambda x: fl.KLDivLoss(from_logits=False)(PRED[:1], da.ones(3, chunks=2)),
+        ),
+        (
+            ValueError,
+            r"pred must have chunks of known sizes, got .*compute_chunk_sizes",
+            lambda x: fl.L2Loss()(x[x.sum(1) > 0], PRED),
+        ),
+        (
+            ValueError,
+            r"label must have pred's shape \(4, 3\), .* got shape \(4, 2\)",
+            lambda x: fl.L2Loss()(x, x[:, :2]),
+        ),
+        (
+            ValueError,
+            r"label must have the unreduced loss's shape \(4,\), .* got shape \(3,\)",
+            lambda x: fl.SoftmaxCELoss()(x.rechunk({1: -1}), [0, 1, 2]),
+        ),
+        (
+            ValueError,
+            r"sample_weight must be one weight per example .* shape \(4, 3\), got shape \(3,\)",
+            lambda x: fl.L2Loss()(x, x, np.ones(3)),
+        ),
+        (
+            ValueError,
+            r"pos_weight must broadcast to pred's shape \(4, 3\), got shape \(4,\)",
+            lambda x: fl.SigmoidBCELoss()(x, x, pos_weight=np.ones(4)),
+        ),
+        (ValueError, r"epsilon must be a number, got .* \(1,\)", lambda x: fl.PoissonNLLLoss()(x, x, epsilon=[1.0])),
+        (
+            ValueError,
+            r"head_grad must be a number or have the value's shape \(4,\), got shape \(3,\)",
+            lambda x: fl.L2Loss().grad(x, x, head_grad=np.ones(3)),
+        ),
+        (ValueError, r"pred must have 3 axes, NTC, got shape \(4, 3\)", lambda x: fl.CTCLoss()(x, [[0]] * 4)),
+        (
+            ValueError,
+            r"label must have 2 axes, NT, for 4 examples, got shape \(3, 1\)",
+            lambda x: fl.CTCLoss()(x[..., None], [[0]] * 3),
+        ),
+        (
+            ValueError,
+            r"pred_lengths must be one length per example, shape \(4,\), got shape \(3,\)",
+            lambda x: fl.CTCLoss()(x[..., None], [[0]] * 4, [1, 1, 1]),
+        ),
+        (ValueError, "wrt must name inputs of L2Loss, .*, got 'x'", lambda x: fl.L2Loss().grad(x, x, wrt="x")),
+        (ValueError, "wrt must name one or more different inputs", lambda x: fl.L2Loss().grad(x, x, wrt=())),
+        (
+            ValueError,
+            "wrt='sample_weight', but the call has no sample_weight",
+            lambda x: fl.L2Loss().grad(x, x, wrt="sample_weight"),
+        ),
+        (
+            ValueError,
+            "wrt='label': that is not something to differentiate",
+            lambda x: fl.SoftmaxCELoss().grad(x.rechunk({1: -1}), [0] * 4, wrt="label"),
+        ),
+        (NotImplementedError, "SDMLLoss has no diagonal Hessian", lambda x: fl.SDMLLoss().grad_and_hess(x, x)),
+        (TypeError, "out must be None for arrays of Dask", lambda x: fl.L2Loss()(x, x, out=np.empty(4))),
+        (TypeError, "unexpected keyword argument 'head_grad'", lambda x: fl.L2Loss()(x, x, head_grad=1)),
+        (TypeError, "unexpected keyword argument 'wrt'", lambda x: fl.L2Loss().grad_and_hess(x, x, wrt="label")),
+        (TypeError, "L2Loss needs pred, label", lambda x: fl.L2Loss()(x)),
+        (TypeError, "pred must be an array of real numbers, got dtype complex128", lambda x: fl.L2Loss()(x * 1j, x)),
+        (TypeError, "label must not be a masked array", lambda x: fl.L2Loss()(x, np.ma.masked_equal(PRED, 1))),
+        (TypeError, "losses of fastloss alone, got Mine", lambda x: type("Mine", (fl.L2Loss,), {})()(x, x)),
+    ],
+)
+def test_errors(error: type[Exception], match: str, call: Any) -> None:
+    with pytest.raises(error, match=match):
+        call(da.from_array(PRED, chunks=(4, 2)))
+
+
+def test_errors_of_values() -> None:
+    """What no shape tells is found when it is computed."""
+    label = da.from_array(np.array([0, 1, 9, 0]), chunks=2)
+    loss = fl.SoftmaxCELoss(reduction="weighted_mean", class_weight=[1, 2, 3])
+    with pytest.raises(ValueError, match="label must hold class ids from 0 to 2, got 9"):
+        computed(loss.grad(PRED, label))
+
+
+class Threads:
+    """A chunk of labels whose values are the number of threads that the loss may use when it reads them."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.ndim, self.dtype = shape, len(shape), np.dtype(float)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        return np.full(self.shape, fl.get_num_threads(), float)
+
+
+def threads_like(x: NDArray[Any]) -> Threads:
+    return Threads(x.shape)
+
+
+def threads_seen(n: int) -> Any:
+    """How many threads each of n calls may use."""
+    pred = da.zeros((n, 2), chunks=(1, 2))
+    label = pred.map_blocks(threads_like, dtype=float, meta=np.empty((0, 0)))
+    return fl.L1Loss(reduction="none")(pred, label)
+
+
+def test_a_task_uses_one_thread() -> None:
+    fl.set_num_threads(2)
+    try:
+        seen = threads_seen(20).compute(scheduler="threads", num_workers=2)
+        assert fl.get_num_threads() == 2
+    finally:
+        fl.set_num_threads(None)
+    np.testing.assert_array_equal(seen, 1)
+
+
+def test_more_than_fits_on_a_cluster() -> None:
+    distributed = pytest.importorskip("distributed", reason="computes on a cluster of processes")
+    limit = 512 * 2**20
+    with (
+        dask.config.set(scheduler=None),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit=limit, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.run(fl.set_num_threads, 2)
+        np.testing.assert_array_equal(threads_seen(4).compute(), 1)
+
+        source = da.random.default_rng(1)
+        pred, label = (source.normal(size=(9_000_000, 8), chunks=(500_000, 8)) for _ in range(2))
+        weight = source.random(size=len(pred), chunks=500_000)
+        assert min(pred.nbytes, label.nbytes) > limit
+        loss = fl.L2Loss(reduction="weighted_mean")
+        value, gradient = loss.value_and_grad(pred, label, weight)
+        error = pred - label
+        total = 8 * weight.sum()
+        got = dask.compute(value, (gradient**2).sum())
+        want = dask.compute(
+            (0.5 * weight[:, None] * error**2).sum() / total, ((weight[:, None] * error) ** 2).sum() / total**2
+        )
+        np.testing.assert_allclose(got, want, rtol=1e-12)

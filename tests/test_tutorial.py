@@ -13,10 +13,10 @@ import pytest
 import fastloss as fl
 from tests.frameworks import DENSE
 
-for library in ("torch", "jax", "matplotlib"):
-    pytest.importorskip(library, reason=f"the tutorial shows {library}, which is not installed")
-
-import matplotlib as mpl  # noqa: E402
+torch, jax, mpl = (
+    pytest.importorskip(name, reason=f"the tutorial shows {name}, which is not installed")
+    for name in ("torch", "jax", "matplotlib")
+)
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial" / "losses.md"
 
@@ -24,8 +24,6 @@ NOTEBOOK = Path(__file__).parents[1] / "docs" / "tutorial" / "losses.md"
 @pytest.fixture(scope="module")
 def notebook() -> tuple[dict[str, Any], list[Any]]:
     """The names that the cells leave behind, and what each shows: the value of its last expression."""
-    import jax
-
     before = jax.config.jax_enable_x64
     mpl.use("Agg")
     names: dict[str, Any] = {}
