@@ -10,7 +10,7 @@ gradients wait for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -143,6 +143,9 @@ def layout_of(loss: Loss, shape: Shape) -> Layout:
     ndim = len(shape)
     if isinstance(loss, SequenceLoss) and ndim != 3:
         raise ValueError(f"pred must have 3 axes, {dict(loss.arguments)['layout']}, got shape {shape}")
+    if isinstance(loss, SoftmaxLoss | CosineLoss) and ndim == 0:
+        axis = "class" if isinstance(loss, SoftmaxLoss) else "feature"
+        raise ValueError(f"{loss.inputs[0]} must have a {axis} axis, got a scalar")
     reduction = dict(loss.arguments)["reduction"]
     unreduced = with_reduction(loss, "none")
     axes = unreduced.value_axes(ndim) or ()
@@ -182,6 +185,11 @@ class Layout:
         return math.prod([self.shape[k] for k in self.axes])
 
     @property
+    def row(self) -> int:
+        """The axis of classes or vectors, which an unreduced loss lacks."""
+        return next(k for k in range(len(self.shape)) if k not in self.axes)
+
+    @property
     def mean_size(self) -> int | None:
         """How many of them, of all chunks, a value is the mean of; 1 where the means are to be added; None for sums."""
         if self.reduction in ("none", "sum"):
@@ -214,21 +222,20 @@ class Layout:
         return resize(x, wanted), axes
 
     def place_weight(self, x: Any, unreduced: Shape) -> tuple[Any, Shape]:
+        """One weight per example, or what broadcasts to the unreduced loss, in which the axis of the rows may stand."""
+        given = x.shape
         if x.ndim == 1 and self.batch is not None:
-            good = x.shape[0] in (1, self.shape[self.batch])
+            good = given[0] in (1, self.shape[self.batch])
             x = x[tuple([slice(None) if k == self.batch else None for k in self.axes])]
-        elif isinstance(self.loss, SoftmaxLoss | CosineLoss) and x.ndim == len(self.shape):
-            (row,) = {*range(x.ndim)} - {*self.axes}
-            good = x.shape[row] == 1
-            x = x[tuple([0 if good and k == row else slice(None) for k in range(x.ndim)])]
-            good = good and broadcasts(x.shape, unreduced)
         else:
+            if isinstance(self.loss, SoftmaxLoss | CosineLoss) and x.ndim == len(self.shape) and given[self.row] == 1:
+                x = x[tuple([0 if k == self.row else slice(None) for k in range(x.ndim)])]
             good = broadcasts(x.shape, unreduced)
             x = x[(None,) * (len(unreduced) - x.ndim)]
         if not good:
             raise ValueError(
                 f"sample_weight must be one weight per example or broadcast to the unreduced loss, shape {unreduced}, "
-                f"got shape {x.shape}"
+                f"got shape {given}"
             )
         return x, self.axes
 
@@ -272,12 +279,11 @@ class Layout:
         arguments = dict(self.loss.arguments)
         if has_class_ids(self.loss) and (arguments["ignore_index"], arguments["class_weight"]) != (None, None):
             label = placed["label"][0]
-            (row,) = {*range(len(self.shape))} - {*self.axes}
             counts = label.map_blocks(
                 label_weights,
                 ignore_index=arguments["ignore_index"],
                 class_weight=arguments["class_weight"],
-                classes=self.shape[row],
+                classes=self.shape[self.row],
                 dtype=np.float64,
                 meta=np.empty((0,) * label.ndim),
             )
@@ -328,6 +334,11 @@ def align(placed: Placed) -> Placed:
     return {name: (arrays[name], axes) for name, (_, axes) in placed.items()}
 
 
+def result_names(method: str, wrt: tuple[str, ...]) -> list[str]:
+    """What a method returns, gradients by their inputs."""
+    return [name for kind in RESULTS[method] for name in (wrt if kind == "gradient" else (kind,))]
+
+
 @dataclass(frozen=True)
 class Task:
     """The call for a chunk. Its results have all axes of the first input, of size 1 where they have none."""
@@ -335,49 +346,41 @@ class Task:
     loss: Loss
     method: str
     wrt: tuple[str, ...]
-    names: tuple[str, ...]
-    axes: Shape
+    names: tuple[str, ...]  # of the arrays
+    axes: Shape  # of the unreduced loss
     mean_size: int | None
 
     def __call__(self, *arrays: Any) -> tuple[NDArray[Any], ...]:
         inputs = dict(zip(self.names, arrays, strict=True))
         shape = np.shape(arrays[0])
-        every = tuple(range(len(shape)))
+        every = {*range(len(shape))}
         value_axes = self.loss.value_axes(len(shape)) or ()
         share = 1.0
         if self.mean_size is not None:
             share = math.prod([shape[k] for k in self.axes if k not in value_axes]) / max(1, self.mean_size)
         if self.wrt:
             inputs["head_grad"] = inputs["head_grad"] * share
-        if not self.method.endswith("hess") and self.wrt:
-            inputs["wrt"] = self.wrt
+            if not self.method.endswith("hess"):
+                inputs["wrt"] = self.wrt
         with num_threads(1):
             found = getattr(self.loss, self.method)(**inputs)
-        results = []
-        for kind, x in zip(RESULTS[self.method], found if len(RESULTS[self.method]) > 1 else (found,), strict=True):
-            if kind == "value":
-                value = x if self.mean_size is None else np.asarray(x, np.float64) * share
-                results.append(spread(value, value_axes, len(shape)))
-            elif isinstance(x, tuple):
-                axes = [self.axes if name == "sample_weight" else every for name in self.wrt]
-                results += [spread(g, a, len(shape)) for g, a in zip(x, axes, strict=True)]
-            else:
-                results.append(spread(x, every, len(shape)))
-        return tuple(results)
-
-
-def spread(x: Any, axes: Iterable[int], ndim: int) -> NDArray[Any]:
-    return np.expand_dims(x, tuple({*range(ndim)} - {*axes}))
+        parts = found if isinstance(found, tuple) else (found,)
+        flat = [x for part in parts for x in (part if isinstance(part, tuple) else (part,))]
+        results = dict(zip(result_names(self.method, self.wrt), flat, strict=True))
+        if self.mean_size is not None and "value" in results:
+            results["value"] = np.asarray(results["value"], np.float64) * share
+        axes = {"value": value_axes, "sample_weight": self.axes}
+        return tuple([np.expand_dims(x, tuple(every - {*axes.get(name, every)})) for name, x in results.items()])
 
 
 def compute(layout: Layout, method: str, wrt: tuple[str, ...], placed: Placed, dtype: DTypeLike) -> dict[str, Any]:
     """Calls for the chunks, and their results put together, but for what a weighted mean divides by."""
     ndim = len(layout.shape)
     every = tuple(range(ndim))
-    mean_size = layout.mean_size
     loss = with_reduction(layout.loss, "mean" if layout.reduction == "weighted_mean" else layout.reduction)
+    task = Task(loss, method, wrt, tuple(placed), layout.axes, layout.mean_size)
     parts = da.blockwise(
-        Task(loss, method, wrt, tuple(placed), layout.axes, mean_size),
+        task,
         every,
         *[part for pair in placed.values() for part in pair],
         dtype=object,
@@ -385,16 +388,15 @@ def compute(layout: Layout, method: str, wrt: tuple[str, ...], placed: Placed, d
         align_arrays=False,
         concatenate=True,
     )
-    kept: dict[str, Iterable[int]] = {}
-    for kind in RESULTS[method]:
-        if kind == "gradient":
-            kept |= {name: [placed[name][1][k] for k in long_axes(placed[name][0].shape)] for name in wrt}
-        else:
-            kept[kind] = every if kind == "Hessian" else layout.value_axes or ()
     results = {}
-    for k, (name, axes) in enumerate(kept.items()):
+    for k, name in enumerate(result_names(method, wrt)):
+        if name in placed:
+            x, axes = placed[name]
+            axes = tuple([axes[i] for i in long_axes(x.shape)])
+        else:
+            axes = every if name == "Hessian" else layout.value_axes or ()
         chunks = tuple([c if axis in axes else (1,) * len(c) for axis, c in enumerate(parts.chunks)])
-        meta = np.empty((0,) * ndim, np.float64 if name == "value" and mean_size is not None else dtype)
+        meta = np.empty((0,) * ndim, np.float64 if name == "value" and task.mean_size is not None else dtype)
         x = parts.map_blocks(itemgetter(k), chunks=chunks, dtype=meta.dtype, meta=meta)
         others = tuple({*every} - {*axes})
         summed = any(parts.numblocks[axis] > 1 for axis in others)
