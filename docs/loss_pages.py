@@ -84,7 +84,7 @@ def write_pages(app: Sphinx) -> None:
     write(folder / "index.rst", index_page(classes))
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
-        if plot.elementwise(cls()):
+        if cls().is_elementwise:
             draw(cls, folder)
 
 
@@ -105,7 +105,7 @@ def process_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any,
     """Puts the curves under the formula and sets off the paragraphs that start with what they are about."""
     if obj in losses():
         end = lines.index("Args:")
-        if plot.elementwise(obj()):
+        if obj().is_elementwise:
             lines[end:end] = picture(obj)
     lines[:] = [re.sub(r"^(Call|Source):", r"**\1:**", line) for line in lines]
 

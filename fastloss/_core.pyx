@@ -651,8 +651,8 @@ cdef class Loss:
         return tuple([name for name in self.names if name not in self.fixed and not (name == "label" and self.sparse)])
 
     @property
-    def has_full_hessian(self):
-        """Whether the Hessian in the first input has no entries beside its diagonal."""
+    def is_elementwise(self):
+        """Whether each element of the first input has a loss of its own: the Hessian has its diagonal alone."""
         return self.layout == ELEMENTS
 
     cdef evaluate(self, tuple args, dict options, int want):

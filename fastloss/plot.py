@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastloss._core import Loss, PairLoss, SequenceLoss, SoftmaxLoss
-from fastloss.losses import KLDivLoss
+from fastloss._core import Loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +87,7 @@ def curves(
     for loss in losses:
         if not isinstance(loss, Loss):
             raise TypeError(f"only losses can be drawn, got {loss!r}")
-        if not elementwise(loss):
+        if not loss.is_elementwise:
             raise TypeError(f"{title(loss)} has no value per element, which a curve is made of")
     try:
         from matplotlib import pyplot as plt
@@ -121,12 +120,6 @@ def curves(
         handles += [Line2D([], [], color=ink, linestyle=LINESTYLES[kind], label=TITLES[kind]) for kind in kinds]
     ax.legend(handles=handles)
     return ax
-
-
-def elementwise(loss: Loss) -> bool:
-    """Whether the unreduced loss has a value for each element of pred, which depends on no other element."""
-    softmax_inside = isinstance(loss, KLDivLoss) and not getattr(loss, "from_logits", True)
-    return loss.required == 2 and not softmax_inside and not isinstance(loss, SoftmaxLoss | PairLoss | SequenceLoss)
 
 
 def evaluate(loss: Loss, pred: NDArray[Any], label: float) -> dict[What, NDArray[Any]]:

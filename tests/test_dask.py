@@ -407,8 +407,8 @@ def test_more_than_fits_on_a_cluster() -> None:
         np.testing.assert_array_equal(threads_seen(4).compute(), 1)
 
         source = da.random.default_rng(1)
-        pred, label = (source.normal(size=(9_000_000, 8), chunks=(500_000, 8)) for _ in range(2))
-        weight = source.random(size=len(pred), chunks=500_000)
+        pred, label = (source.normal(size=(9_000_000, 8), chunks=(250_000, 8)) for _ in range(2))
+        weight = source.random(size=len(pred), chunks=250_000)
         assert min(pred.nbytes, label.nbytes) > limit
         loss = fl.L2Loss(reduction="weighted_mean")
         value, gradient = loss.value_and_grad(pred, label, weight)

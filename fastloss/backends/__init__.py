@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib
 import importlib.abc
@@ -59,6 +60,17 @@ def bind(loss: Loss, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple
     return {name: given[name] for name in loss.inputs if given.get(name) is not None}, options
 
 
+@functools.lru_cache(maxsize=1024)
+def loss_of(expression: str) -> Loss:
+    """The loss that an expression builds: what a compiled program can hold of it."""
+    losses = importlib.import_module("fastloss.losses")
+    call = ast.parse(expression, mode="eval").body
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in losses.__all__:
+        raise TypeError(f"compilers and transformations take the losses of fastloss alone, got {expression}")
+    arguments = {x.arg: ast.literal_eval(x.value) for x in call.keywords if x.arg}
+    return cast("Loss", getattr(losses, call.func.id)(**arguments))
+
+
 def along(loss: Loss, head: Any, pred: Any) -> Any:
     """What flows back into the value, laid along the first input."""
     axes = loss.value_axes(pred.ndim)
@@ -84,7 +96,7 @@ def check_differentiable(loss: Loss, names: Sequence[str]) -> None:
 
 def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[int]) -> None:
     """Refuses to differentiate the gradients in some inputs, by position, with respect to others."""
-    if list(wrt) != [0] or list(wanted) != [0] or not loss.has_full_hessian:
+    if list(wrt) != [0] or list(wanted) != [0] or not loss.is_elementwise:
         names = ", ".join([loss.inputs[k] for k in sorted({*wrt, *wanted})])
         raise NotImplementedError(
             f"the second derivatives of {type(loss).__name__} in {names} are not known: only those in the first input "

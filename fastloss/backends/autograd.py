@@ -102,7 +102,7 @@ def to_head(loss: Loss, name: str, head: Any, inputs: list[Any], t: Any) -> Any:
 def to_input(loss: Loss, name: str, head: Any, inputs: list[Any], other: str, t: Any) -> Any:
     """What flows from a gradient into an input, through the second derivatives."""
     first = loss.inputs[0]
-    if not (name == other == first and loss.has_full_hessian):
+    if not (name == other == first and loss.is_elementwise):
         raise NotImplementedError(
             f"the second derivatives of {type(loss).__name__} in {name} and {other} are not known: only those in the "
             "first input alone are, of losses whose elements do not depend on each other"

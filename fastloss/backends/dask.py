@@ -317,7 +317,7 @@ def ratio(a: Any, b: Any) -> Any:
 
 
 def divide(a: Any, b: Any) -> Any:
-    return np.divide(a, b, out=np.zeros(np.shape(a)), where=np.not_equal(b, 0))
+    return np.divide(a, b, out=np.zeros(np.shape(a)), where=np.not_equal(b, 0))[()]
 
 
 def align(placed: Placed) -> Placed:

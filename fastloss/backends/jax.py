@@ -1,12 +1,12 @@
 """JAX: the loss of JAX's arrays is one, inside ``jit``, ``grad`` and ``vmap``, too.
 
-The kernels are called back by the compiled program. Reverse mode takes the gradients from the forward pass.
+A compiled program calls the losses through ``jax_calls``. Reverse mode takes the gradients from the forward pass.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastloss._core import Loss
-from fastloss.backends import along, bind, check_differentiable, check_second_derivatives, is_ready
+from fastloss.backends import along, bind, check_differentiable, check_second_derivatives, is_ready, jax_calls
 
 ARRAYS = (jax.Array, jax.core.Tracer)
 
@@ -48,17 +48,14 @@ def evaluate_constant(
         if name not in given:
             raise ValueError(f"wrt must name inputs of the call, {', '.join(map(repr, given))}, got {name!r}")
     dtype = result_dtype(arrays[0])
-    like = [shape_of(arrays[names.index(name)].shape, dtype) for name in targets]
-    gradient = tuple(like) if isinstance(wrt, tuple) else like[0]
-    hessian = shape_of(arrays[0].shape, dtype)
-    results = {
-        "grad": gradient,
-        "value_and_grad": (like_value(loss, arrays[0]), gradient),
-        "grad_and_hess": (gradient, hessian),
-        "value_grad_and_hess": (like_value(loss, arrays[0]), gradient, hessian),
-    }[method]
-    more = {} if wrt is None else {"wrt": wrt}
-    return call_back(lambda **x: getattr(loss, method)(**x, **more), results, names, arrays)
+    gradients = [shape_of(arrays[names.index(name)].shape, dtype) for name in targets]
+    like = [like_value(loss, arrays[0])] * method.startswith("value") + gradients
+    like += [shape_of(arrays[0].shape, dtype)] * method.endswith("hess")
+    results: list[Any] = list(call(method, loss, like, names, arrays, () if method.endswith("hess") else targets))
+    if isinstance(wrt, tuple):
+        first = int(method.startswith("value"))
+        results[first:] = [tuple(results[first:])]
+    return tuple(results) if len(results) > 1 else results[0]
 
 
 def as_array(name: str, x: Any) -> jax.Array:
@@ -85,15 +82,17 @@ def like_value(loss: Loss, pred: jax.Array) -> Any:
     return shape_of((1,) if axes is None else tuple([pred.shape[k] for k in axes]), result_dtype(pred))
 
 
-def call_back(function: Callable[..., Any], results: Any, names: Sequence[str], arrays: Sequence[jax.Array]) -> Any:
-    """Calls a function of NumPy arrays from where the program runs."""
-
-    def on_host(*values: Any) -> Any:
-        # JAX inside a callback may wait for itself
-        found = function(**{name: np.asarray(x) for name, x in zip(names, values, strict=True)})
-        return jax.tree.map(lambda like, x: np.asarray(x, like.dtype), results, found)
-
-    return jax.pure_callback(on_host, results, *arrays, vmap_method="sequential")
+def call(
+    method: str,
+    loss: Loss,
+    results: Sequence[Any],
+    names: Sequence[str],
+    arrays: Sequence[jax.Array],
+    wrt: Sequence[str] = (),
+) -> tuple[jax.Array, ...]:
+    """Calls a method of a loss from where the program runs, for results of these shapes."""
+    target = jax.ffi.ffi_call(jax_calls.TARGET, tuple(results), vmap_method="sequential")
+    return tuple(target(*arrays, call=jax_calls.spell(method, loss, names, wrt)))
 
 
 def names_of(loss: Loss, positions: Sequence[int]) -> tuple[str, ...]:
@@ -103,7 +102,7 @@ def names_of(loss: Loss, positions: Sequence[int]) -> tuple[str, ...]:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def value(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
     """The loss of the inputs at these positions of the call."""
-    return call_back(loss, like_value(loss, inputs[0]), names_of(loss, given), inputs)
+    return call("__call__", loss, [like_value(loss, inputs[0])], names_of(loss, given), inputs)[0]
 
 
 def value_forward(loss: Loss, given: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
@@ -140,13 +139,8 @@ def gradients_for(
     loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...], head: jax.Array
 ) -> Any:
     """The gradients for a head."""
-    targets = names_of(loss, wrt)
-    return call_back(
-        lambda **x: loss.grad(**x, wrt=targets),
-        like_inputs(given, wrt, inputs),
-        (*names_of(loss, given), "head_grad"),
-        (*inputs, head),
-    )
+    names = (*names_of(loss, given), "head_grad")
+    return call("grad", loss, like_inputs(given, wrt, inputs), names, (*inputs, head), names_of(loss, wrt))
 
 
 def like_inputs(given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
@@ -158,9 +152,9 @@ def like_inputs(given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def value_and_gradients(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
     """The value and the gradients for heads of 1, of one pass."""
-    targets = names_of(loss, wrt)
-    results = like_value(loss, inputs[0]), like_inputs(given, wrt, inputs)
-    return call_back(lambda **x: loss.value_and_grad(**x, wrt=targets), results, names_of(loss, given), inputs)
+    results = like_value(loss, inputs[0]), *like_inputs(given, wrt, inputs)
+    result, *gradients = call("value_and_grad", loss, results, names_of(loss, given), inputs, names_of(loss, wrt))
+    return result, tuple(gradients)
 
 
 def gradients_forward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
@@ -178,8 +172,8 @@ def gradients_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...],
     if not isinstance(head, jax.custom_derivatives.SymbolicZero):
         found += along(loss, head, gradient) * gradient
     if not isinstance(second, jax.custom_derivatives.SymbolicZero):
-        (like,) = like_inputs(given, (0,), arrays)
-        hessian = call_back(lambda **x: loss.grad_and_hess(**x)[1], like, names_of(loss, given), arrays)
+        like = like_inputs(given, (0,), arrays) * 2
+        _, hessian = call("grad_and_hess", loss, like, names_of(loss, given), arrays)
         found += second * hessian
     return (tuple([found if k == 0 else None for k in given]),)
 

@@ -6,7 +6,6 @@ expression that builds it, an input by its position in the call.
 
 from __future__ import annotations
 
-import ast
 import functools
 from collections.abc import Sequence
 from typing import Any, cast
@@ -14,9 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from fastloss import losses
 from fastloss._core import Loss
-from fastloss.backends import along, bind, check_differentiable, check_second_derivatives, is_ready
+from fastloss.backends import along, bind, check_differentiable, check_second_derivatives, is_ready, loss_of
 
 transforms_active = torch._C._are_functorch_transforms_active
 
@@ -39,17 +37,6 @@ def as_array(name: str, x: Any) -> Any:
 def as_tensor(x: Any) -> Tensor:
     """A tensor over an array's memory, or of a NumPy scalar."""
     return torch.from_numpy(x.__array__())
-
-
-@functools.lru_cache(maxsize=1024)
-def loss_of(expression: str) -> Loss:
-    """The loss that an expression builds."""
-    call = ast.parse(expression, mode="eval").body
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in losses.__all__:
-        raise TypeError(f"PyTorch's compiler and transforms take the losses of fastloss alone, got {expression}")
-    loss = getattr(losses, call.func.id)(**{k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg})
-    assert isinstance(loss, Loss)
-    return loss
 
 
 def named(loss: Loss, given: Sequence[int], inputs: Sequence[Tensor]) -> dict[str, Any]:
