@@ -110,6 +110,16 @@ cdef cnp.ndarray as_array(x, str name):
     return a
 
 
+cdef backend_for(tuple values):
+    """What takes the arrays of another library, where one is among the values."""
+    for x in values:
+        if x is not None and not cnp.PyArray_CheckExact(x):
+            backend = backend_of(type(x))
+            if backend is not None:
+                return backend
+    return None
+
+
 cdef str shape_text(cnp.ndarray a):
     return str(tuple([a.shape[i] for i in range(a.ndim)]))
 
@@ -478,6 +488,7 @@ cdef int[OUTPUTS] INPUT_OF = [-1, PRED, PRED, LABEL, THIRD, WEIGHT]      # that 
 cdef struct call_t:
     plan_t plan
     PyObject* given[INPUTS]                 # NULL: not given
+    bint foreign                            # whether one of these is no array of NumPy's
     PyObject* results[OUTPUTS]              # NULL: not wanted
     bint wanted[OUTPUTS]
     int gradients[OUTPUTS]                  # those to return, in the order of wrt
@@ -658,16 +669,7 @@ cdef class Loss:
     cdef evaluate(self, tuple args, dict options, int want):
         cdef call_t c
         cdef int k
-        for x in args:
-            if x is not None and not cnp.PyArray_CheckExact(x):
-                backend = backend_of(type(x))
-                if backend is not None:
-                    return backend.evaluate(self, METHODS[want], args, options)
-        for x in options.values():
-            if x is not None and not cnp.PyArray_CheckExact(x):
-                backend = backend_of(type(x))
-                if backend is not None:
-                    return backend.evaluate(self, METHODS[want], args, options)
+        c.foreign = False
         for k in range(INPUTS):
             c.given[k] = NULL
         for k in range(OUTPUTS):
@@ -694,13 +696,19 @@ cdef class Loss:
         if n_args > len(self.names):
             raise TypeError(f"{type(self).__name__} takes at most {len(self.names)} inputs ({', '.join(self.names)}), got {n_args}")
         for k in range(n_args):
-            if args[k] is not None:
-                keep(&c.given[self.slot[k]], args[k])
+            x = args[k]
+            if x is not None:
+                keep(&c.given[self.slot[k]], x)
+                c.foreign |= not cnp.PyArray_CheckExact(x)
         if options:
             out, x_head, wrt = self.bind(c, n_args, options, want)
         for k in range(self.needed):
             if c.given[self.slot[k]] == NULL:
                 raise TypeError(f"{type(self).__name__} needs {', '.join(self.names[:self.needed - 1])} and {self.names[self.needed - 1]}")
+        if c.foreign:
+            backend = backend_for(args) or backend_for(tuple(options.values()))
+            if backend is not None:
+                return backend.evaluate(self, METHODS[want], args, options)
         if want & WANT_HESS and self.no_hessian is not None:
             raise NotImplementedError(f"{type(self).__name__} has no diagonal Hessian: {self.no_hessian}")
 
@@ -755,6 +763,7 @@ cdef class Loss:
                 out = x
             elif name == "head_grad" and want & WANT_GRAD:
                 head = x
+                c.foreign |= not cnp.PyArray_CheckExact(x)
             elif name == "wrt" and want & WANT_GRAD and not want & WANT_HESS:
                 wrt = x
             elif name in self.names:
@@ -763,6 +772,7 @@ cdef class Loss:
                     raise TypeError(f"{type(self).__name__} got {name} twice, by position and by name")
                 if x is not None:
                     keep(&c.given[self.slot[k]], x)
+                    c.foreign |= not cnp.PyArray_CheckExact(x)
             else:
                 raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
         return out, head, wrt

@@ -26,8 +26,6 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     arrays = tuple([as_array(name, x) for name, x in given.items()])
     positions = tuple([loss.inputs.index(name) for name in given])
     if method == "__call__":
-        if options:
-            raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {next(iter(options))!r}")
         return value(loss, positions, arrays)
     return evaluate_constant(loss, method, given, arrays, options)
 
@@ -41,8 +39,6 @@ def evaluate_constant(
     if head is not None:
         names, arrays = (*names, "head_grad"), (*arrays, as_array("head_grad", head))
     wrt = options.pop("wrt", None)
-    if options:
-        raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {next(iter(options))!r}")
     targets = wrt if isinstance(wrt, tuple) else (loss.inputs[0] if wrt is None else wrt,)
     for name in targets:
         if name not in given:

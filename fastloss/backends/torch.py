@@ -26,10 +26,8 @@ PLAIN = (Tensor, torch.nn.Parameter)
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if method != "__call__" or "out" in named:
         return evaluate_constant(loss, method, inputs, named)
-    if named or len(inputs) > len(loss.inputs):
-        given, options = bind(loss, inputs, named)
-        if options:
-            raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {next(iter(options))!r}")
+    if named:
+        given, _ = bind(loss, inputs, named)
         inputs = tuple([given.get(name) for name in loss.inputs])
     if transforms_active():
         return torch_operators.call(loss, inputs)
