@@ -55,7 +55,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     else:
         check_differentiable(loss, names(loss, wrt))
         value, gradients = loss(*arrays), None
-    return record((loss, wrt, others), gradients, [as_tensor(value)], *inputs)
+    return record((loss, wrt, others), gradients, [torch.from_numpy(value.__array__())], *inputs)
 
 
 def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
