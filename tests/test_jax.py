@@ -151,6 +151,10 @@ def test_dtypes(dtype: Any) -> None:
         assert gradient.tolist() == [1, 1, 1]
 
 
+class Mine(fl.L2Loss):
+    pass
+
+
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
@@ -160,6 +164,7 @@ def test_dtypes(dtype: Any) -> None:
         (lambda loss, x: loss(x, x, head_grad=x), TypeError, "unexpected keyword argument 'head_grad'"),
         (lambda loss, x: loss.grad(x, x, hed=x), TypeError, "unexpected keyword argument 'hed'"),
         (lambda loss, x: loss.grad(x, x, wrt="x"), ValueError, "wrt must name inputs of the call, 'pred', 'label'"),
+        (lambda loss, x: Mine()(x, x), TypeError, "takes the losses of fastloss alone, got Mine"),
         (lambda loss, x: loss(x), TypeError, "L2Loss needs pred and label"),
         (lambda loss, x: loss(x, jnp.ones(4)), Exception, "label must have pred's shape"),
         (

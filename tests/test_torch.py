@@ -337,13 +337,25 @@ def test_bad_arguments() -> None:
         loss(x, torch.ones(4))
 
 
-def test_a_subclass_that_wraps_a_loss_is_refused_by_the_operators() -> None:
-    class Mine(fl.L2Loss):
+@pytest.mark.usefixtures("compiler")
+def test_a_users_subclass_is_called_but_not_compiled() -> None:
+    class L2Loss(fl.L2Loss):
         pass
 
-    assert Mine()(torch.ones(2), torch.zeros(2)).tolist() == [0.5, 0.5]
-    with pytest.raises(TypeError, match="take the losses of fastloss alone, got Mine"):
-        torch.func.vmap(Mine())(torch.ones(2, 3), torch.zeros(2, 3))
+    loss, x, y = L2Loss(), torch.ones(2, 3), torch.zeros(2, 3)
+    assert loss(x, y).tolist() == [0.5, 0.5]
+    with pytest.raises(TypeError, match="takes the losses of fastloss alone, got L2Loss"):
+        torch.func.vmap(loss)(x, y)
+    with pytest.raises(Exception, match="takes the losses of fastloss alone, got L2Loss"):
+        torch.compile(lambda x, y: loss(x, y), fullgraph=True, backend="eager")(x, y)
+
+
+@pytest.mark.parametrize(
+    "expression", ["kernels.L2()", "number(name='x', x=1)", "L2Loss(1.0)", "L2Loss(weight=print())"]
+)
+def test_operators_build_losses_alone(expression: str) -> None:
+    with pytest.raises(ValueError, match=r"must build a loss of fastloss's from literals|malformed node"):
+        torch.ops.fastloss.evaluate(expression, [0, 1], [torch.ones(2), torch.ones(2)], [])
 
 
 def test_every_loss_has_a_module() -> None:

@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastloss import losses
 from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss
 from fastloss._threads import num_threads
-from fastloss.backends import bind
+from fastloss.backends import bind, check_own
 
 ARRAYS = (da.Array,)
 
@@ -79,8 +79,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
 def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str, Any]) -> tuple[str, ...]:
     """Refuses what a call cannot do before anything is computed; returns the inputs to differentiate in."""
     kind = type(loss).__name__
-    if getattr(losses, kind, None) is not type(loss):
-        raise TypeError(f"Dask's arrays are taken by the losses of fastloss alone, got {kind}")
+    check_own(loss)
     if options.get("out") is not None:
         raise TypeError("out must be None for arrays of Dask, which are computed later and cannot be written into")
     has_gradient, has_hessian = method != "__call__", method.endswith("hess")
@@ -97,7 +96,7 @@ def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str
     for name in names:
         if name not in loss.inputs:
             raise ValueError(f"wrt must name inputs of {kind}, {', '.join(map(repr, loss.inputs))}, got {name!r}")
-        if name in loss.fixed or (name == "label" and has_class_ids(loss)):
+        if name not in loss.differentiable:
             raise ValueError(f"wrt={name!r}: that is not something to differentiate with respect to")
         if name not in given:
             raise ValueError(f"wrt={name!r}, but the call has no {name}")

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from fastloss._core import Loss
-from fastloss.backends import loss_of
+from fastloss.backends import check_own, loss_of
 
 TARGET = "fastloss_call"
 
@@ -104,7 +104,7 @@ def parse(call: str) -> tuple[str, Loss, list[str], tuple[str, ...]]:
 
 def spell(method: str, loss: Loss, names: Sequence[str], wrt: Sequence[str]) -> str:
     """A call as an attribute of the target: the method, the loss, the inputs that are given, those to differentiate."""
-    loss_of(loss.expression)
+    check_own(loss)
     return ";".join([method, loss.expression, " ".join(names), " ".join(wrt)])
 
 

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from fastloss._core import Loss
-from fastloss.backends import along, bind, check_differentiable, check_second_derivatives, is_ready, loss_of
+from fastloss.backends import (
+    along,
+    bind,
+    check_differentiable,
+    check_own,
+    check_second_derivatives,
+    is_ready,
+    loss_of,
+)
 
 transforms_active = torch._C._are_functorch_transforms_active
 
@@ -218,6 +226,7 @@ def given_tensors(inputs: Sequence[Any]) -> tuple[list[int], list[Tensor]]:
 
 def call(loss: Loss, inputs: Sequence[Any]) -> Tensor:
     """The value, through the operator."""
+    check_own(loss)
     given, tensors = given_tensors(inputs)
     wrt = [k for k, x in zip(given, tensors, strict=True) if x.requires_grad] if torch.is_grad_enabled() else []
     check_differentiable(loss, names(loss, wrt))
