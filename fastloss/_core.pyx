@@ -551,7 +551,7 @@ cdef class Loss:
 
     cdef object __weakref__
     cdef readonly tuple arguments
-    cdef readonly str expression     # that builds it
+    cdef readonly str expression     # that builds it; torch.compile, which cannot call __repr__, reads it while it traces
     cdef tuple names, slot_names     # of the inputs by position, and by slot
     cdef int slot[INPUTS]           # by the input's position in the call
     cdef int needed

@@ -169,7 +169,10 @@ def test_inductor() -> None:
     torch.testing.assert_close(got, want)
 
 
-@pytest.mark.parametrize("first", ["fastloss", "torch", "torch._dynamo"])
+LOOKED_FOR = "fastloss, importlib.util; importlib.util.find_spec('torch._dynamo')"
+
+
+@pytest.mark.parametrize("first", ["fastloss", "torch", "torch._dynamo", LOOKED_FOR])
 def test_the_compiler_knows_losses_however_imports_are_ordered(first: str) -> None:
     program = f"""
 import {first}

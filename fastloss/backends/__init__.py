@@ -7,7 +7,6 @@ import functools
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -102,6 +101,22 @@ def check_differentiable(loss: Loss, names: Sequence[str]) -> None:
             )
 
 
+def targets_of(loss: Loss, wrt: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs that wrt names, of those that are given."""
+    names = wrt if isinstance(wrt, tuple) else (loss.inputs[0] if wrt is None else wrt,)
+    for name in names:
+        if name not in loss.inputs:
+            known = ", ".join(map(repr, loss.inputs))
+            raise ValueError(f"wrt must name inputs of {type(loss).__name__}, {known}, got {name!r}")
+        if name not in loss.differentiable:
+            raise ValueError(f"wrt={name!r}: that is not something to differentiate with respect to")
+        if name not in given:
+            raise ValueError(f"wrt={name!r}, but the call has no {name}")
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
+    return names
+
+
 def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[int]) -> None:
     """Refuses to differentiate the gradients in some inputs, by position, with respect to others."""
     if list(wrt) != [0] or list(wanted) != [0] or not loss.is_elementwise:
@@ -123,13 +138,14 @@ class _TorchCompilerFinder(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "torch._dynamo":
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        # not by asking all finders, which include this one; and whoever asks need not import
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
+                sys.meta_path.remove(self)
                 _teach_torch_compiler()
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]

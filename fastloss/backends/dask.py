@@ -22,7 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastloss import losses
 from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss
 from fastloss._threads import num_threads
-from fastloss.backends import bind, check_own
+from fastloss.backends import bind, check_own, targets_of
 
 ARRAYS = (da.Array,)
 
@@ -91,18 +91,7 @@ def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str
         raise NotImplementedError(f"{kind} has no diagonal Hessian: {loss.no_hessian}")
     if not has_gradient:
         return ()
-    wrt = options.get("wrt")
-    names = wrt if isinstance(wrt, tuple) else (loss.inputs[0] if wrt is None else wrt,)
-    for name in names:
-        if name not in loss.inputs:
-            raise ValueError(f"wrt must name inputs of {kind}, {', '.join(map(repr, loss.inputs))}, got {name!r}")
-        if name not in loss.differentiable:
-            raise ValueError(f"wrt={name!r}: that is not something to differentiate with respect to")
-        if name not in given:
-            raise ValueError(f"wrt={name!r}, but the call has no {name}")
-    if len(set(names)) != len(names) or not names:
-        raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
-    return names
+    return targets_of(loss, options.get("wrt"), given)
 
 
 def has_class_ids(loss: Loss) -> bool:

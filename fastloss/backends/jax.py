@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastloss._core import Loss
-from fastloss.backends import along, bind, check_differentiable, check_second_derivatives, is_ready, jax_calls
+from fastloss.backends import (
+    along,
+    bind,
+    check_differentiable,
+    check_second_derivatives,
+    is_ready,
+    jax_calls,
+    targets_of,
+)
 
 ARRAYS = (jax.Array, jax.core.Tracer)
 
@@ -39,10 +47,7 @@ def evaluate_constant(
     if head is not None:
         names, arrays = (*names, "head_grad"), (*arrays, as_array("head_grad", head))
     wrt = options.pop("wrt", None)
-    targets = wrt if isinstance(wrt, tuple) else (loss.inputs[0] if wrt is None else wrt,)
-    for name in targets:
-        if name not in given:
-            raise ValueError(f"wrt must name inputs of the call, {', '.join(map(repr, given))}, got {name!r}")
+    targets = targets_of(loss, wrt, given)
     dtype = result_dtype(arrays[0])
     gradients = [shape_of(arrays[names.index(name)].shape, dtype) for name in targets]
     like = [like_value(loss, arrays[0])] * method.startswith("value") + gradients
@@ -171,7 +176,7 @@ def gradients_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...],
         like = like_inputs(given, (0,), arrays) * 2
         _, hessian = call("grad_and_hess", loss, like, names_of(loss, given), arrays)
         found += second * hessian
-    return (tuple([found if k == 0 else None for k in given]),)
+    return (tuple([found.astype(arrays[0].dtype) if k == 0 else None for k in given]),)
 
 
 value_and_gradients.defvjp(gradients_forward, gradients_backward, symbolic_zeros=True)

@@ -125,8 +125,8 @@ def run(call: str, inputs: list[Any], results: list[Any]) -> None:
     method, loss, names, wrt = parse(call)
     more: dict[str, Any] = {"wrt": wrt} if wrt else {}
     out: Any = tuple(results)
-    if method in ("__call__", "grad"):
-        out = results[0] if method == "__call__" else out
+    if method == "__call__":
+        out = results[0]
     elif method == "value_and_grad":
         out = results[0], tuple(results[1:])
     single = inputs[0].dtype in (np.float32, np.float16)

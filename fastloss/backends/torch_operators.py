@@ -124,7 +124,13 @@ def setup_operator(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) 
 
 def backward(ctx: Any, heads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     """The operator's derivative: of its outputs, the gradients are for this alone."""
-    found = flow_back(ctx, heads[0]) if heads[0] is not None else {}
+    found: dict[int, Tensor] = {}
+    if heads[0] is not None and torch.is_grad_enabled():
+        inputs = list(ctx.saved_tensors[: len(ctx.given)])
+        gradients = recorded_gradients(ctx.expression, ctx.given, inputs, ctx.wrt, heads[0]) if ctx.wrt else ()
+        found = dict(zip(ctx.wrt, gradients, strict=True))
+    elif heads[0] is not None:
+        found = flow_back(ctx, heads[0])
     # PyTorch takes an empty list for one of tensors
     return None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else []
 
@@ -136,15 +142,11 @@ def flow_back(ctx: Any, head: Tensor) -> dict[int, Tensor]:
     """The gradients for a head, by the position of the input."""
     loss, given, wrt = loss_of(ctx.expression), ctx.given, ctx.wrt
     inputs, gradients = list(ctx.saved_tensors[: len(given)]), ctx.saved_tensors[len(given) :]
-    if not wrt:
-        return {}
-    if torch.is_grad_enabled():
-        found = recorded_gradients(ctx.expression, given, inputs, wrt, head)
-    elif gradients:
-        found = [along(loss, head, x) * x for x in gradients]
-    else:
-        found = gradient(ctx.expression, given, inputs, wrt, head)
-    return dict(zip(wrt, found, strict=True))
+    if gradients:
+        gradients = [along(loss, head, x) * x for x in gradients]
+    elif wrt:
+        gradients = gradient(ctx.expression, given, inputs, wrt, head)
+    return dict(zip(wrt, gradients, strict=True))
 
 
 def recorded_gradients(
