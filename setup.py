@@ -13,30 +13,58 @@ from setuptools import Extension, setup
 
 GENERATED = Path("build/kernels")
 PLATFORM = sysconfig.get_platform()
-LINUX = PLATFORM.startswith("linux")
 X86 = PLATFORM.endswith(("x86_64", "amd64"))
+MSVC = PLATFORM.startswith("win")
+# one binary for every Python from 3.11 on, but for free-threaded ones
+LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
-# clamps and rint vectorise only without traps and errno. Never -ffast-math: NaN, infinities and signed zero must work.
-# No contraction: gcc fuses each specialisation differently, and passes would differ in the last bit; fma is written
-# where it is meant.
-FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"]
-# What is declared inline is inlined, whatever that costs in size, and nothing else: a function that has swallowed
-# others takes no more, and its loops stay scalar around a call. A loss may have eight arrays that might overlap.
-KERNEL_FLAGS = [
-    "--param=max-inline-insns-single=2000",
-    "--param=inline-unit-growth=400",
-    "-fno-inline-functions",
-    "-fno-inline-functions-called-once",
-    "--param=vect-max-version-for-alias-checks=64",
-]
-# the features that fastloss/_isa.pyx tests for, and no others
-V2 = ["-march=x86-64-v2"] if X86 else []
-V3 = [*V2, "-mavx2", "-mfma", "-mbmi", "-mbmi2"]
-V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
-BUILDS = {"baseline": V2} | ({"x86_64_v3": V3, "x86_64_v4": V4} if X86 else {})
+MACROS: list[tuple[str, str | None]] = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
+if LIMITED:
+    MACROS.append(("Py_LIMITED_API", "0x030B0000"))
 
-# Apple's compiler has no OpenMP; without it prange is a serial loop, and show_config() says so
-OPENMP = ["-fopenmp"] if LINUX else []
+if MSVC:
+    # its precise mode neither contracts nor reassociates
+    FLAGS = ["/O2", "/fp:precise"]
+    KERNEL_FLAGS = []
+    V2, V3, V4 = [], ["/arch:AVX2"], ["/arch:AVX512"]
+    OPENMP = ["/openmp"]
+else:
+    # clamps and rint vectorise only without traps and errno. Never -ffast-math: NaN, infinities and signed zero must
+    # work. No contraction: gcc fuses each specialisation differently, and passes would differ in the last bit; fma is
+    # written where it is meant. Of -O3 only what makes loops faster: the rest makes them a third larger.
+    FLAGS = [
+        "-O2",
+        "-g0",
+        "-ftree-vectorize",
+        "-fvect-cost-model=dynamic",
+        "-fno-math-errno",
+        "-fno-trapping-math",
+        "-ffp-contract=off",
+        "-fvisibility=hidden",
+    ]
+    # What is declared inline is inlined, whatever that costs in size, and nothing else: a function that has swallowed
+    # others takes no more, and its loops stay scalar around a call. Rows may lie in many arrays that might overlap.
+    KERNEL_FLAGS = [
+        "--param=max-inline-insns-single=2000",
+        "--param=inline-unit-growth=400",
+        "-fpeel-loops",
+        "--param=max-completely-peeled-insns=100",
+        "-Wno-unused-function",
+        "-fno-inline-functions",
+        "-fno-inline-functions-called-once",
+        "--param=vect-max-version-for-alias-checks=64",
+    ]
+    # the features that fastloss/_isa.pyx tests for, and no others
+    V2 = ["-march=x86-64-v2"] if X86 else []
+    V3 = [*V2, "-mavx2", "-mfma", "-mbmi", "-mbmi2"]
+    V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+    # Apple's compiler has no OpenMP; without it prange is a serial loop, and show_config() says so
+    OPENMP = ["-fopenmp"] if PLATFORM.startswith("linux") else []
+
+BUILDS = {"baseline": V2}
+if X86:
+    BUILDS |= {"x86_64_v3": V3, "x86_64_v4": V4}
+MACROS.append(("FL_BUILDS", str(len(BUILDS))))
 
 DIRECTIVES = {
     "language_level": 3,
@@ -45,6 +73,8 @@ DIRECTIVES = {
     "cdivision": True,
     "initializedcheck": False,
     "freethreading_compatible": True,
+    # a loss has its own way to be pickled, a kernel is not pickled at all
+    "auto_pickle": False,
 }
 
 
@@ -53,9 +83,10 @@ def extension(module: str, source: str, flags: list[str]) -> Extension:
         f"fastloss.{module}",
         [source],
         include_dirs=[np.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        define_macros=MACROS,
         extra_compile_args=FLAGS + flags + OPENMP,
-        extra_link_args=OPENMP,
+        extra_link_args=[] if MSVC else OPENMP,
+        py_limited_api=LIMITED,
     )
 
 
@@ -87,5 +118,8 @@ setup(
         [extension("backends.torch", "fastloss/backends/torch.py", [])],
         {"language_level": 3, "annotation_typing": False, "freethreading_compatible": True},
     ),
-    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+    options={
+        "build_ext": {"parallel": os.cpu_count() or 1},
+        "bdist_wheel": {"py_limited_api": "cp311"} if LIMITED else {},
+    },
 )

@@ -234,8 +234,11 @@ cdef void scatter(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t
     seek(&c, a, start)
     while n > 0:
         run = min(n, a.shape[a.ndim - 1] - c.index[a.ndim - 1])
-        for i in range(run):
-            memcpy(c.at + i * stride, src + i, sizeof(real_t))
+        if stride == sizeof(real_t):
+            memcpy(c.at, src, run * sizeof(real_t))
+        else:
+            for i in range(run):
+                memcpy(c.at + i * stride, src + i, sizeof(real_t))
         advance(&c, a, run)
         src += run
         n -= run

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
 
-from fastloss import _isa, _threads
+from fastloss import _isa, _processors, _threads
 
-__version__ = version("fastloss")
+__version__ = "0.1.0"
 
 
 def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] | None:
@@ -24,6 +22,9 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     """
     if mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    # what takes longer to import than all of fastloss
+    import platform
+
     config = {
         "fastloss": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -33,7 +34,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
         "instruction sets of this CPU": list(_isa.supported),
         "OpenMP": _threads.has_openmp,
         "threads": _threads.get_num_threads(),
-        "processors": _threads.available_processors(),
+        "processors": _processors.available_processors(),
     }
     if mode == "dicts":
         return config

@@ -7,7 +7,7 @@ import operator
 import numpy as np
 
 cimport numpy as cnp
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
@@ -283,7 +283,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     if p.extra:
         p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
         if p.scratch_size <= PY_SSIZE_T_MAX // p.threads - <Py_ssize_t>sizeof(range_t):
-            p.scratch = <char*>PyMem_RawMalloc((p.scratch_size + sizeof(range_t)) * p.threads)
+            p.scratch = <char*>PyMem_Malloc((p.scratch_size + sizeof(range_t)) * p.threads)
         if p.scratch == NULL:
             raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
         p.ranges = <range_t*>(p.scratch + p.scratch_size * p.threads)
@@ -291,7 +291,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         for k in range(OUTPUTS if has_reduced else 0):
             if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
                 length = p.tasks if p.pieces else p.tasks * p.outputs[k].size
-                p.partial[k] = <double*>PyMem_RawCalloc(length, sizeof(double))
+                p.partial[k] = <double*>PyMem_Calloc(length, sizeof(double))
                 if p.partial[k] == NULL:
                     raise MemoryError(f"{length} partial sums")
         if p.work < WORK_FOR_A_THREAD:
@@ -301,9 +301,9 @@ cdef int execute(plan_t* p, bint is_double) except -1:
                 runner.run(p, is_double)
     finally:
         if p.scratch != NULL:
-            PyMem_RawFree(p.scratch)
+            PyMem_Free(p.scratch)
         for k in range(OUTPUTS if has_reduced else 0):
-            PyMem_RawFree(p.partial[k])
+            PyMem_Free(p.partial[k])
     return 0
 
 
@@ -397,10 +397,12 @@ cdef signature_of(type cls):
     """The signature of a class's constructor. A class seen for the first time gets a property for each argument."""
     signature = signatures.get(cls)
     if signature is None:
-        signature = signatures[cls] = inspect.signature(cls)
+        signature = inspect.signature(cls)
         for name in signature.parameters:
             # a __getattr__ would make the lookup of every method slow
             setattr(cls, name, property(lambda loss, name=name: dict(loss.arguments)[name]))
+        # last: who finds it, in another thread, finds the properties, too
+        signatures[cls] = signature
     return signature
 
 
@@ -490,6 +492,7 @@ cdef struct call_t:
     PyObject* given[INPUTS]                 # NULL: not given
     bint foreign                            # whether one of these is no array of NumPy's
     PyObject* results[OUTPUTS]              # NULL: not wanted
+    PyObject* outs[OUTPUTS]                 # the caller's buffers, which the argument out holds; NULL: none
     bint wanted[OUTPUTS]
     int gradients[OUTPUTS]                  # those to return, in the order of wrt
     int n_gradients
@@ -673,7 +676,7 @@ cdef class Loss:
         for k in range(INPUTS):
             c.given[k] = NULL
         for k in range(OUTPUTS):
-            c.results[k] = NULL
+            c.results[k] = c.outs[k] = NULL
         try:
             return self.evaluate_call(&c, args, options, want)
         finally:
@@ -691,7 +694,7 @@ cdef class Loss:
         cdef int k, value_ndim
         cdef double count, head_factor = 1
         cdef object out = None, wrt = None, x_head = None
-        cdef list outs = None, staged
+        cdef list staged
 
         if n_args > len(self.names):
             raise TypeError(f"{type(self).__name__} takes at most {len(self.names)} inputs ({', '.join(self.names)}), got {n_args}")
@@ -719,14 +722,14 @@ cdef class Loss:
 
         self.choose_results(c, want, wrt)
         if out is not None:
-            outs = spread_out(c, out, want, wrt)
+            spread_out(c, out, want, wrt)
         value_ndim = self.value_shape(c, dims, value_axes)
-        self.describe_results(c, outs, value_ndim, dims, value_axes)
+        self.describe_results(c, value_ndim, dims, value_axes)
         if x_head is not None:
             keep(&c.given[HEAD], x_head)
             head_factor = self.describe_head(c, value_ndim, dims, value_axes)
-        if outs is not None:
-            self.check_overlaps(c, outs)
+        if out is not None:
+            self.check_overlaps(c)
         self.check(c)
         staged = stage(c, value_axes)
 
@@ -752,7 +755,7 @@ cdef class Loss:
             for k, a in staged:
                 a[...] = <object>c.results[k]
                 keep(&c.results[k], a)
-        return package(c, want, wrt, outs)
+        return package(c, want, wrt)
 
     cdef tuple bind(self, call_t* c, Py_ssize_t n_args, dict options, int want):
         """Puts the inputs that were given by name where they belong; returns out, head_grad and wrt."""
@@ -1007,7 +1010,7 @@ cdef class Loss:
         dims[0] = c.batch_size
         return 1
 
-    cdef int describe_results(self, call_t* c, list outs, int value_ndim, const Py_ssize_t* dims, const int* value_axes) except -1:
+    cdef int describe_results(self, call_t* c, int value_ndim, const Py_ssize_t* dims, const int* value_axes) except -1:
         """The arrays for the results, new or the caller's. A gradient lies like its input."""
         cdef plan_t* p = &c.plan
         cdef cnp.ndarray like, result
@@ -1019,29 +1022,29 @@ cdef class Loss:
         for k in range(OUTPUTS):
             if not c.wanted[k]:
                 continue
-            out = None if outs is None else outs[k]
             if k == VALUE:
-                result = self.new_result(c, out, value_ndim, dims, k)
+                result = self.new_result(c, value_ndim, dims, k)
                 describe(&p.outputs[k], result, c.shape, value_axes, c.n, False, c.real)
             else:
                 slot = INPUT_OF[k]
                 like = <cnp.ndarray>c.given[slot]
                 rows = p.inputs[slot].rows
-                result = self.new_result(c, out, cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), k)
+                result = self.new_result(c, cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), k)
                 describe(&p.outputs[k], result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
             keep(&c.results[k], result)
             p.outputs[k].reduced = not p.outputs[k].rows and p.outputs[k].size != p.size
-            if out is not None and p.outputs[k].direct and self.kernel.light and p.outputs[k].size >= STREAMED:
+            if c.outs[k] != NULL and p.outputs[k].direct and self.kernel.light and p.outputs[k].size >= STREAMED:
                 # not into fresh memory: the system has just brought it into the cache, by zeroing it
                 p.outputs[k].direct = False
                 p.outputs[k].streamed = True
         return 0
 
-    cdef cnp.ndarray new_result(self, const call_t* c, out, int ndim, const Py_ssize_t* shape, int kind):
+    cdef cnp.ndarray new_result(self, const call_t* c, int ndim, const Py_ssize_t* shape, int kind):
         """The array for a result: a new one, or the caller's, if it fits."""
         cdef cnp.ndarray a
-        if out is None:
+        if c.outs[kind] == NULL:
             return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
+        out = <object>c.outs[kind]
         if not cnp.PyArray_CheckExact(out) and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
             raise TypeError(f"out for the {self.result_name(kind)} must be an array or None, got {type(out).__name__}")
         a = out
@@ -1054,21 +1057,24 @@ cdef class Loss:
             raise ValueError(f"out for the {self.result_name(kind)} is read-only")
         return a
 
-    cdef int check_overlaps(self, const call_t* c, list outs) except -1:
+    cdef int check_overlaps(self, call_t* c) except -1:
         """The caller's buffers may not share memory with each other, nor with an input, unless element lies exactly over element."""
-        cdef const plan_t* p = &c.plan
+        cdef plan_t* p = &c.plan
         cdef int k, i
         for k in range(OUTPUTS):
-            if outs[k] is None:
+            if c.outs[k] == NULL:
                 continue
             for i in range(k + 1, OUTPUTS):
-                if outs[i] is not None and overlap(outs[k], outs[i]):
+                if c.outs[i] != NULL and overlap(<cnp.ndarray>c.outs[k], <cnp.ndarray>c.outs[i]):
                     raise ValueError(f"out for the {self.result_name(k)} and for the {self.result_name(i)} share memory")
             for i in range(INPUTS):
-                if c.given[i] == NULL or not overlap(outs[k], <object>c.given[i]):
+                if c.given[i] == NULL or not overlap(<cnp.ndarray>c.outs[k], <cnp.ndarray>c.given[i]):
                     continue
                 # a block's inputs are read before its results are written, but for the weights
                 if i < WEIGHT and not p.outputs[k].reduced and same_layout(&p.outputs[k], &p.inputs[i]):
+                    if p.rows == NULL:
+                        # the loops over elements take it that their results lie apart from their inputs
+                        p.outputs[k].direct = False
                     continue
                 raise ValueError(f"out for the {self.result_name(k)} shares memory with {self.slot_names[i]}, which it would overwrite before it is read")
         return 0
@@ -1184,57 +1190,61 @@ cdef list stage(call_t* c, const int* value_axes):
     return staged
 
 
-cdef list spread_out(const call_t* c, out, int want, wrt):
+cdef int spread_out(call_t* c, out, int want, wrt) except -1:
     """The caller's buffers, by what they are for. out has the structure of what the method returns."""
-    cdef list outs = [None] * OUTPUTS
     cdef int k, n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
     cdef tuple parts = (out,) if n == 1 else out if isinstance(out, tuple) else ()
     if len(parts) != n:
         raise TypeError(f"out must be a tuple of {n}, one array or None per result, got {describe_out(out)}")
     if want & WANT_VALUE:
-        outs[VALUE] = parts[0]
+        lend(&c.outs[VALUE], parts[0])
     if want & WANT_HESS:
-        outs[HESS] = parts[n - 1]
+        lend(&c.outs[HESS], parts[n - 1])
     if want & WANT_GRAD:
         part = parts[1 if want & WANT_VALUE else 0]
         if not isinstance(wrt, tuple):
-            outs[c.gradients[0]] = part
+            lend(&c.outs[c.gradients[0]], part)
         elif part is not None:
             if not isinstance(part, tuple) or len(part) != c.n_gradients:
                 raise TypeError(f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, got {describe_out(part)}")
             for k in range(c.n_gradients):
-                outs[c.gradients[k]] = part[k]
-    return outs
+                lend(&c.outs[c.gradients[k]], (<tuple>part)[k])
+    return 0
+
+
+cdef inline void lend(PyObject** slot, x) noexcept:
+    if x is not None:
+        slot[0] = <PyObject*>x
 
 
 cdef str describe_out(out):
     return f"a tuple of {len(out)}" if isinstance(out, tuple) else type(out).__name__
 
 
-cdef result(const call_t* c, int kind, list outs):
+cdef result(const call_t* c, int kind):
     """A number as a NumPy scalar, unless the caller brought an array."""
     a = <object>c.results[kind]
-    if cnp.PyArray_NDIM(a) == 0 and (outs is None or outs[kind] is None):
+    if cnp.PyArray_NDIM(a) == 0 and c.outs[kind] == NULL:
         return a[()]
     return a
 
 
-cdef package(const call_t* c, int want, wrt, list outs):
+cdef package(const call_t* c, int want, wrt):
     """What the method returns: a result, or a tuple of them."""
     cdef int k
     if want == WANT_VALUE:
-        return result(c, VALUE, outs)
+        return result(c, VALUE)
     if isinstance(wrt, tuple):
-        gradient = tuple([result(c, c.gradients[k], outs) for k in range(c.n_gradients)])
+        gradient = tuple([result(c, c.gradients[k]) for k in range(c.n_gradients)])
     else:
-        gradient = result(c, c.gradients[0], outs)
+        gradient = result(c, c.gradients[0])
     if want == WANT_GRAD:
         return gradient
     if want == WANT_VALUE | WANT_GRAD:
-        return result(c, VALUE, outs), gradient
+        return result(c, VALUE), gradient
     if want == WANT_GRAD | WANT_HESS:
-        return gradient, result(c, HESS, outs)
-    return result(c, VALUE, outs), gradient, result(c, HESS, outs)
+        return gradient, result(c, HESS)
+    return result(c, VALUE), gradient, result(c, HESS)
 
 
 cdef void fill_results(call_t* c, double x):
@@ -1356,7 +1366,7 @@ cdef class PairLoss(Loss):
         size = s.panels * PANEL
         if size > PY_SSIZE_T_MAX // 64 // (s.width + 1):
             raise MemoryError(f"{size} rows of {s.width} numbers")
-        memory = <double*>PyMem_RawMalloc((6 * s.width + 3) * size * sizeof(double) + CACHE_LINE)
+        memory = <double*>PyMem_Malloc((6 * s.width + 3) * size * sizeof(double) + CACHE_LINE)
         if memory == NULL:
             raise MemoryError(f"{(6 * s.width + 3) * size * sizeof(double)} bytes of rows")
         try:
@@ -1388,7 +1398,7 @@ cdef class PairLoss(Loss):
                         second.outputs[k].data = NULL
                 execute(&second, c.is_double)
         finally:
-            PyMem_RawFree(memory)
+            PyMem_Free(memory)
         return 0
 
 

@@ -5,19 +5,40 @@ import os
 
 cdef extern from *:
     """
-    #if defined(__x86_64__) || defined(__i386__)
-    static int fl_levels(void) {
-        __builtin_cpu_init();
-        /* single features: clang knows no level names */
-        if (!(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"))) return 0;
-        if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-              && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2"))) return 1;
-        if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd")
-              && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))) return 2;
-        return 3;
-    }
-    #else
+    #if FL_BUILDS == 1
+    /* another architecture than x86-64, or two in one file */
     static int fl_levels(void) { return 1; }
+    #else
+    #if defined(_MSC_VER) && !defined(__clang__)
+    #include <immintrin.h>
+    #include <intrin.h>
+    /* what both the processor has and the system saves, by leaf, register and bit of CPUID */
+    static int fl_has(int leaf, int part, unsigned bits) {
+        int parts[4];
+        __cpuid(parts, 0);
+        if (parts[0] < leaf) return 0;
+        __cpuidex(parts, leaf, 0);
+        return ((unsigned)parts[part] & bits) == bits;
+    }
+    static int fl_saves(unsigned bits) {
+        return fl_has(1, 2, 1u << 27) && ((unsigned)_xgetbv(0) & bits) == bits;
+    }
+    #define FL_LOOK
+    #define FL_HAS_V2 fl_has(1, 2, 1u << 20 | 1u << 23)
+    #define FL_HAS_V3 (fl_has(1, 2, 1u << 12) && fl_has(7, 1, 1u << 3 | 1u << 5 | 1u << 8) && fl_saves(0x6))
+    #define FL_HAS_V4 (fl_has(7, 1, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31) && fl_saves(0xe6))
+    #else
+    /* single features: clang knows no level names */
+    #define FL_LOOK __builtin_cpu_init()
+    #define FL_HAS(feature) __builtin_cpu_supports(feature)
+    #define FL_HAS_V2 (FL_HAS("sse4.2") && FL_HAS("popcnt"))
+    #define FL_HAS_V3 (FL_HAS("avx2") && FL_HAS("fma") && FL_HAS("bmi") && FL_HAS("bmi2"))
+    #define FL_HAS_V4 (FL_HAS("avx512f") && FL_HAS("avx512bw") && FL_HAS("avx512cd") && FL_HAS("avx512dq") && FL_HAS("avx512vl"))
+    #endif
+    static int fl_levels(void) {
+        FL_LOOK;
+        return !FL_HAS_V2 ? 0 : !FL_HAS_V3 ? 1 : !FL_HAS_V4 ? 2 : 3;
+    }
     #endif
     """
     int fl_levels()

@@ -10,7 +10,7 @@ from cython.parallel cimport prange
 from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
 from fastloss._machine cimport (
-    doubles_apart, end_streams, fetch_add, floats_apart, lanes_t, load_time, now, prefetch_512, store_time, stream,
+    atomic_load, atomic_store, doubles_apart, end_streams, fetch_add, floats_apart, lanes_t, now, prefetch_512, stream,
 )
 from fastloss._math cimport (
     absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
@@ -368,17 +368,21 @@ ctypedef fused sum_pass_t:
     Value
     ValueGradient
 
+# results, of the type of the inputs: a result that lies over an input is written to a buffer first
 ctypedef fused apart_t:
     floats_apart
     doubles_apart
 
+cdef enum:
+    GRAIN = 8       # elements of whose multiple a loop takes: it needs no second body for single ones
+
 
 cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
-                   real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+                   apart_t l, apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
     """The one loop over elements: what the pass stores is known at compile time, the compiler drops the rest."""
     cdef Py_ssize_t i
     cdef real_t c = <real_t>scale, li, gi, hi, di, ei
-    for i in range(n):
+    for i in range(n & -GRAIN):
         if loss_t in ternary_t:
             kernel.at(x[i], y[i], q[i], &li, &gi, &hi, &di, &ei)
         else:
@@ -395,41 +399,56 @@ cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, cons
                 e[i] = c * ei
 
 
+cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
+                       real_t** out, Py_ssize_t at) noexcept nogil:
+    """A loop over any number of elements: the last few in copies, filled up with one of them. Results are written from element `at` on."""
+    cdef Py_ssize_t whole = n & -GRAIN, k, i
+    cdef int kind
+    cdef real_t xs[GRAIN]
+    cdef real_t ys[GRAIN]
+    cdef real_t qs[GRAIN]
+    cdef real_t results[WEIGHT_GRAD][GRAIN]
+    if whole:
+        loop(kernel, NULL, whole, scale, x, y, q, out[VALUE] + at, out[GRAD] + at, out[HESS] + at, out[LABEL_GRAD] + at, out[THIRD_GRAD] + at)
+    if whole == n:
+        return
+    for k in range(GRAIN):
+        i = whole + k if whole + k < n else whole
+        xs[k], ys[k], qs[k] = x[i], y[i], q[i]
+        for kind in range(WEIGHT_GRAD):
+            results[kind][k] = 0
+    loop(kernel, NULL, GRAIN, scale, &xs[0], &ys[0], &qs[0], &results[VALUE][0], &results[GRAD][0], &results[HESS][0], &results[LABEL_GRAD][0], &results[THIRD_GRAD][0])
+    for kind in range(WEIGHT_GRAD):
+        for i in range(whole, n):
+            out[kind][at + i] = results[kind][i - whole]
+
+
 cdef void evaluate_sum(summed_t kernel, sum_pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
                        apart_t g, lanes_t lane) noexcept nogil:
-    """Adds n losses to the lanes without storing them."""
+    """Adds the losses of a multiple of LANES elements to the lanes without storing them."""
     cdef Py_ssize_t i = 0, k
     cdef real_t c = <real_t>scale, li, gi, hi, di
-    cdef real_t last[LANES]
-    while i + LANES <= n:
+    while i < n:
         for k in range(LANES):
             kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
             lane[k] += li
             if sum_pass_t is ValueGradient:
                 g[i + k] = c * gi
         i += LANES
-    if i < n:
-        evaluate[summed_t, sum_pass_t, real_t](kernel, NULL, n - i, scale, x + i, y + i, NULL, &last[0], <real_t*><void*>(g + i), NULL, NULL, NULL)
-        for k in range(n - i):
-            lane[k] += last[k]
 
 
-cdef void fill_sums(summed_t kernel, sum_t* sums, real_t* dtype) noexcept:
-    if real_t is float:
-        sums[0] = <sum_t>evaluate_sum[summed_t, Value, float, floats_apart]
-        sums[1] = <sum_t>evaluate_sum[summed_t, ValueGradient, float, floats_apart]
-    else:
-        sums[0] = <sum_t>evaluate_sum[summed_t, Value, double, doubles_apart]
-        sums[1] = <sum_t>evaluate_sum[summed_t, ValueGradient, double, doubles_apart]
+cdef void fill_sums(summed_t kernel, sum_t* sums, real_t* dtype, apart_t result) noexcept:
+    sums[0] = <sum_t>evaluate_sum[summed_t, Value, real_t, apart_t]
+    sums[1] = <sum_t>evaluate_sum[summed_t, ValueGradient, real_t, apart_t]
 
 
-cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype) noexcept:
-    loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, real_t]
-    loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, real_t]
-    loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, real_t]
-    loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, real_t]
-    loops[PASS_ALL_OF_PRED] = <loop_t>evaluate[loss_t, AllOfPred, real_t]
-    loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, real_t]
+cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype, apart_t result) noexcept:
+    loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, real_t, apart_t]
+    loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, real_t, apart_t]
+    loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, real_t, apart_t]
+    loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, real_t, apart_t]
+    loops[PASS_ALL_OF_PRED] = <loop_t>evaluate[loss_t, AllOfPred, real_t, apart_t]
+    loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, real_t, apart_t]
 
 
 cdef inline void multiply(real_t* a, const real_t* b, Py_ssize_t n) noexcept nogil:
@@ -513,7 +532,7 @@ cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* like) noe
 cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, real_t** out,
                              double* lane, real_t* buffers) noexcept nogil:
     """The values of an elementwise loss, in out[VALUE] or, if it returns True, summed in the lanes; and its derivatives."""
-    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, k, done = 0
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
     cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else n
     cdef int kind
     cdef real_t* x = fetch(&p.inputs[PRED], start, n, buffers + 9 * size)
@@ -522,7 +541,7 @@ cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py
     cdef bint summed
     for kind in range(GRAD, WEIGHT_GRAD):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
-    summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span) and x != out[GRAD] != y
+    summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span)
     for k in range(LANES if summed else 0):
         lane[k] = 0
     if q == NULL:
@@ -532,11 +551,13 @@ cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py
         if ahead:
             look_ahead(p, start + i + ahead, x)
         k = min(strip, n - i)
-        if summed:
-            p.sum(p.kernel, NULL, k, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
-        else:
-            p.loop(p.kernel, NULL, k, p.grad_scale, x + i, y + i, q + i, out[VALUE] + i, out[GRAD] + i, out[HESS] + i,
-                   out[LABEL_GRAD] + i, out[THIRD_GRAD] + i)
+        whole = k & -LANES if summed else 0
+        if whole:
+            p.sum(p.kernel, NULL, whole, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
+        if whole < k:
+            evaluate_all(p.loop, p.kernel, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole, out, i + whole)
+            for j in range(i + whole, i + k if summed else 0):
+                lane[j - i - whole] += out[VALUE][j]
         i += k
         # streamed are whole cache lines: the rest of the last one waits for the next strip
         k = n if i == n else i - p.lead
@@ -676,7 +697,7 @@ cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
         first = min(first, p.ranges[thread].done)
     # with few or unequal tasks it is nobody's fault that the last one takes its time
     if end - first > max(<int64_t>MISSED, (first - start) // 4) and p.tasks >= 8 * p.threads and p.memory == NULL:
-        store_time(&crowded_until, end + FORGIVEN * (end - first))
+        atomic_store(&crowded_until, end + FORGIVEN * (end - first))
 
 
 cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
@@ -695,7 +716,7 @@ cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
 
 
 cdef void run(plan_t* p, int is_double) noexcept nogil:
-    if p.threads > 1 and load_time(&crowded_until) and now() < load_time(&crowded_until):
+    if p.threads > 1 and atomic_load(&crowded_until) and now() < atomic_load(&crowded_until):
         p.threads = 1
     if is_double:
         run_as[double](p, NULL)
@@ -725,11 +746,11 @@ def table(any_loss_t kernel):
         fill_rows[any_loss_t, float](kernel, &kernel.table.rows[0], NULL)
         fill_rows[any_loss_t, double](kernel, &kernel.table.rows[1], NULL)
     else:
-        fill[any_loss_t, float](kernel, kernel.table.loops[0], NULL)
-        fill[any_loss_t, double](kernel, kernel.table.loops[1], NULL)
+        fill[any_loss_t, float, floats_apart](kernel, kernel.table.loops[0], NULL, NULL)
+        fill[any_loss_t, double, doubles_apart](kernel, kernel.table.loops[1], NULL, NULL)
     if any_loss_t in summed_t:
-        fill_sums[any_loss_t, float](kernel, kernel.table.sums[0], NULL)
-        fill_sums[any_loss_t, double](kernel, kernel.table.sums[1], NULL)
+        fill_sums[any_loss_t, float, floats_apart](kernel, kernel.table.sums[0], NULL, NULL)
+        fill_sums[any_loss_t, double, doubles_apart](kernel, kernel.table.sums[1], NULL, NULL)
     return PyCapsule_New(&kernel.table, "fastloss.kernel", NULL)
 
 

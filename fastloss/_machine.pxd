@@ -95,6 +95,6 @@ cdef extern from *:
     void prefetch_512 "fl_prefetch_512"(const char* at) noexcept nogil
     void stream "fl_stream"(const char* to, const void* source, size_t n) noexcept nogil
     Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
-    int64_t load_time "FL_LOAD"(int64_t* p) noexcept nogil
-    void store_time "FL_STORE"(int64_t* p, int64_t t) noexcept nogil
+    int64_t atomic_load "FL_LOAD"(int64_t* p) noexcept nogil
+    void atomic_store "FL_STORE"(int64_t* p, int64_t n) noexcept nogil
     int64_t now "fl_now"() noexcept nogil

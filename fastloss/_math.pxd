@@ -20,6 +20,10 @@ cdef extern from *:
     #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
     #define FL_FMAF(a, b, c) __builtin_fmaf(a, b, c)
     #define FL_FMA(a, b, c) __builtin_fma(a, b, c)
+    #elif defined(_MSC_VER) && defined(__AVX2__)
+    #include <math.h>
+    #define FL_FMAF(a, b, c) fmaf(a, b, c)
+    #define FL_FMA(a, b, c) fma(a, b, c)
     #else
     #define FL_FMAF(a, b, c) ((a) * (b) + (c))
     #define FL_FMA(a, b, c) ((a) * (b) + (c))

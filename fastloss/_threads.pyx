@@ -4,6 +4,11 @@ import operator
 import os
 import threading
 
+from libc.stdint cimport int64_t
+
+from fastloss._machine cimport atomic_load, atomic_store
+from fastloss._processors import available_processors
+
 cdef extern from *:
     """
     #ifdef _OPENMP
@@ -35,65 +40,29 @@ cdef extern from *:
     int fl_local
     int FL_OPENMP
 
-cdef int chosen = 0     # by set_num_threads; 0: nobody chose
-cdef int processors = 0  # found at the first use
+cdef int64_t chosen = 0      # by set_num_threads; 0: nobody chose
+cdef int64_t processors = 0  # found at the first use; two threads that find them find the same
 has_openmp = bool(FL_OPENMP)
 entered = threading.local()  # num_threads blocks, innermost last
 fl_watch_forks()
 
 
 cdef int threads() except -1:
-    global processors
+    cdef int64_t n
     # OpenMP's pool does not survive a fork: the child would wait for threads that are not there
     if fl_forked:
         return 1
     if fl_local:
         return fl_local
-    if chosen:
-        return chosen
-    if not processors:
-        processors = available_processors()
+    n = atomic_load(&chosen)
+    if n:
+        return <int>n
+    n = atomic_load(&processors)
+    if not n:
+        n = available_processors()
+        atomic_store(&processors, n)
     # asked anew each time: threadpoolctl and omp_set_num_threads change it
-    return max(1, min(omp_get_max_threads(), processors))
-
-
-def available_processors(root=""):
-    """The processors that this process may use: its affinity, and its control group's quota rounded up."""
-    try:
-        n = len(os.sched_getaffinity(0))
-    except AttributeError:
-        n = os.cpu_count() or 1
-    for quota, period in cgroup_quotas(root):
-        if quota > 0 and period > 0:
-            n = min(n, -(-quota // period))
-    return max(1, n)
-
-
-def cgroup_quotas(root):
-    """(quota, period) in microseconds of this process's control groups and those above them, of version 2 and 1."""
-    try:
-        with open(root + "/proc/self/cgroup") as f:
-            groups = [line.rstrip("\n").split(":", 2) for line in f]
-    except OSError:
-        return
-    for _, controllers, path in groups:
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = root + "/sys/fs/cgroup" + ("/" + controllers if controllers else "")
-        parts = [part for part in path.split("/") if part]
-        for depth in range(len(parts), -1, -1):
-            folder = "/".join([top, *parts[:depth]])
-            try:
-                if controllers:
-                    with open(folder + "/cpu.cfs_quota_us") as quota, open(folder + "/cpu.cfs_period_us") as period:
-                        yield int(quota.read()), int(period.read())
-                else:
-                    with open(folder + "/cpu.max") as f:
-                        quota, period = f.read().split()
-                        if quota != "max":
-                            yield int(quota), int(period)
-            except (OSError, ValueError):
-                continue
+    return <int>max(1, min(omp_get_max_threads(), n))
 
 
 cdef int checked(n, str name) except -1:
@@ -124,8 +93,7 @@ def set_num_threads(n):
 
     Raises TypeError unless n is an integer, ValueError unless it is between 1 and 4096.
     """
-    global chosen
-    chosen = 0 if n is None else checked(n, "n")
+    atomic_store(&chosen, 0 if n is None else checked(n, "n"))
 
 
 class num_threads:

@@ -1,9 +1,10 @@
-"""What importing fastloss and calling it with NumPy's arrays brings with it: no framework."""
+"""What importing fastloss and calling it with NumPy's arrays brings with it: no framework, no thread, no delay."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,21 @@ def test_a_framework_brings_no_other(name: str) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed")
     brought = modules_after(f"import {name}")
     assert modules_after(f"import {name}{CALLS}") & FRAMEWORKS == brought & FRAMEWORKS
+
+
+def answer(program: str) -> float:
+    result = subprocess.run([sys.executable, "-c", program], check=True, timeout=120, capture_output=True, text=True)
+    return float(result.stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+def test_no_thread_is_started() -> None:
+    tasks = "import numpy, os; n = len(os.listdir('/proc/self/task')); import fastloss; "
+    assert answer(tasks + "print(len(os.listdir('/proc/self/task')) - n)") == 0
+
+
+def test_the_import_takes_no_time() -> None:
+    # of the processor: a wall clock counts what else the machine does
+    program = "import time, numpy; t = time.process_time(); import fastloss; print(time.process_time() - t)"
+    answer(program)
+    assert min(answer(program) for _ in range(7)) < 0.03

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss import _threads
+from fastloss import _processors
 from tests.conftest import call_args, draw
-from tests.reference import Reference
+from tests.reference import LOSSES, Reference
+from tests.structured import STRUCTURED
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +90,63 @@ def test_many_python_threads(rng: np.random.Generator) -> None:
     for worker in workers:
         worker.join()
     assert got == [want] * 80
+
+
+def results_of(loss: fl.Loss, inputs: dict[str, Any]) -> list[Any]:
+    """Of every method."""
+    results = [loss(**inputs), loss.grad(**inputs), *loss.value_and_grad(**inputs)]
+    if loss.no_hessian is None:
+        results += [*loss.grad_and_hess(**inputs), *loss.value_grad_and_hess(**inputs)]
+    return results
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *STRUCTURED])
+def test_a_loss_and_its_inputs_shared_by_threads(name: str, rng: np.random.Generator) -> None:
+    """Few numbers, and enough for threads of the call's own; each call has the bits that it has alone."""
+    if name in LOSSES:
+        loss = LOSSES[name].build()
+        many = 70_000 // (LOSSES[name].classes if LOSSES[name].row else 1)
+        cases = [draw(LOSSES[name], rng, (n,), np.float32) for n in (40, many)]
+    else:
+        loss = STRUCTURED[name].build()
+        cases = [STRUCTURED[name].data(rng, n) for n in (4, 30)]
+    names = [name for name in loss.inputs if name != "sample_weight"]
+    inputs = [dict(zip(names, case, strict=False)) for case in cases]
+    want = [results_of(loss, x) for x in inputs]
+    start = threading.Barrier(8)
+
+    def work() -> list[list[Any]]:
+        start.wait()
+        return [results_of(loss, x) for x in 3 * inputs]
+
+    with ThreadPoolExecutor(8) as pool:
+        for worker in [pool.submit(work) for _ in range(8)]:
+            for got, alone in zip(worker.result(), 3 * want, strict=True):
+                for a, b in zip(got, alone, strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+
+class Interrupted(type):
+    """Classes of losses: while one gets an attribute, another thread builds a loss of it."""
+
+    seen: ClassVar[list[float]] = []
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if not Interrupted.seen:
+            Interrupted.seen.append(0)
+            other = threading.Thread(target=lambda: Interrupted.seen.append(cls(scale=3).scale))
+            other.start()
+            other.join()
+        super().__setattr__(name, value)
+
+
+def test_the_first_losses_of_a_class_in_two_threads() -> None:
+    class Mine(fl.L2Loss, metaclass=Interrupted):
+        def __init__(self, scale: float) -> None:
+            super().__init__(weight=scale)
+
+    assert Mine(scale=2).scale == 2  # type: ignore[attr-defined]
+    assert Interrupted.seen == [0, 3]
 
 
 def test_settings() -> None:
@@ -206,10 +265,10 @@ def test_control_groups(files: dict[str, str], want: Any, tmp_path: Path) -> Non
         path = tmp_path / name[1:]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert list(_threads.cgroup_quotas(str(tmp_path))) == want
+    assert list(_processors.cgroup_quotas(str(tmp_path))) == want
     processors = len(os.sched_getaffinity(0))
     quotas = [-(-quota // period) for quota, period in want if quota > 0]
-    assert _threads.available_processors(str(tmp_path)) == min([processors, *quotas])
+    assert _processors.available_processors(str(tmp_path)) == min([processors, *quotas])
 
 
 NEIGHBOUR = """
@@ -238,7 +297,7 @@ with subprocess.Popen([sys.executable, "-c", spin]) as neighbour:
 """
 
 
-@pytest.mark.skipif(_threads.available_processors() == 1, reason="one core has one thread")
+@pytest.mark.skipif(_processors.available_processors() == 1, reason="one core has one thread")
 def test_a_busy_neighbour() -> None:
     """Threads on all cores, of which another process holds one, wait for it unless they notice: 4 times as long."""
     result = run(NEIGHBOUR)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Mapping, Sequence
@@ -127,7 +126,7 @@ def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[in
         )
 
 
-class _TorchCompilerFinder(importlib.abc.MetaPathFinder):
+class _TorchCompilerFinder:
     """Imports our part for PyTorch behind PyTorch's compiler.
 
     The compiler traces calls without making them: none of ours would notice that it is there, and to it a loss is C.

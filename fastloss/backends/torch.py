@@ -109,7 +109,8 @@ class Recorded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *heads: Tensor) -> tuple[Any, ...]:
         (loss, wrt, others), head = ctx.call, heads[0]
-        gradients, ctx.gradients = ctx.gradients, None
+        # at once: another thread may go back through the same graph
+        gradients = ctx.__dict__.pop("gradients", None)
         if gradients is None or torch.is_grad_enabled():
             inputs = ctx.saved_tensors
             if others is not None:

@@ -1,0 +1,49 @@
+"""How many processors this process may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+
+def available_processors(root: str = "") -> int:
+    """The processors that this process may use: its affinity, and its control group's quota rounded up."""
+    try:
+        n = len(os.sched_getaffinity(0))
+    except AttributeError:
+        n = os.cpu_count() or 1
+    for quota, period in cgroup_quotas(root):
+        if quota > 0 and period > 0:
+            n = min(n, -(-quota // period))
+    return max(1, n)
+
+
+def cgroup_quotas(root: str) -> Iterator[tuple[int, int]]:
+    """(quota, period) in microseconds of this process's control groups and those above them, of version 2 and 1."""
+    try:
+        with open(root + "/proc/self/cgroup") as f:
+            groups = [line.rstrip("\n").split(":", 2) for line in f]
+    except OSError:
+        return
+    for _, controllers, path in groups:
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root + "/sys/fs/cgroup" + ("/" + controllers if controllers else "")
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts), -1, -1):
+            folder = "/".join([top, *parts[:depth]])
+            try:
+                if controllers:
+                    yield number_in(folder + "/cpu.cfs_quota_us"), number_in(folder + "/cpu.cfs_period_us")
+                else:
+                    with open(folder + "/cpu.max") as f:
+                        quota, period = f.read().split()
+                    if quota != "max":
+                        yield int(quota), int(period)
+            except (OSError, ValueError):
+                continue
+
+
+def number_in(path: str) -> int:
+    with open(path) as f:
+        return int(f.read())
