@@ -244,10 +244,14 @@ cdef void scatter(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t
         n -= run
 
 
-cdef inline bint has_rows(const array_t* a, real_t* like) noexcept nogil:
-    """Whether the numbers of a row, whose axis is the first, are neighbours, and the rows one axis."""
+cdef inline bint has_rows(const array_t* a, Py_ssize_t width, real_t* like) noexcept nogil:
+    """Whether the numbers of a row, whose axis is the first, are neighbours, and the rows one axis.
+
+    The first axis is that of a row only if it is as long: one of size 1 is left out, and in some orders it is joined
+    with the first of the rows' axes.
+    """
     return (a.type == (FLOAT32 if sizeof(real_t) == 4 else FLOAT64) and not a.swapped and a.ndim == 2
-            and a.stride[0] == <Py_ssize_t>sizeof(real_t))
+            and a.shape[0] == width and a.stride[0] == <Py_ssize_t>sizeof(real_t))
 
 
 cdef inline void transpose(const char* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, char* to,
@@ -261,7 +265,7 @@ cdef inline void transpose(const char* source, Py_ssize_t source_step, Py_ssize_
 cdef void gather_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width, real_t* dst) noexcept nogil:
     """dst, column by column = rows start to start + n of `all`; their axis is behind that of their numbers."""
     cdef Py_ssize_t j
-    if has_rows(a, dst):
+    if has_rows(a, width, dst):
         transpose(a.data + start * a.stride[1], a.stride[1], n, width, <char*>dst, n * sizeof(real_t), dst)
     else:
         for j in range(width):
@@ -271,7 +275,7 @@ cdef void gather_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize
 cdef void scatter_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width, real_t* src) noexcept nogil:
     """Rows start to start + n of `all` = src, column by column."""
     cdef Py_ssize_t j
-    if has_rows(a, src):
+    if has_rows(a, width, src):
         transpose(<char*>src, n * sizeof(real_t), width, n, a.data + start * a.stride[1], a.stride[1], src)
     else:
         for j in range(width):

@@ -20,7 +20,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     >>> fl.show_config(mode="dicts")["fastloss"] == fl.__version__
     True
     """
-    if mode not in ("stdout", "dicts"):
+    if not isinstance(mode, str) or mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
     # what takes longer to import than all of fastloss
     import platform

@@ -3,6 +3,8 @@
 import inspect
 import math
 import operator
+import threading
+import weakref
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t
 
 from fastloss import _isa
@@ -20,7 +23,7 @@ from fastloss._plan cimport (
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
     PASS_VALUE, PASS_VALUE_GRADIENT, PRED, ROW_BUFFERS, SHORT_ROWS, SHORT_ROW_BYTES, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
     VALUE, WEIGHT, WEIGHT_GRAD,
-    array_t, ctc_t, kernel_t, pairs_t, plan_t, range_t, runner_t,
+    array_t, ctc_t, kernel_t, pairs_t, plan_t, range_t, runner_t, watch_t,
 )
 from fastloss._threads cimport threads
 
@@ -28,6 +31,11 @@ cnp.import_array()
 
 cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
+    ctypedef struct PyThreadState
+    PyThreadState* PyThreadState_Get() nogil
+    void PyEval_RestoreThread(PyThreadState* state) nogil
+    PyThreadState* PyEval_SaveThread() nogil
+    int PyErr_CheckSignals() nogil
 
 cdef runner_t* runner = <runner_t*>PyCapsule_GetPointer(_isa.kernels.get_runner(), "fastloss.runner")
 
@@ -55,12 +63,17 @@ cdef dict METHODS = {
 
 cdef enum:
     WORK_FOR_A_THREAD = 32768   # elements of a light loss: from there on a second thread is worth what it costs to wake it
+    WATCHED = 1 << 20           # the same: from there on a signal may end the call
     HEAVY = 3                   # times as long takes an element of any other loss, at least
     STREAMED = 1 << 22          # elements of a result
     FAR_BYTES = 1 << 20         # of an array: the L2 cache does not hold it
     AHEAD_BYTES = 4096
     LONG_ROW_BYTES = 1 << 15
     CHUNKS = 16
+
+
+# what is counted in elements is counted in bytes of all buffers, too, without an overflow
+cdef Py_ssize_t MAX_ELEMENTS = PY_SSIZE_T_MAX >> 7
 
 
 cdef enum:
@@ -101,7 +114,7 @@ cdef cnp.ndarray as_array(x, str name):
     else:
         try:
             a = np.asarray(x)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from None
     if kind_of(a) < 0:
         raise TypeError(f"{name} must be an array of real numbers, got dtype {a.dtype}")
@@ -231,12 +244,38 @@ cdef Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept:
     return (a + b - 1) // b
 
 
+cdef int interrupted(void* state) noexcept nogil:
+    """Lets Python's handlers of signals run, inside a nogil block; nonzero if one has raised an exception, which is left set."""
+    cdef int failed
+    PyEval_RestoreThread(<PyThreadState*>state)
+    failed = PyErr_CheckSignals()
+    PyEval_SaveThread()
+    return failed
+
+
+cdef int begin_watch(plan_t* p, watch_t* w) except -1:
+    """Lets signals end a call that takes milliseconds or more. Python gives them to the main thread alone."""
+    p.watch = NULL
+    if p.work >= WATCHED and threading.get_ident() == threading.main_thread().ident:
+        w.interrupted, w.state, w.next = interrupted, PyThreadState_Get(), 0
+        p.watch = w
+    return 0
+
+
+cdef int end_watch(plan_t* p) except -1:
+    """Raises what a handler of signals has raised meanwhile, or raises now: a call has several parts, of each of which little may be left."""
+    cdef bint watched = p.watch != NULL, ended = watched and p.watch.next < 0
+    p.watch = NULL
+    return -1 if ended or watched and PyErr_CheckSignals() else 0
+
+
 cdef int execute(plan_t* p, bint is_double) except -1:
     """Cuts a plan into tasks, which depend on its shape alone, and runs them."""
     cdef int k, i
     cdef Py_ssize_t itemsize = 8 if is_double else 4, sums = 0, chunks, length
     cdef bint has_reduced = False
     cdef plan_t other
+    cdef watch_t watch
     p.span = 0
     for k in range(OUTPUTS):
         if p.outputs[k].data == NULL or not p.outputs[k].reduced:
@@ -297,8 +336,10 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         if p.work < WORK_FOR_A_THREAD:
             runner.run(p, is_double)
         else:
+            begin_watch(p, &watch)
             with nogil:
                 runner.run(p, is_double)
+            end_watch(p)
     finally:
         if p.scratch != NULL:
             PyMem_Free(p.scratch)
@@ -388,9 +429,31 @@ cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
         return np.shares_memory(a, b, max_work=100_000)
     except np.exceptions.TooHardError:
         return True
+    except RuntimeError as error:
+        # so NumPy says that it gets no memory
+        raise MemoryError(str(error)) from None
 
 
-cdef dict signatures = {}
+cdef bint overlaps_itself(cnp.ndarray a) noexcept:
+    """Whether elements of an array may share memory: else each axis steps over all that lies along those of smaller steps."""
+    cdef int i, k, n = cnp.PyArray_NDIM(a)
+    cdef Py_ssize_t step, inner, other
+    if cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a) or cnp.PyArray_SIZE(a) == 0:
+        return False
+    for k in range(n):
+        step = abs(a.strides[k])
+        inner = cnp.PyArray_ITEMSIZE(a)
+        for i in range(n):
+            other = abs(a.strides[i])
+            if other < step or other == step and i < k:
+                inner += (a.shape[i] - 1) * other
+        if a.shape[k] != 1 and step < inner:
+            return True
+    return False
+
+
+# of each class, for as long as it lives
+signatures = weakref.WeakKeyDictionary()
 
 
 cdef signature_of(type cls):
@@ -415,11 +478,15 @@ cdef tuple arguments_of(type cls, tuple args, dict kwargs):
 
 def frozen(value):
     """A sequence of numbers as a tuple, which nobody changes and which compares; numbers as Python's; all else as it is."""
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) or isinstance(value, np.ndarray) and value.ndim == 0:
         return value.item()
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or np.ndim(value) != 1:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
         return value
-    return tuple(np.asarray(value).tolist())
+    try:
+        return tuple(np.asarray(value).tolist()) if np.ndim(value) == 1 else value
+    except (TypeError, ValueError, RuntimeError):
+        # no array: the constructor says so, and for which argument
+        return value
 
 
 def rebuild(cls, arguments):
@@ -427,10 +494,14 @@ def rebuild(cls, arguments):
     return cls(**dict(arguments))
 
 
+cdef tuple NO_NUMBERS = (str, bytes, np.complexfloating, np.timedelta64, np.datetime64, np.ma.MaskedArray)
+
+
 cdef double finite(str name, x) except? -1:
     """x as a float; NaN and infinities are refused, as is what is no number."""
     try:
-        if isinstance(x, (str, bytes)):
+        # float() parses text, and drops what makes a number complex, masked or a time
+        if isinstance(x, NO_NUMBERS) or not (hasattr(x, "__float__") or hasattr(x, "__index__")):
             raise TypeError
         value = float(x)
     except (TypeError, ValueError):
@@ -460,9 +531,12 @@ def flag(name, x):
 
 def integer(name, x, largest=2**31 - 1):
     """A constructor's argument as an int of at most that absolute value."""
-    if isinstance(x, (bool, np.bool_)) or not hasattr(x, "__index__"):
-        raise TypeError(f"{name} must be an integer, got {x!r}")
-    value = operator.index(x)
+    try:
+        if isinstance(x, (bool, np.bool_)):
+            raise TypeError
+        value = operator.index(x)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {x!r}") from None
     if abs(value) > largest:
         raise ValueError(f"{name} must be at most {largest} in absolute value, got {value}")
     return value
@@ -536,7 +610,8 @@ cdef class Loss:
     and, keyword-only:
 
     - out: the arrays for the results, in the structure of what is returned, None for those to allocate. One may be the
-      pred or label that it replaces; any other overlap is an error. After an error they are untouched.
+      pred or label that it replaces; any other overlap is an error. After an error they are untouched; after a
+      MemoryError, or an exception of a handler of signals such as KeyboardInterrupt, undefined.
     - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
     - wrt, of ``grad`` and ``value_and_grad``: the name of the input to differentiate with respect to, or a tuple of
       them, for which a tuple of gradients is returned; "pred", the first input, by default. A gradient has its input's
@@ -834,9 +909,13 @@ cdef class Loss:
             p.width = 0
         c.batch_size = c.shape[c.batch_item] if c.batch_item >= 0 else 1
 
+        if max(p.size, <Py_ssize_t>1) > MAX_ELEMENTS // max(p.width, <Py_ssize_t>1):
+            raise ValueError(f"{self.names[0]} must have at most {MAX_ELEMENTS} elements, got shape {shape_text(pred)}")
+
         p.kernel = self.kernel.kernel
         p.rows = self.kernel.rows[c.is_double]
         p.memory = NULL
+        p.watch = NULL
         p.weights_only = False
         p.sparse = self.sparse
         p.short = 0 < p.width * (8 if c.is_double else 4) <= SHORT_ROW_BYTES and self.sparse and self.smoothing == 0 and not self.from_logits
@@ -981,7 +1060,7 @@ cdef class Loss:
         cdef tuple names = wrt if isinstance(wrt, tuple) else (wrt,)
         cdef int slot
         for name in names:
-            if name not in self.names:
+            if not isinstance(name, str) or name not in self.names:
                 raise ValueError(f"wrt must name inputs of {type(self).__name__}, {', '.join(map(repr, self.names))}, got {name!r}")
             if name in self.fixed or name == "label" and self.sparse:
                 what = "class ids are" if name == "label" and self.sparse else f"{name} is"
@@ -1047,7 +1126,8 @@ cdef class Loss:
         out = <object>c.outs[kind]
         if not cnp.PyArray_CheckExact(out) and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
             raise TypeError(f"out for the {self.result_name(kind)} must be an array or None, got {type(out).__name__}")
-        a = out
+        # a subclass may do as it likes with all but its memory
+        a = out if cnp.PyArray_CheckExact(out) else np.asarray(out)
         if kind_of(a) != c.real or cnp.PyArray_ISBYTESWAPPED(a):
             dtype = "float64" if c.is_double else "float32"
             raise TypeError(f"out for the {self.result_name(kind)} must have dtype {dtype}, got {a.dtype.str if a.dtype.name == dtype else a.dtype}")
@@ -1055,6 +1135,8 @@ cdef class Loss:
             raise ValueError(f"out for the {self.result_name(kind)} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
         if not cnp.PyArray_ISWRITEABLE(a):
             raise ValueError(f"out for the {self.result_name(kind)} is read-only")
+        if overlaps_itself(a):
+            raise ValueError(f"out for the {self.result_name(kind)} has elements that share memory with each other")
         return a
 
     cdef int check_overlaps(self, call_t* c) except -1:
@@ -1065,10 +1147,10 @@ cdef class Loss:
             if c.outs[k] == NULL:
                 continue
             for i in range(k + 1, OUTPUTS):
-                if c.outs[i] != NULL and overlap(<cnp.ndarray>c.outs[k], <cnp.ndarray>c.outs[i]):
+                if c.outs[i] != NULL and overlap(<cnp.ndarray>c.results[k], <cnp.ndarray>c.results[i]):
                     raise ValueError(f"out for the {self.result_name(k)} and for the {self.result_name(i)} share memory")
             for i in range(INPUTS):
-                if c.given[i] == NULL or not overlap(<cnp.ndarray>c.outs[k], <cnp.ndarray>c.given[i]):
+                if c.given[i] == NULL or not overlap(<cnp.ndarray>c.results[k], <cnp.ndarray>c.given[i]):
                     continue
                 # a block's inputs are read before its results are written, but for the weights
                 if i < WEIGHT and not p.outputs[k].reduced and same_layout(&p.outputs[k], &p.inputs[i]):
@@ -1093,6 +1175,22 @@ cdef class Loss:
         """Refuses inputs for their values."""
         return 0
 
+    cdef Py_ssize_t bad_integer(self, call_t* c, int slot, double low, double high, double also) except -2:
+        """The position of the first number of an input that is no integer from low to high, nor `also`; -1 if all are.
+
+        The input lies like the unreduced loss.
+        """
+        cdef plan_t* p = &c.plan
+        cdef watch_t watch
+        cdef Py_ssize_t bad
+        if p.size < WORK_FOR_A_THREAD:
+            return runner.bad_integer(p, &p.inputs[slot], 0, p.size, low, high, also, NULL)
+        begin_watch(p, &watch)
+        with nogil:
+            bad = runner.bad_integer(p, &p.inputs[slot], 0, p.size, low, high, also, NULL)
+        end_watch(p)
+        return bad
+
     cdef int run(self, call_t* c) except -1:
         cdef plan_t* p = &c.plan
         cdef bint needs_loss = c.wanted[VALUE] or c.wanted[WEIGHT_GRAD]
@@ -1115,9 +1213,11 @@ cdef class Loss:
         # first: the results may lie over the labels
         shares = self.shares(c)
         self.run(c)
-        shares *= float(<object>c.results[VALUE]) * factor
         gradient = <object>c.results[WEIGHT_GRAD]
-        np.subtract(gradient, shares, out=gradient, casting="same_kind")
+        with np.errstate(all="ignore"):
+            shares *= float(<object>c.results[VALUE]) * factor
+            # of one dtype: NumPy's loops over two crash where they get no memory for their buffers
+            gradient[...] = gradient.astype(np.float64) - shares
         return 0
 
     cdef bint is_weighted_by_label(self):
@@ -1131,7 +1231,7 @@ cdef class Loss:
         cdef int k
         if not self.is_weighted_by_label():
             return <double>p.size / <double>cnp.PyArray_SIZE(gradient)
-        counts = np.empty((<object>gradient).shape)
+        counts = np.empty((<object>gradient).shape, np.float64)
         for k in range(OUTPUTS):
             p.outputs[k].data = NULL
         describe(&p.outputs[WEIGHT_GRAD], counts, c.shape, c.along[WEIGHT], c.n, False, FLOAT64)
@@ -1222,11 +1322,11 @@ cdef str describe_out(out):
 
 
 cdef result(const call_t* c, int kind):
-    """A number as a NumPy scalar, unless the caller brought an array."""
+    """The caller's array, or a new one; a number as a NumPy scalar."""
+    if c.outs[kind] != NULL:
+        return <object>c.outs[kind]
     a = <object>c.results[kind]
-    if cnp.PyArray_NDIM(a) == 0 and c.outs[kind] == NULL:
-        return a[()]
-    return a
+    return a[()] if cnp.PyArray_NDIM(a) == 0 else a
 
 
 cdef package(const call_t* c, int want, wrt):
@@ -1254,6 +1354,18 @@ cdef void fill_results(call_t* c, double x):
             (<object>c.results[k]).fill(x)
 
 
+cdef bint are_weights(cnp.ndarray a) noexcept:
+    """Whether an array of doubles is a list of finite numbers >= 0."""
+    cdef const double* x = <const double*>cnp.PyArray_DATA(a)
+    cdef Py_ssize_t k
+    if cnp.PyArray_NDIM(a) != 1:
+        return False
+    for k in range(a.shape[0]):
+        if not 0 <= x[k] < INFINITY:
+            return False
+    return True
+
+
 cdef class SoftmaxLoss(Loss):
     """The base of the cross-entropies over classes, whose unreduced loss has pred's shape without the class axis."""
 
@@ -1263,18 +1375,17 @@ cdef class SoftmaxLoss(Loss):
         self.from_logits = flag("from_logits", from_logits)
         self.has_ignore = ignore_index is not None
         if self.has_ignore:
-            # ids are compared as doubles, which hold every integer up to 2^53
-            self.ignore = integer("ignore_index", ignore_index, 2**53)
+            # ids are compared as doubles, to which no other integer than itself is rounded below 2^53
+            self.ignore = integer("ignore_index", ignore_index, 2**53 - 1)
             if not self.sparse:
                 raise ValueError("ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0")
         self.smoothing = finite("label_smoothing", label_smoothing)
         if not 0 <= self.smoothing <= 1:
             raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing!r}")
         if class_weight is not None:
-            weights = as_array(class_weight, "class_weight")
-            if weights.ndim != 1 or not np.all(np.isfinite(weights)) or np.any(np.less(weights, 0)):
+            self.class_weight = np.array(as_array(class_weight, "class_weight"), np.float64)
+            if not are_weights(self.class_weight):
                 raise ValueError(f"class_weight must be one finite weight >= 0 per class, got {class_weight!r}")
-            self.class_weight = np.array(weights, np.float64)
 
     cdef int describe_others(self, call_t* c) except -1:
         if self.sparse:
@@ -1301,21 +1412,12 @@ cdef class SoftmaxLoss(Loss):
         return "; for one-hot or soft labels build the loss with sparse_label=False" if cnp.PyArray_SIZE(a) == cnp.PyArray_SIZE(pred) else ""
 
     cdef int check(self, call_t* c) except -1:
-        cdef const plan_t* p = &c.plan
-        cdef Py_ssize_t at
-        if not self.sparse or p.size == 0:
+        cdef Py_ssize_t bad, classes = c.plan.width
+        if not self.sparse or c.plan.size == 0:
             return 0
-        if p.size < WORK_FOR_A_THREAD:
-            at = runner.bad_label(p)
-        else:
-            with nogil:
-                at = runner.bad_label(p)
-        if at >= 0:
-            label = <object>c.given[LABEL]
-            position = np.unravel_index(at, label.shape)
-            raise ValueError(
-                f"label must hold class ids from 0 to {p.width - 1}, got {label[position]} at position {tuple(map(int, position))}; "
-                "to leave examples out, build the loss with ignore_index=")
+        bad = self.bad_integer(c, LABEL, 0, classes - 1, self.ignore if self.has_ignore else NAN)
+        if bad >= 0:
+            refuse(<cnp.ndarray>c.given[LABEL], bad, "label", f"class ids from 0 to {classes - 1},", "; to leave examples out, build the loss with ignore_index=")
         return 0
 
 
@@ -1328,8 +1430,9 @@ cdef class CosineLoss(Loss):
         return 0
 
     cdef int check(self, call_t* c) except -1:
-        label = <object>c.given[THIRD]
-        refuse((label == 1) | (label == -1), label, "label", "1 and -1,")
+        cdef Py_ssize_t bad = self.bad_integer(c, THIRD, 1, 1, -1)
+        if bad >= 0:
+            refuse(<cnp.ndarray>c.given[THIRD], bad, "label", "1 and -1,")
         return 0
 
 
@@ -1337,10 +1440,10 @@ cdef class PairLoss(Loss):
     """The base of SDML: every row of one array against every row of another."""
 
     def __init__(self, weight, batch_axis, reduction, *, smoothing_parameter):
+        super().__init__(_isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples")
         self.smoothing = finite("smoothing_parameter", smoothing_parameter)
         if not 0 <= self.smoothing <= 1:
             raise ValueError(f"smoothing_parameter must be between 0 and 1, got {smoothing_parameter!r}")
-        super().__init__(_isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples")
 
     cdef int describe_others(self, call_t* c) except -1:
         if cnp.PyArray_NDIM(<cnp.ndarray>c.given[PRED]) < 2:
@@ -1352,6 +1455,7 @@ cdef class PairLoss(Loss):
         cdef plan_t* p = &c.plan
         cdef plan_t second
         cdef pairs_t s
+        cdef watch_t watch
         cdef Py_ssize_t size
         cdef int k
         cdef double* at
@@ -1380,12 +1484,14 @@ cdef class PairLoss(Loss):
             s.log_total = s.y_strips + size * s.width
             s.factor = s.log_total + size
             s.diagonal = s.factor + size
+            p.work = p.size * s.n * s.width // 4
+            begin_watch(p, &watch)
             with nogil:
                 runner.load_pairs(p, PRED, &s, s.x, s.x_panels, s.x_strips)
                 runner.load_pairs(p, LABEL, &s, s.y, s.y_panels, s.y_strips)
+            end_watch(p)
             p.memory = &s
             p.block = PAIR_ROWS
-            p.work = p.size * s.n * s.width // 4
             p.extra = PAIR_ROWS * (size + 2 * s.width) * sizeof(double)
             second = p[0]
             p.outputs[LABEL_GRAD].data = NULL
@@ -1418,55 +1524,85 @@ cdef class SequenceLoss(Loss):
 
     cdef int describe_others(self, call_t* c) except -1:
         """Copies the labels and lengths: what was checked is what is read."""
-        cdef int slot
-        cdef object pred = <object>c.given[PRED], label, lengths
+        cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED], label
+        cdef bint ended = c.given[FOURTH] == NULL
         if pred.ndim != 3:
-            raise ValueError(f"pred must have 3 axes, {dict(self.arguments)['layout']}, got shape {pred.shape}")
-        frames, classes = c.row_shape[1], c.row_shape[2]
-        if classes == 0:
-            raise ValueError(f"pred must have at least one class, the blank, got shape {pred.shape}")
+            raise ValueError(f"pred must have 3 axes, {dict(self.arguments)['layout']}, got shape {shape_text(pred)}")
+        if c.row_shape[2] == 0:
+            raise ValueError(f"pred must have at least one class, the blank, got shape {shape_text(pred)}")
         label = self.array_given(c, LABEL)
         if label.ndim != 2 or label.shape[self.label_axis] != c.batch_size:
-            raise ValueError(f"label must have 2 axes, {dict(self.arguments)['label_layout']}, for {c.batch_size} examples, got shape {label.shape}")
-        for slot, name, longest in ((THIRD, "pred_lengths", frames), (FOURTH, "label_lengths", label.shape[1 - self.label_axis])):
-            if c.given[slot] == NULL:
-                continue
-            lengths = self.array_given(c, slot)
-            if lengths.shape != (c.batch_size,):
-                raise ValueError(f"{name} must be one length per example, shape ({c.batch_size},), got shape {lengths.shape}")
-            refuse((lengths >= 0) & (lengths <= longest) & (np.floor(lengths) == lengths), lengths, name, f"lengths from 0 to {longest},")
-            keep(&c.given[slot], np.array(lengths, np.int64))
-        if c.given[THIRD] == NULL:
-            keep(&c.given[THIRD], np.full(c.batch_size, frames, np.int64))
-        low = 1 if self.blank_first else 0
-        good = (label >= low) & (label < classes - 1 + low) & (np.floor(label) == label)
-        across = np.moveaxis(label, self.label_axis, 0)
-        if c.given[FOURTH] == NULL:
-            ends = across == -1
-            good |= label == -1
-            lengths = np.where(ends.any(1), ends.argmax(1), ends.shape[1]).astype(np.int64) if ends.size else np.zeros(c.batch_size, np.int64)
-            keep(&c.given[FOURTH], lengths)
+            raise ValueError(f"label must have 2 axes, {dict(self.arguments)['label_layout']}, for {c.batch_size} examples, got shape {shape_text(label)}")
+        self.load_lengths(c, THIRD, c.row_shape[1])
+        self.load_lengths(c, FOURTH, label.shape[1 - self.label_axis])
+        self.load_labels(c, label, ended)
+        return 0
+
+    cdef int load_lengths(self, call_t* c, int slot, Py_ssize_t longest) except -1:
+        """A length for each example: those given, or the longest."""
+        cdef cnp.ndarray lengths = cnp.PyArray_SimpleNew(1, <cnp.npy_intp*>&c.batch_size, cnp.NPY_INT64), given
+        cdef int64_t* to = <int64_t*>cnp.PyArray_DATA(lengths)
+        cdef array_t a
+        cdef int axis = 0
+        cdef Py_ssize_t i, bad
+        if c.given[slot] == NULL:
+            for i in range(c.batch_size):
+                to[i] = longest
         else:
-            lengths = <object>c.given[FOURTH]
-            good |= np.moveaxis(np.arange(across.shape[1]) >= lengths[:, None], 0, self.label_axis)
-        refuse(good, label, "label", f"ids from {low} to {classes - 2 + low}, with -1 behind the last unless label_lengths is given,")
-        inside = np.arange(across.shape[1]) < lengths[:, None]
-        keep(&c.given[LABEL], np.ascontiguousarray(np.where(inside, across, 0), np.int64))
+            given = self.array_given(c, slot)
+            if given.ndim != 1 or given.shape[0] != c.batch_size:
+                raise ValueError(f"{self.slot_names[slot]} must be one length per example, shape ({c.batch_size},), got shape {shape_text(given)}")
+            describe(&a, given, &c.batch_size, &axis, 1, False, FLOAT64)
+            bad = runner.bad_integer(&c.plan, &a, 0, c.batch_size, 0, longest, NAN, to)
+            if bad >= 0:
+                refuse(given, bad, self.slot_names[slot], f"lengths from 0 to {longest},")
+        keep(&c.given[slot], lengths)
+        return 0
+
+    cdef int load_labels(self, call_t* c, cnp.ndarray given, bint ended) except -1:
+        """The labels of each example, and 0 behind them; where they are ended by -1, the lengths as well."""
+        cdef cnp.ndarray lengths = <cnp.ndarray>c.given[FOURTH], labels
+        cdef int64_t* length = <int64_t*>cnp.PyArray_DATA(lengths)
+        cdef int64_t* to
+        cdef array_t a
+        cdef int[2] axes = [self.label_axis, 1 - self.label_axis]
+        cdef Py_ssize_t[2] shape = [c.batch_size, given.shape[1 - self.label_axis]]
+        cdef Py_ssize_t low = self.blank_first, high = c.row_shape[2] - 2 + low, width = shape[1], i, k, bad
+        labels = cnp.PyArray_ZEROS(2, <cnp.npy_intp*>shape, cnp.NPY_INT64, 0)
+        describe(&a, given, shape, axes, 2, False, FLOAT64)
+        for i in range(c.batch_size):
+            to = <int64_t*>cnp.PyArray_DATA(labels) + i * width
+            bad = runner.bad_integer(&c.plan, &a, i * width, length[i], low, high, -1 if ended else NAN, to)
+            if bad >= 0:
+                # counted example by example
+                bad = bad if self.label_axis == 0 else bad % width * c.batch_size + i
+                refuse(given, bad, "label", f"ids from {low} to {high}, with -1 behind the last unless label_lengths is given,")
+            if ended:
+                k = 0
+                while k < width and to[k] != -1:
+                    k += 1
+                length[i] = k
+                for k in range(k, width):
+                    to[k] = 0
+        keep(&c.given[LABEL], labels)
         return 0
 
     cdef int run(self, call_t* c) except -1:
         cdef ctc_t s
         cdef cnp.ndarray labels = <cnp.ndarray>c.given[LABEL], frames = <cnp.ndarray>c.given[THIRD], lengths = <cnp.ndarray>c.given[FOURTH]
-        cdef Py_ssize_t states
+        cdef Py_ssize_t states, k
         s.labels = <const int64_t*>cnp.PyArray_DATA(labels)
         s.lengths = <const int64_t*>cnp.PyArray_DATA(lengths)
         s.frames = <const int64_t*>cnp.PyArray_DATA(frames)
         s.stride = labels.shape[1]
         s.all_frames, s.classes = c.row_shape[1], c.row_shape[2]
         s.blank = 0 if self.blank_first else s.classes - 1
-        s.most_frames = np.max(frames, initial=0)
-        # the others need no buffers
-        s.longest = np.max(lengths, where=np.less_equal(lengths, frames), initial=0)
+        s.most_frames = s.longest = 0
+        for k in range(c.batch_size):
+            s.most_frames = max(s.most_frames, s.frames[k])
+            # the others need no buffers
+            if s.lengths[k] <= s.frames[k]:
+                s.longest = max(s.longest, s.lengths[k])
         s.zero_infinity = self.zero_infinity
         c.plan.memory = &s
         c.plan.block = 1
@@ -1481,8 +1617,11 @@ cdef class SequenceLoss(Loss):
         return 0
 
 
-cdef refuse(good, cnp.ndarray a, str name, str what):
-    """Refuses an array for the first of its elements that is not good."""
-    if not np.all(good):
-        position = np.unravel_index(np.argmin(good), (<object>a).shape)
-        raise ValueError(f"{name} must hold {what} got {(<object>a)[position]} at position {tuple(map(int, position))}")
+cdef int refuse(cnp.ndarray a, Py_ssize_t at, str name, str what, str hint="") except -1:
+    """Refuses an array for an element, counted in C order."""
+    cdef list position = [0] * a.ndim
+    cdef int k
+    for k in range(a.ndim - 1, -1, -1):
+        position[k] = at % a.shape[k]
+        at //= a.shape[k]
+    raise ValueError(f"{name} must hold {what} got {(<object>a)[tuple(position)]} at position {tuple(position)}{hint}")

@@ -128,7 +128,7 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     """-log P of one example, and factor (softmax(x_t)_k - P(state k at t)) for its frames t and classes k."""
     cdef Py_ssize_t classes = c.classes, frames = c.frames[example], n = c.lengths[example], size = c.longest + 2
     cdef const int64_t* label = c.labels + example * c.stride
-    cdef Py_ssize_t first = example * c.all_frames, t, j, best, record = 4 * size, needed = n
+    cdef Py_ssize_t first = example * c.all_frames, t, j, best, record = 4 * size, needed = n, since = 0
     cdef bint has_gradient = p.outputs[GRAD].data != NULL
     cdef double* x = memory
     cdef double* q = x + classes
@@ -168,6 +168,8 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     old[2 * size + 1] = 1
     old[3 * size + 1] = 0
     for t in range(frames):
+        if stopped(p, &since, classes + 4 * n):
+            return NAN
         gather(&p.inputs[PRED], (first + t) * classes, classes, x)
         top[t] = lane_max(x, classes)
         rest[t] = log_total_below(x, classes, top[t], q)
@@ -208,6 +210,8 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     if n > 0:
         am[n - 1], ae[n - 1] = 1, 0
     for t in range(frames - 1, -1, -1):
+        if stopped(p, &since, classes + 4 * n):
+            return NAN
         old = alpha + (t + 1) * record + 1
         gather(&p.inputs[PRED], (first + t) * classes, classes, x)
         best = find(x, classes, top[t])

@@ -6,11 +6,12 @@ in x, d its derivative in y; q a third input and e the derivative in it.
 
 cimport cython
 from cpython.pycapsule cimport PyCapsule_New
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
 from fastloss._machine cimport (
-    atomic_load, atomic_store, doubles_apart, end_streams, fetch_add, floats_apart, lanes_t, now, prefetch_512, stream,
+    atomic_load, atomic_store, begin_team, doubles_apart, end_streams, end_team, fetch_add, floats_apart, lanes_t, now, prefetch_512,
+    stream,
 )
 from fastloss._math cimport (
     absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
@@ -19,7 +20,7 @@ from fastloss._math cimport (
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, INPUTS, LABEL, LABEL_GRAD, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
     PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, VALUE, WEIGHT, WEIGHT_GRAD,
-    array_t, ctc_t, kernel_t, loop_t, pairs_t, plan_t, rows_t, runner_t, sum_t,
+    array_t, ctc_t, kernel_t, loop_t, pairs_t, plan_t, rows_t, runner_t, sum_t, watch_t,
 )
 
 
@@ -123,7 +124,9 @@ cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_
     With u = e^-|x|: l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels
     where far is 0, so tails keep their digits.
     """
-    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = <real_t>1 + u, near = far - signed_as(total, x), zero = 0
+    cdef real_t one = 1, zero = 0
+    # total has a sign of its own, for labels and weights of any kind
+    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = one + u, near = far - signed_as(one, x) * total
     cdef real_t tail = log1p_unit(u)
     # a certain and correct prediction, 0 * inf, costs nothing
     l[0] = fma(total, tail, zero if far == 0 else far * x)
@@ -505,6 +508,62 @@ cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* b
     return buffer
 
 
+cdef enum:
+    LOOK_WORK = 1 << 20     # elements' worth of work between two looks at the clock: a few milliseconds
+    PATIENCE = 50000000     # nanoseconds between two questions to Python, which may have to wait for the interpreter's lock
+
+
+cdef inline bint stopped(const plan_t* p, Py_ssize_t* since, Py_ssize_t work) noexcept nogil:
+    """Whether the call is to end here. Asked before every piece of work; `since` is what this thread has done since it looked."""
+    since[0] += work
+    if since[0] < LOOK_WORK or p.watch == NULL:
+        return False
+    if look(p.watch):
+        return True
+    since[0] = 0
+    return False
+
+
+cdef bint look(watch_t* w) noexcept nogil:
+    """Whether a signal has ended the call. The thread that made it asks now and then; the others never wait for it."""
+    cdef int64_t next = atomic_load(&w.next), time
+    if next >= 0 and threadid() == 0:
+        time = now()
+        if next == 0:
+            next = time + PATIENCE
+        elif time >= next:
+            next = -1 if w.interrupted(w.state) else now() + PATIENCE
+        atomic_store(&w.next, next)
+    return next < 0
+
+
+cdef inline bint is_good(double x, double low, double high, double also) noexcept nogil:
+    return low <= x <= high and x == floor(x) or x == also
+
+
+cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, Py_ssize_t start, Py_ssize_t n, double low, double high, double also, int64_t* to) noexcept nogil:
+    """The position of the first of the elements start to start + n that is no integer from low to high, nor `also`; -1 if all are.
+
+    Copies them unless `to` is NULL: of an array that changes meanwhile the copy is what was checked.
+    """
+    cdef double x[1024]
+    cdef Py_ssize_t at, m, i, bad, since = 0
+    for at in range(0, n, 1024):
+        m = min(<Py_ssize_t>1024, n - at)
+        if stopped(p, &since, m):
+            return -1
+        gather(a, start + at, m, &x[0])
+        bad = 0
+        for i in range(m):
+            bad += not is_good(x[i], low, high, also)
+        for i in range(m if bad else 0):
+            if not is_good(x[i], low, high, also):
+                return start + at + i
+        for i in range(m if to != NULL else 0):
+            to[at + i] = <int64_t>x[i]
+    return -1
+
+
 include "fastloss/_softmax.pxi"
 include "fastloss/_vectors.pxi"
 include "fastloss/_ctc.pxi"
@@ -608,7 +667,7 @@ cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* 
     cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
     cdef char* memory = &stack[0] if p.scratch == NULL else p.scratch + thread * p.scratch_size
     cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
-    cdef Py_ssize_t start, end
+    cdef Py_ssize_t start, end, since = 0
     if p.pieces:
         start = task // p.pieces * p.span
         end = start + p.span
@@ -617,9 +676,11 @@ cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* 
     else:
         start = max(<Py_ssize_t>0, task * p.step - p.before)
         end = min(p.size, (task + 1) * p.step - p.before)
-    while start < end:
+    while True:
         block(p, start, min(p.block, end - start), task, buffers)
         start += p.block
+        if start >= end or stopped(p, &since, p.block):
+            return
 
 
 cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept nogil:
@@ -649,7 +710,8 @@ cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
     a thread that got its core late.
     """
     # an atomic operation waits for all stores before it: not after each task, where there are many
-    cdef Py_ssize_t task, end, i, batch = max(<Py_ssize_t>1, p.tasks // (BATCHES * p.threads))
+    cdef Py_ssize_t each = max(<Py_ssize_t>1, p.work // p.tasks), since = 0
+    cdef Py_ssize_t task, end, i, batch = max(<Py_ssize_t>1, min(p.tasks // (BATCHES * p.threads), LOOK_WORK // each))
     cdef int k, owner
     if not p.shared:
         for task in range(first_task(p, thread), first_task(p, thread + 1)):
@@ -658,7 +720,7 @@ cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
         owner = (thread + k) % p.threads
         end = first_task(p, owner + 1)
         task = fetch_add(&p.ranges[owner].next, batch)
-        while task < end:
+        while task < end and not stopped(p, &since, batch * each):
             for i in range(task, min(task + batch, end)):
                 run_task(p, i, thread, like)
             task = fetch_add(&p.ranges[owner].next, batch)
@@ -701,12 +763,16 @@ cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
 
 
 cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
-    cdef Py_ssize_t task
+    cdef Py_ssize_t task, each, since = 0
     cdef int kind
     if p.threads == 1:
-        for task in range(p.tasks):
-            run_task(p, task, 0, like)
+        run_task(p, 0, 0, like)
         if p.tasks > 1:
+            each = p.work // p.tasks
+            for task in range(1, p.tasks):
+                if stopped(p, &since, each):
+                    break
+                run_task(p, task, 0, like)
             end_streams()
     else:
         run_threads(p, like)
@@ -718,10 +784,14 @@ cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
 cdef void run(plan_t* p, int is_double) noexcept nogil:
     if p.threads > 1 and atomic_load(&crowded_until) and now() < atomic_load(&crowded_until):
         p.threads = 1
+    if p.threads > 1:
+        p.threads = begin_team(p.threads)
     if is_double:
         run_as[double](p, NULL)
     else:
         run_as[float](p, NULL)
+    if p.threads > 1:
+        end_team(p.threads)
 
 
 cdef void fill_rows(row_loss_t kernel, rows_t* rows, real_t* dtype) noexcept:
@@ -780,7 +850,7 @@ def elementary(str name, bint is_double, Py_ssize_t n, size_t a, size_t b, size_
 
 cdef runner_t runner
 runner.run = run
-runner.bad_label = bad_label
+runner.bad_integer = bad_integer
 runner.load_pairs = load_pairs
 
 

@@ -1,4 +1,4 @@
-"""What C says of the machine and Cython does not: stores past the cache, prefetches, atomic numbers, the clock, pointers apart."""
+"""What C says of the machine and Cython does not: stores past the cache, prefetches, atomic numbers, the clock, threads, pointers apart."""
 
 from libc.stdint cimport int64_t
 
@@ -86,6 +86,58 @@ cdef extern from *:
         _mm_sfence();
     #endif
     }
+    #if defined(_OPENMP) && defined(__linux__)
+    #include <limits.h>
+    #include <pthread.h>
+    #include <sched.h>
+    #include <stdlib.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    static pthread_mutex_t fl_growing = PTHREAD_MUTEX_INITIALIZER, fl_gate = PTHREAD_MUTEX_INITIALIZER;
+    static _Thread_local int fl_largest = 1, fl_most = INT_MAX;
+    typedef struct { pthread_t thread; long id; } fl_probe;
+    static void* fl_wait(void* probe) {
+        ((fl_probe*)probe)->id = syscall(SYS_gettid);
+        pthread_mutex_lock(&fl_gate), pthread_mutex_unlock(&fl_gate);
+        return NULL;
+    }
+    /* How many of n threads the system starts, all at once. It counts none of them any more on return. */
+    static int fl_startable(int n) {
+        int started = 0, k;
+        fl_probe* probes = (fl_probe*)malloc(n * sizeof(fl_probe));
+        if (!probes) return 0;
+        pthread_mutex_lock(&fl_gate);
+        while (started < n && !pthread_create(&probes[started].thread, NULL, fl_wait, &probes[started])) started++;
+        pthread_mutex_unlock(&fl_gate);
+        for (k = 0; k < started; k++) {
+            pthread_join(probes[k].thread, NULL);
+            while (!syscall(SYS_tgkill, (long)getpid(), probes[k].id, 0)) sched_yield();
+        }
+        free(probes);
+        return started;
+    }
+    /* OpenMP ends the process where the system refuses a thread, for a limit on their number or on memory. So before the
+       calling thread's first team of a size its threads are tried, and if some are refused, it makes do with the others
+       from then on. Only one team grows at a time: two cannot both have what is left. */
+    static int fl_begin_team(int n) {
+        int most;
+        if (n > fl_most) n = fl_most;
+        if (n <= fl_largest) return n;
+        pthread_mutex_lock(&fl_growing);
+        most = 1 + fl_startable(n - 1);
+        if (most < n) n = fl_most = most;
+        if (n <= fl_largest) pthread_mutex_unlock(&fl_growing);
+        return n;
+    }
+    static void fl_end_team(int n) {
+        if (n <= fl_largest) return;
+        fl_largest = n;
+        pthread_mutex_unlock(&fl_growing);
+    }
+    #else
+    #define fl_begin_team(n) (n)
+    #define fl_end_team(n) ((void)(n))
+    #endif
     """
     # pointers to what no other pointer of a function leads to
     ctypedef float* floats_apart "fl_floats"
@@ -98,3 +150,5 @@ cdef extern from *:
     int64_t atomic_load "FL_LOAD"(int64_t* p) noexcept nogil
     void atomic_store "FL_STORE"(int64_t* p, int64_t n) noexcept nogil
     int64_t now "fl_now"() noexcept nogil
+    int begin_team "fl_begin_team"(int n) noexcept nogil
+    void end_team "fl_end_team"(int n) noexcept nogil

@@ -82,7 +82,7 @@ cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* 
 cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
     """The losses of rows start to start + n of the first array and their gradients; or, swapped, those in rows of the second."""
     cdef const pairs_t* s = <const pairs_t*>p.memory
-    cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other, at
+    cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other, at, since = 0
     cdef double* w = <double*>buffers           # distances, then weights, of each row
     cdef double* g = w + PAIR_ROWS * padded
     cdef real_t* line = <real_t*>(g + PAIR_ROWS * width)
@@ -91,6 +91,8 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
     cdef const double* panels = s.x_panels if s.swapped else s.y_panels
     cdef double t
     for k in range(s.panels):
+        if stopped(p, &since, n * PANEL * width // 4):
+            return
         for r in range(0, n, 2):
             other = r + 1 if r + 1 < n else r
             distances(rows + (start + r) * width, rows + (start + other) * width, panels + k * width * PANEL, width,
@@ -113,6 +115,8 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
     rows = s.y_strips if s.swapped else s.x_strips
     others = s.x_strips if s.swapped else s.y_strips
     for k in range(width // PANEL):
+        if stopped(p, &since, n * PANEL * s.n // 4):
+            return
         at = k * s.n * PANEL
         for r in range(0, n, 2):
             other = r + 1 if r + 1 < n else r
@@ -126,13 +130,17 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
 
 cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, double* panels, double* strips) noexcept nogil:
     """The rows of an input in double precision, features filled up with 0; in panels, and in strips of features."""
-    cdef Py_ssize_t i, d
+    cdef Py_ssize_t i, d, since = 0
     for i in range(s.n):
+        if stopped(p, &since, s.width):
+            return
         gather(&p.inputs[kind], i * p.width, p.width, rows + i * s.width)
         for d in range(p.width, s.width):
             rows[i * s.width + d] = 0
         for d in range(s.width):
             strips[(d // PANEL * s.n + i) * PANEL + d % PANEL] = rows[i * s.width + d]
     for i in range(s.panels * PANEL):
+        if stopped(p, &since, s.width):
+            return
         for d in range(s.width):
             panels[(i // PANEL * s.width + d) * PANEL + i % PANEL] = rows[i * s.width + d] if i < s.n else 0

@@ -89,6 +89,12 @@ cdef struct range_t:
     int64_t done                # when the thread was, in nanoseconds
     Py_ssize_t padding[6]
 
+# what ends a long call before its time
+cdef struct watch_t:
+    int (*interrupted)(void* state) noexcept nogil  # asks Python whether a signal has come that raises an exception
+    void* state                                     # of the thread that made the call, which alone may ask
+    int64_t next                                    # when it does, in nanoseconds; 0: nobody has looked at the clock; -1: one has come
+
 cdef struct plan_t
 
 # losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays
@@ -107,6 +113,7 @@ cdef struct plan_t:
     sum_t sum                           # the same, where nobody wants the single losses; NULL: they are stored, then added
     rows_t rows                         # of any other
     void* memory                        # what else that one needs for this call
+    watch_t* watch                      # NULL: the call is short, or not the main thread's
 
     Py_ssize_t width                    # elements of a row: classes, features; 0: elementwise
     Py_ssize_t unit                     # elements of the unreduced loss that depend on each other
@@ -185,4 +192,4 @@ cdef struct kernel_t:
 cdef struct runner_t:
     void (*run)(plan_t* plan, int is_double) noexcept nogil
     void (*load_pairs)(const plan_t* plan, int kind, const pairs_t* pairs, double* rows, double* panels, double* strips) noexcept nogil
-    Py_ssize_t (*bad_label)(const plan_t* plan) noexcept nogil
+    Py_ssize_t (*bad_integer)(const plan_t* plan, const array_t* a, Py_ssize_t start, Py_ssize_t n, double low, double high, double also, int64_t* to) noexcept nogil

@@ -425,25 +425,3 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
         scatter(&p.outputs[HESS], start, n, h)
     if needs_d and not p.outputs[LABEL_GRAD].direct:
         scatter(&p.outputs[LABEL_GRAD], start, n, d)
-
-
-cdef inline bint is_good(const plan_t* p, double id) noexcept nogil:
-    """Whether a label is a class id, or the one to ignore."""
-    return 0 <= id < p.width and id == floor(id) or is_ignored(p, id)
-
-
-cdef Py_ssize_t bad_label(const plan_t* p) noexcept nogil:
-    """The position of the first class id that is none, -1 if all are good."""
-    cdef double ids[1024]
-    cdef Py_ssize_t start, n, i, bad
-    for start in range(0, p.size, 1024):
-        n = min(<Py_ssize_t>1024, p.size - start)
-        gather(&p.inputs[LABEL], start, n, &ids[0])
-        bad = 0
-        for i in range(n):
-            bad += not is_good(p, ids[i])
-        if bad:
-            for i in range(n):
-                if not is_good(p, ids[i]):
-                    return start + i
-    return -1

@@ -230,7 +230,7 @@ class LogisticLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        if label_format not in ("signed", "binary"):
+        if not isinstance(label_format, str) or label_format not in ("signed", "binary"):
             raise ValueError(f"label_format must be 'signed' or 'binary', got {label_format!r}")
         kernel = kernels.Logistic() if label_format == "signed" else kernels.SigmoidCrossEntropy()
         super().__init__(kernel, weight, batch_axis, reduction)

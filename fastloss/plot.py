@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastloss._core import Loss
+from fastloss._core import Loss, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,8 +79,8 @@ def curves(
     >>> from fastloss import plot
     >>> ax = plot.curves(fl.PoissonNLLLoss(), label=2, pred=[-2, -1, 0, 1, 2])
     """
-    kinds = (what,) if isinstance(what, str) else tuple(what)
-    if not kinds or any(kind not in EVERYTHING for kind in kinds):
+    kinds = (what,) if isinstance(what, str) else tuple(what) if isinstance(what, (tuple, list)) else ()
+    if not kinds or not all(isinstance(kind, str) and kind in EVERYTHING for kind in kinds):
         raise ValueError(f"what must be one or more of {', '.join(map(repr, EVERYTHING))}, got {what!r}")
     if not losses:
         raise ValueError("there is no loss to draw")
@@ -89,20 +89,24 @@ def curves(
             raise TypeError(f"only losses can be drawn, got {loss!r}")
         if not loss.is_elementwise:
             raise TypeError(f"{title(loss)} has no value per element, which a curve is made of")
+    label = number("label", label)
+    x = np.linspace(-5, 5, 1001) if pred is None else numbers(pred)
     try:
         from matplotlib import pyplot as plt
+        from matplotlib.axes import Axes
         from matplotlib.lines import Line2D
     except ImportError as error:
         raise ImportError('fastloss.plot needs matplotlib: pip install "fastloss[plot]"') from error
 
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(f"ax must be axes of matplotlib's, or None, got {ax!r}")
+    curves_of = [evaluate(loss, x, label) for loss in losses]
     if ax is None:
         ax = plt.figure(layout="constrained").add_subplot()
     # the axes know which colours go with their background, rcParams may have changed since they were made
     ink = ax.spines["left"].get_edgecolor()
     ax.axhline(0, color=ink, linewidth=ax.spines["left"].get_linewidth() / 2, zorder=1)
-    x = np.linspace(-5, 5, 1001) if pred is None else np.asarray(pred, float)
-    for loss in losses:
-        results = evaluate(loss, x, label)
+    for loss, results in zip(losses, curves_of, strict=True):
         color = None
         for kind in kinds:
             name = title(loss) if color is None else None
@@ -122,10 +126,22 @@ def curves(
     return ax
 
 
+def numbers(pred: ArrayLike) -> NDArray[Any]:
+    """The predictions as an array of one axis."""
+    try:
+        x = np.asarray(pred)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"pred must be real numbers, got {type(pred).__name__}: {error}") from None
+    if x.dtype.kind not in "fiub" or x.ndim != 1 or not x.size or isinstance(pred, np.ma.MaskedArray):
+        raise ValueError(f"pred must be one or more real numbers in one axis, got {pred!r}")
+    return x.astype(float)
+
+
 def evaluate(loss: Loss, pred: NDArray[Any], label: float) -> dict[What, NDArray[Any]]:
     """The loss and its derivatives at each prediction by itself."""
     batch_axis = dict(loss.arguments).get("batch_axis", 0)
-    shape = (1,) * max(batch_axis + 1, -batch_axis)
+    # one axis more than there may be is as good as a million
+    shape = (1,) * min(max(batch_axis + 1, -batch_axis), 33)
     y = np.full(shape, label, float)
     points = [[np.ravel(a)[0] for a in loss.value_grad_and_hess(np.full(shape, x), y)] for x in pred]
     return dict(zip(EVERYTHING, np.array(points).T, strict=True))

@@ -84,6 +84,24 @@ def test_immutable(reference: Reference) -> None:
         assert getattr(loss, name) == value
 
 
+@pytest.mark.parametrize("name", ["rho", "batch_axis"])
+def test_an_array_without_axes_is_a_number(name: str) -> None:
+    given = np.array(1)
+    loss = fl.HuberLoss(**{name: given})
+    given[...] = 2
+    assert hash(loss) == hash(fl.HuberLoss(**{name: 1}))
+    assert loss == pickle.loads(pickle.dumps(loss)) == fl.HuberLoss(**{name: 1})
+
+
+def test_immutable_by_its_constructor() -> None:
+    loss = fl.SDMLLoss(smoothing_parameter=0.3)
+    x = np.arange(6.0).reshape(3, 2)
+    before = loss(x, x)
+    with pytest.raises(TypeError, match="immutable"):
+        loss.__init__(0.9)  # type: ignore[misc]
+    np.testing.assert_array_equal(loss(x, x), before)
+
+
 def test_a_changed_list_does_not_change_the_loss() -> None:
     weights = [1.0, 2.0]
     loss = fl.SoftmaxCELoss(class_weight=weights)

@@ -40,6 +40,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "text": (lambda: L2(["a"], ["b"]), TypeError, "pred must be an array of real numbers, got dtype <U1"),
     "dates": (lambda: L2(X, X.astype("M8[s]")), TypeError, "label must be .* got dtype datetime64"),
     "ragged": (lambda: L2([[1, 2], [3]], X), TypeError, "pred must be an array of real numbers, got list"),
+    "class without a module": (
+        lambda: L2(type("Lost", (), {"__module__": None})(), X),
+        TypeError,
+        "pred must be an array of real numbers",
+    ),
     "None as label": (lambda: L2(X, None), TypeError, "needs pred and label"),
     "long double": (lambda: L2(X.astype(np.longdouble), X), TypeError, "pred must be float32 or float64"),
     "masked": (lambda: L2(np.ma.masked_array(X, X == 0), X), TypeError, "pred must not be a masked array"),
@@ -75,6 +80,26 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "batch_axis": (lambda: fl.L2Loss(batch_axis=2)(X, X), ValueError, "batch_axis must be between -2 and 1 .* got 2"),
     "negative batch_axis": (lambda: fl.L2Loss(batch_axis=-3)(X, X), ValueError, "batch_axis must be between -2 and 1"),
     "too many axes": (lambda: L2(np.zeros((1,) * 33), 0), ValueError, "pred must have at most 32 axes, got 33"),
+    "too many elements": (
+        lambda: TRIPLET(*[np.broadcast_to(np.int8(0), (1, 2**61))] * 3),
+        ValueError,
+        r"pred must have at most \d+ elements, got shape \(1, 2305843009213693952\)",
+    ),
+    "too many classes": (
+        lambda: CE(np.broadcast_to(np.int8(0), (1, 2**61 + 1)), [0]),
+        ValueError,
+        "pred must have at most",
+    ),
+    "too many classes for their buffers": (
+        lambda: CE(np.broadcast_to(0.0, (1, 2**59)), [0]),
+        ValueError,
+        "pred must have at most",
+    ),
+    "too many classes in a frame": (
+        lambda: CTC(np.broadcast_to(np.int8(0), (1, 1, 2**64 // 3 + 1)), [[0]]),
+        ValueError,
+        "pred must have at most",
+    ),
     # classes
     "class axis": (lambda: fl.SoftmaxCELoss(axis=2)(LOGITS, [0] * 4), ValueError, "axis must be between -2 and 1"),
     "scalar logits": (lambda: CE(1.0, 0), ValueError, "pred must have a class axis"),
@@ -132,6 +157,13 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "epsilon is not something",
     ),
+    "wrt array": (lambda: L2.grad(X, X, wrt=np.array(["pred"])), ValueError, "wrt must name inputs"),
+    "wrt arrays": (lambda: L2.grad(X, X, wrt=np.array(["pred", "label"])), ValueError, "wrt must name inputs"),
+    "ignore_index that is no double": (
+        lambda: fl.SoftmaxCELoss(ignore_index=2**53),
+        ValueError,
+        "ignore_index must be at most",
+    ),
     "wrt twice": (lambda: L2.grad(X, X, wrt=("pred", "pred")), ValueError, "different inputs"),
     "wrt nothing": (lambda: L2.grad(X, X, wrt=()), ValueError, "one or more"),
     # constructors
@@ -142,6 +174,21 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "reduction": (lambda: fl.L1Loss(reduction="batchmean"), ValueError, "'example', .* got 'batchmean'"),
     "positional reduction": (lambda: fl.L1Loss(None, 0, "mean"), TypeError, "too many positional"),
     "unknown parameter": (lambda: fl.L1Loss(beta=1), TypeError, "beta"),
+    "bytes as weight": (lambda: fl.L1Loss(weight=bytearray(b"1")), TypeError, "weight must be a number"),
+    "complex margin": (lambda: fl.HingeLoss(margin=np.complex128(1)), TypeError, "margin must be a number"),
+    "masked margin": (lambda: fl.HingeLoss(margin=np.ma.masked), TypeError, "margin must be a number"),
+    "duration as margin": (lambda: fl.HingeLoss(margin=np.timedelta64(1, "s")), TypeError, "margin must be a number"),
+    "array as batch_axis": (lambda: fl.L1Loss(batch_axis=np.array([0])), TypeError, "batch_axis must be an integer"),
+    "array as label_format": (
+        lambda: fl.LogisticLoss(label_format=np.array(["signed", "binary"])),
+        ValueError,
+        "label_format must be",
+    ),
+    "ragged class_weight": (
+        lambda: fl.SoftmaxCELoss(class_weight=[[1], [1, 2]]),
+        TypeError,
+        "class_weight must be an array of real numbers",
+    ),
     "rho": (lambda: fl.HuberLoss(rho=0), ValueError, "rho must be greater than 0, got 0"),
     "nan rho": (lambda: fl.HuberLoss(rho=np.nan), ValueError, "rho must be finite"),
     "margin": (lambda: fl.HingeLoss(margin=None), TypeError, "margin must be a number, got None"),
@@ -262,6 +309,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "built twice": (lambda: L2.__init__(2.0), TypeError, "immutable"),  # type: ignore[misc]
     "threads": (lambda: fl.set_num_threads(0), ValueError, "between 1 and 4096, got 0"),
     "threads text": (lambda: fl.set_num_threads("2"), TypeError, "n must be an integer, got '2'"),
+    "array as config": (lambda: fl.show_config(mode=np.array(["stdout", "dicts"])), ValueError, "'stdout' or 'dicts'"),
     "config": (lambda: fl.show_config(mode="json"), ValueError, "'stdout' or 'dicts'"),  # type: ignore[arg-type]
 }
 

@@ -181,6 +181,19 @@ def test_bad_input(call: Any, error: type[Exception], match: str) -> None:
         call(fl.L2Loss(), jnp.ones(3))
 
 
+def test_an_interrupted_call_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA would not hear of an exception that leaves the call, and take the results as they are."""
+    loss, x = fl.L2Loss(reduction="mean"), jnp.ones(3)
+    loss(x, x).block_until_ready()
+
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastloss.backends.jax_calls.run", interrupt)
+    with pytest.raises((ValueError, RuntimeError), match="CANCELLED: KeyboardInterrupt"):
+        loss(x, x).block_until_ready()
+
+
 def test_dense_layer_like_mxnet() -> None:
     loss = fl.L2Loss()
 

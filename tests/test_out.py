@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 import fastloss as fl
@@ -172,6 +173,14 @@ def bad_outs() -> dict[str, Any]:
         "value over pred": ("__call__", lambda a: a["memory"][:4], ValueError, "memory with pred"),
         "value over head_grad": ("value_and_grad", lambda a: (a["head"], None), ValueError, "memory with head_grad"),
         "each other": ("grad_and_hess", lambda a: (one, one), ValueError, "gradient and for the Hessian share memory"),
+        "one element": ("grad", lambda a: as_strided(np.zeros(1), (4, 6), (0, 0)), ValueError, "share memory"),
+        "sliding rows": ("grad", lambda a: as_strided(np.zeros(9), (4, 6), (8, 8)), ValueError, "share memory"),
+        "half an element on": (
+            "grad",
+            lambda a: as_strided(np.zeros(24), (4, 6), (48, 4)),
+            ValueError,
+            "share memory",
+        ),
         "value in gradient": ("value_and_grad", lambda a: (one[0, :4], one), ValueError, "share memory"),
     }
 
@@ -257,3 +266,29 @@ def test_results_larger_than_the_cache(name: str, offset: int, reduction: str, r
         np.testing.assert_array_equal(got, right)
     loss.grad(pred, label, weight, out=pred)
     np.testing.assert_array_equal(pred, grad)
+
+
+class Lying(np.ndarray):
+    """A buffer that says that it is another, and does not let NumPy's functions near."""
+
+    shape = property(lambda self: (10**6,))  # type: ignore[assignment]
+    dtype = property(lambda self: np.dtype("f2"))  # type: ignore[assignment]
+
+    def __array_function__(self, function: Any, types: Any, args: Any, named: Any) -> Any:
+        raise AssertionError(function)
+
+    def fill(self, value: Any) -> None:
+        raise AssertionError(value)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (0, 6)])
+def test_a_subclass_is_its_memory(reference: Reference, rng: np.random.Generator, shape: Any) -> None:
+    args = call_args(draw(reference, rng, shape), rng.random(shape[0]))
+    loss = reference.build(reduction="weighted_mean")
+    wrt = ("pred", "sample_weight")
+    want = loss.grad(*args, wrt=wrt)
+    out = tuple(np.zeros((*a.shape, 2))[..., 0].view(Lying) for a in want)
+    got = loss.grad(*args, wrt=wrt, out=out)
+    for a, b, c in zip(got, out, want, strict=True):
+        assert a is b
+        np.testing.assert_array_equal(a.view(np.ndarray), c)

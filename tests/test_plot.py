@@ -164,3 +164,32 @@ def test_subclasses_are_drawn_under_their_names() -> None:
             super().__init__(rho, reduction="sum")
 
     assert legend(plot.regression(Scaled(), Scaled(2), what="value")) == ["Scaled", "Scaled(rho=2)"]
+
+
+@pytest.mark.parametrize(
+    ("named", "error", "message"),
+    [
+        ({"label": None}, TypeError, "label must be a number"),
+        ({"label": "1"}, TypeError, "label must be a number"),
+        ({"label": np.nan}, ValueError, "label must be finite"),
+        ({"label": 0, "pred": []}, ValueError, "pred must be one or more"),
+        ({"label": 0, "pred": [[1.0, 2.0]]}, ValueError, "pred must be one or more"),
+        ({"label": 0, "pred": [1j]}, ValueError, "pred must be one or more"),
+        ({"label": 0, "pred": [[1.0], [1.0, 2.0]]}, TypeError, "pred must be real numbers, got list"),
+        ({"label": 0, "pred": np.ma.masked_array([1.0])}, ValueError, "pred must be one or more"),
+        ({"label": 0, "ax": 5}, TypeError, "ax must be axes of matplotlib's, or None, got 5"),
+        ({"label": 0, "what": 5}, ValueError, "what must be one or more of .*, got 5"),
+        ({"label": 0, "what": [["value"]]}, ValueError, "what must be one or more of"),
+    ],
+)
+def test_bad_curves(named: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        plot.curves(fl.L2Loss(), **named)
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("batch_axis", [32, 2**31 - 1, -(2**31) + 1])
+def test_a_batch_axis_that_nothing_has(batch_axis: int) -> None:
+    with pytest.raises(ValueError, match="at most 32 axes"):
+        plot.regression(fl.L2Loss(batch_axis=batch_axis))
+    assert not plt.get_fignums()

@@ -423,3 +423,11 @@ def test_builds_with_fma_agree_to_the_last_bit() -> None:
         outputs.append(result.stdout)
     assert len(set(outputs)) <= 1
     assert all(outputs)
+
+
+def test_infinity_warns_nobody() -> None:
+    """A label without an alignment, whose loss and mean are infinite: their difference is NaN, and nobody's mistake."""
+    weights = np.ones(2)
+    loss = fl.CTCLoss(reduction="weighted_mean")
+    gradient = loss.grad(np.zeros((2, 1, 3)), [[0, 1], [0, -1]], None, None, weights, wrt="sample_weight")
+    np.testing.assert_array_equal(np.isnan(gradient), [True, False])

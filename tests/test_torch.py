@@ -329,6 +329,9 @@ def test_bad_arguments() -> None:
         loss(x, x, pred=x)
     with pytest.raises(TypeError, match="out cannot be differentiated, and pred requires a gradient"):
         loss(x, x, out=torch.empty(3))
+    with pytest.raises(TypeError, match="out must be a tensor whose numbers are those in its memory"):
+        # a view of the other sign
+        loss.grad(x, x, out=torch.zeros(3, dtype=torch.complex64).conj().imag)
     with pytest.raises(TypeError, match="out must not require a gradient"):
         loss.grad(x, x, out=torch.empty(3, requires_grad=True))
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -232,3 +233,31 @@ def test_large_rows(rng: np.random.Generator) -> None:
             np.testing.assert_array_equal(
                 reference.build().value_and_grad(pred, target)[0], reference.build()(pred, target)
             )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "axis"), [((4, 3, 5), 1), ((4, 5, 3), 0), ((33, 5, 1), -1), ((3, 2, 5, 2), 1)])
+def test_class_axis_in_any_order(rng: np.random.Generator, shape: Any, axis: int, dtype: Any) -> None:
+    """In memory the classes may come between the other axes, or be a single one."""
+    pred = rng.normal(size=shape).astype(dtype)
+    label = rng.integers(0, shape[axis], np.delete(shape, axis))
+    loss = fl.SoftmaxCELoss(axis=axis, reduction="none")
+    want = loss.value_grad_and_hess(pred, label)
+    for order in itertools.permutations(range(pred.ndim)):
+        back = np.argsort(order)
+        laid = pred.transpose(order).copy().transpose(back)
+        out = tuple(np.zeros(np.take(a.shape, order)).astype(dtype).transpose(back) for a in want[1:])
+        for got, right in zip(loss.value_grad_and_hess(laid, label, out=(None, *out)), want, strict=True):
+            np.testing.assert_array_equal(got, right)
+
+
+@pytest.mark.parametrize(("label", "pos_weight"), [(1.5, 0.25), (0.5, -4.0), (-0.6, 3.0), (1.0, -1.0)])
+def test_a_loss_of_the_other_sign(label: float, pos_weight: float) -> None:
+    """Labels and weights that no one should pass, for which q y + 1 - y is negative."""
+    x, y, q = np.array([-3.0, -0.5, 0.0, 0.5, 3.0]), np.full(5, label), np.full(5, pos_weight)
+    reference = LOSSES["BCE pos_weight"]
+    want = expected(reference, (x, y, q), reduction="none")
+    value, gradient, hessian = reference.build(reduction="none").value_grad_and_hess(x, y, None, q)
+    assert_close(value, want.value, np.float64)
+    assert_close(gradient, want.gradient, np.float64)
+    assert_close(hessian, want.hessian, np.float64)

@@ -31,7 +31,8 @@ class Backend(Protocol):
 def backend_of(kind: type) -> Backend | None:
     """The module that takes arrays of a type; None for what NumPy is to make an array of."""
     for base in kind.__mro__:
-        name = BACKENDS.get(base.__module__.partition(".")[0])
+        # a class may be without a module
+        name = BACKENDS.get(str(base.__module__).partition(".")[0])
         if name is not None:
             backend = cast(Backend, importlib.import_module(f"fastloss.backends.{name}"))
             return backend if issubclass(kind, backend.ARRAYS) else None

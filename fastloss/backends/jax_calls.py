@@ -36,6 +36,7 @@ DTYPES = {
     12: np.dtype(np.float64),
 }
 METADATA_EXTENSION = 1
+CANCELLED = 1
 INVALID_ARGUMENT = 3
 # of the interface, of which the structures below are
 VERSION = 0, 1
@@ -134,7 +135,7 @@ def run(call: str, inputs: list[Any], results: list[Any]) -> None:
         getattr(loss, method)(**dict(zip(names, inputs, strict=True)), **more, out=out)
         return
     # integers are computed in float64, which JAX may be without
-    double = [np.empty(x.shape) for x in results]
+    double = [np.empty(x.shape, np.float64) for x in results]
     run(call, inputs, double)
     for x, y in zip(results, double, strict=True):
         x[...] = y
@@ -153,9 +154,11 @@ def handle(pointer: Any) -> int | None:
     try:
         text = frame.attributes.values[0].contents
         run(ctypes.string_at(text.start, text.size).decode(), arrays(frame.arguments), arrays(frame.results))
-    except Exception as error:
+    except BaseException as error:
+        # a KeyboardInterrupt, too: XLA would take results that nobody has filled
         message = f"{type(error).__name__}: {error}".encode()
-        arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, message, INVALID_ARGUMENT)
+        code = INVALID_ARGUMENT if isinstance(error, Exception) else CANCELLED
+        arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, message, code)
         create: Any = ctypes.CFUNCTYPE(c_void_p, POINTER(ErrorArguments))(frame.api.contents.create_error)
         return create(ctypes.byref(arguments))  # type: ignore[no-any-return]
     return None

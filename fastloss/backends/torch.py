@@ -77,7 +77,11 @@ def map_out(out: Any) -> Any:
         return tuple([map_out(x) for x in out])
     if isinstance(out, Tensor) and out.requires_grad:
         raise TypeError("out must not require a gradient")
-    return as_array("out", out)
+    array = as_array("out", out)
+    if isinstance(out, Tensor) and array.size and array.ctypes.data != out.data_ptr():
+        # a negated view, say: its array is a copy
+        raise TypeError("out must be a tensor whose numbers are those in its memory")
+    return array
 
 
 def as_given(out: Any, result: Any) -> Any:

@@ -1,0 +1,142 @@
+"""How calls are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tests.fuzz.call import FAMILIES, Call
+from tests.fuzz.mistakes import MISTAKES
+from tests.fuzz.run import BUFFERS
+from tests.specimens import METHODS, REDUCTIONS, Shape
+from tests.test_inputs import LAYOUTS, REAL
+
+margins = st.integers(-4, 12).map(lambda k: k / 4)
+PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "elements": {"name": st.sampled_from(["L1", "L2", "logistic signed", "logistic binary", "KL"])},
+    "huber": {"rho": st.sampled_from([0.125, 0.5, 1, 3])},
+    "hinge": {"margin": margins},
+    "squared_hinge": {"margin": margins},
+    "bce": {"from_sigmoid": st.booleans(), "pos_weight": st.booleans()},
+    "poisson": {"logits": st.booleans(), "full": st.booleans(), "epsilon": st.booleans()},
+    "classes": {
+        "sparse": st.booleans(),
+        "log_probabilities": st.booleans(),
+        "smoothing": st.sampled_from([0, 0, 0.125, 1]),
+        "ignore": st.sampled_from([None, None, 0, 1, -1, -100, 2**53 - 1]),
+        "class_weight": st.booleans(),
+    },
+    "divergence": {},
+    "triplet": {"margin": margins},
+    # no cosine of such numbers as are drawn: on the kink the reference is of two minds
+    "cosine": {"margin": st.sampled_from([-0.1234, 0.0123, 0.2871])},
+    "metric": {"smoothing": st.sampled_from([0, 0.25, 1])},
+    "sequences": {
+        "blank": st.sampled_from(["last", "first"]),
+        "zero_infinity": st.booleans(),
+        "lengths": st.booleans(),
+    },
+}
+
+BOOLEANS = st.booleans()
+KEEP = st.lists(BOOLEANS, max_size=4).map(tuple)
+SHAPES = [st.lists(st.integers(0, 7), min_size=least, max_size=4).map(tuple) for least in range(3)]
+SEQUENCE_SHAPES = st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(1, 4))
+AXES = [st.integers(-n, n - 1) for n in range(1, 5)]
+LARGE = st.sampled_from([None] * 20 + [33, 65, 130, 257, 1025, 2049, 5000])
+PRED_DTYPES = st.sampled_from(["f8", "f4", "f8", "f4", "f2", "i8", "u1", "?", "i4"])
+DTYPES = st.sampled_from([str(d) for d in REAL])
+LAYOUT_NAMES = st.sampled_from(["contiguous", *sorted(LAYOUTS)])
+NUMBERS = st.sampled_from([np.nan, np.inf, -np.inf, -0.0, 1e300, 1e-310, -1e38, 3e4])
+NAMES = {
+    "triplet": ("pred", "positive", "negative"),
+    "cosine": ("input1", "input2", "label"),
+    "metric": ("x1", "x2"),
+    "sequences": ("pred", "label", "pred_lengths", "label_lengths"),
+    "bce": ("pred", "label", "pos_weight"),
+}
+INPUTS = {family: (*NAMES.get(family, ("pred", "label")), "sample_weight") for family in FAMILIES}
+TARGETS = {
+    family: st.one_of(st.none(), st.sampled_from(names), st.permutations(names).map(tuple))
+    for family, names in INPUTS.items()
+}
+SPECIAL = {
+    family: st.one_of(st.none(), st.none(), st.none(), st.tuples(st.sampled_from(names), NUMBERS))
+    for family, names in INPUTS.items()
+}
+ANY_FAMILY = st.sampled_from(sorted(FAMILIES))
+ANY_METHOD = st.sampled_from(sorted(METHODS))
+ANY_REDUCTION = st.sampled_from(REDUCTIONS)
+ANY_WEIGHT = st.sampled_from([1, 1, 0.5, -2, 0])
+ANY_SAMPLE_WEIGHT = st.one_of(st.none(), st.just("example"), st.just("whole"), KEEP)
+ANY_HEAD = st.sampled_from([None, "number", "array"])
+ANY_OUT = st.one_of(st.none(), st.lists(st.sampled_from([None, "over", *BUFFERS]), min_size=1, max_size=4).map(tuple))
+ANY_THREADS = st.sampled_from([1, 1, 2, 3])
+ANY_MISTAKE = st.one_of(st.none(), st.sampled_from(sorted(MISTAKES)))
+SEED = 2**32 - 1
+ANY_SEED = st.integers(0, SEED)
+
+
+def draw_shape(draw: Any, family: str) -> Shape:
+    """Small, of few axes, now and then with a large one."""
+    if family == "sequences":
+        return draw(SEQUENCE_SHAPES)
+    shape: Shape = draw(SHAPES[{"classes": 1, "divergence": 1, "cosine": 1, "metric": 2}.get(family, 0)])
+    large = draw(LARGE)
+    if large is None or not shape or (family == "metric" and large > 130):
+        return shape
+    k = draw(AXES[len(shape) - 1])
+    return tuple(large if i == k % len(shape) else n for i, n in enumerate(shape))
+
+
+@st.composite
+def calls(draw: Any) -> Call:
+    """A call, good but for its mistake."""
+    family = draw(ANY_FAMILY)
+    parameters = {k: draw(v) for k, v in PARAMETERS[family].items()}
+    shape = draw_shape(draw, family)
+    axes = AXES[max(len(shape), 1) - 1]
+    axis, batch_axis, time_first = -1, 0, (False, False)
+    if family == "sequences":
+        time_first = (draw(BOOLEANS), draw(BOOLEANS))
+        shape = (shape[1], shape[0], shape[2]) if time_first[0] else shape
+    else:
+        batch_axis = draw(axes)
+        axis = draw(axes) if family in ("classes", "divergence") else axis
+    if family == "classes" and parameters["sparse"] and shape[axis] == 0:
+        # the only id that is good is the one that is ignored
+        parameters |= {"ignore": parameters["ignore"] or 0, "class_weight": False}
+    names = (*INPUTS[family], "head_grad")
+    dtypes = {name: draw(DTYPES if k else PRED_DTYPES) for k, name in enumerate(names)}
+    if family in ("bce", "elements", "poisson") and dtypes["pred"] not in ("f4", "f8"):
+        # probabilities and rates of 0 and 1, whose logarithms the reference has not
+        dtypes["pred"] = "f8"
+    if family == "metric":
+        # vectors of 0 and 1 are so far apart that the reference's exponentials are all 0
+        dtypes = {name: "f4" if dtype in ("?", "bool") else dtype for name, dtype in dtypes.items()}
+    return Call(
+        family=family,
+        parameters=parameters,
+        shape=shape,
+        axis=axis,
+        batch_axis=batch_axis,
+        time_first=time_first,
+        method=draw(ANY_METHOD),
+        reduction=draw(ANY_REDUCTION),
+        weight=draw(ANY_WEIGHT),
+        dtypes=dtypes,
+        layouts={name: draw(LAYOUT_NAMES) for name in names},
+        wild=draw(BOOLEANS) and parameters.get("name") != "KL",
+        squeeze=draw(BOOLEANS),
+        sample_weight=draw(ANY_SAMPLE_WEIGHT),
+        third_axes=draw(KEEP),
+        head=draw(ANY_HEAD),
+        wrt=draw(TARGETS[family]),
+        out=draw(ANY_OUT),
+        threads=draw(ANY_THREADS),
+        special=draw(SPECIAL[family]),
+        mistake=draw(ANY_MISTAKE),
+        seed=draw(ANY_SEED),
+    )
