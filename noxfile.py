@@ -1,4 +1,4 @@
-"""What is run to trust fastloss, one session each: nox -s wheel. docs/reliability.md has the figures."""
+"""Builds and checks what is released: nox -s wheel."""
 
 from __future__ import annotations
 
@@ -8,14 +8,6 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["tests"]
-
-
-@nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
-def tests(session: nox.Session) -> None:
-    """The tests, on each Python that is installed."""
-    session.install("-e", ".[test]")
-    session.run("pytest", "-p", "no:cacheprovider", *session.posargs)
 
 
 @nox.session
