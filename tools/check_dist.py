@@ -34,7 +34,7 @@ def belongs(name: PurePosixPath) -> bool:
 
 def check_wheel(path: Path) -> None:
     with zipfile.ZipFile(path) as wheel:
-        names = [PurePosixPath(name) for name in wheel.namelist()]
+        names = [PurePosixPath(member.filename) for member in wheel.infolist() if not member.is_dir()]
     strangers = [str(name) for name in names if not belongs(name)]
     check(not strangers, f"{path.name} holds {strangers}")
     check(any(name.name == "py.typed" for name in names), f"{path.name} lacks py.typed")
