@@ -5,10 +5,12 @@ import math
 import operator
 import threading
 import weakref
+from itertools import starmap
 
 import numpy as np
 
 cimport numpy as cnp
+from cython cimport floating
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
@@ -134,7 +136,7 @@ cdef backend_for(tuple values):
 
 
 cdef str shape_text(cnp.ndarray a):
-    return str(tuple([a.shape[i] for i in range(a.ndim)]))
+    return str((<object>a).shape)
 
 
 cdef bint has_shape(cnp.ndarray a, const Py_ssize_t* shape, int n) noexcept:
@@ -434,6 +436,11 @@ cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
         raise MemoryError(str(error)) from None
 
 
+cdef inline Py_ssize_t magnitude(Py_ssize_t x) noexcept:
+    # abs() makes a Python integer of it
+    return x if x >= 0 else -x
+
+
 cdef bint overlaps_itself(cnp.ndarray a) noexcept:
     """Whether elements of an array may share memory: else each axis steps over all that lies along those of smaller steps."""
     cdef int i, k, n = cnp.PyArray_NDIM(a)
@@ -441,10 +448,10 @@ cdef bint overlaps_itself(cnp.ndarray a) noexcept:
     if cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a) or cnp.PyArray_SIZE(a) == 0:
         return False
     for k in range(n):
-        step = abs(a.strides[k])
+        step = magnitude(a.strides[k])
         inner = cnp.PyArray_ITEMSIZE(a)
         for i in range(n):
-            other = abs(a.strides[i])
+            other = magnitude(a.strides[i])
             if other < step or other == step and i < k:
                 inner += (a.shape[i] - 1) * other
         if a.shape[k] != 1 and step < inner:
@@ -473,7 +480,8 @@ cdef tuple arguments_of(type cls, tuple args, dict kwargs):
     """The constructor's arguments, by name and with defaults: what repr, ==, hash and pickle are made of."""
     bound = signature_of(cls).bind(*args, **kwargs)
     bound.apply_defaults()
-    return tuple([(name, frozen(value)) for name, value in bound.arguments.items()])
+    # by way of a list: Python leaks a tuple that gets no memory to grow
+    return tuple(list(zip(bound.arguments, map(frozen, bound.arguments.values()))))
 
 
 def frozen(value):
@@ -648,7 +656,7 @@ cdef class Loss:
         if type(self) in (Loss, SoftmaxLoss, CosineLoss, SequenceLoss, PairLoss):
             raise TypeError(f"{type(self).__name__} is abstract: build one of its subclasses")
         self.arguments = arguments_of(type(self), args, kwargs)
-        self.expression = f"{type(self).__name__}({', '.join([f'{name}={value!r}' for name, value in self.arguments])})"
+        self.expression = f"{type(self).__name__}({', '.join(starmap('{}={!r}'.format, self.arguments))})"
 
     def __init__(self, kernel, weight, batch_axis, reduction, *, layout="elements", axis=-1, other_kernel=None, third_default=1.0):
         cdef int k, next_slot = THIRD
@@ -1210,14 +1218,20 @@ cdef class Loss:
 
     cdef int run_with_shares(self, call_t* c, double factor) except -1:
         """The gradient in the weights of a weighted mean, which divides by them, too."""
+        cdef cnp.ndarray gradient = <cnp.ndarray>c.results[WEIGHT_GRAD], own = gradient
+        cdef bint apart = not (cnp.PyArray_IS_C_CONTIGUOUS(gradient) and cnp.PyArray_ISALIGNED(gradient))
         # first: the results may lie over the labels
-        shares = self.shares(c)
+        cdef object shares = self.shares(c)
         self.run(c)
-        gradient = <object>c.results[WEIGHT_GRAD]
-        with np.errstate(all="ignore"):
-            shares *= float(<object>c.results[VALUE]) * factor
-            # of one dtype: NumPy's loops over two crash where they get no memory for their buffers
-            gradient[...] = gradient.astype(np.float64) - shares
+        if apart:
+            own = cnp.PyArray_NewCopy(gradient, cnp.NPY_CORDER)
+        factor *= float(<object>c.results[VALUE])
+        if c.is_double:
+            take_shares(<double*>cnp.PyArray_DATA(own), shares, cnp.PyArray_SIZE(own), factor)
+        else:
+            take_shares(<float*>cnp.PyArray_DATA(own), shares, cnp.PyArray_SIZE(own), factor)
+        if apart:
+            (<object>gradient)[...] = own
         return 0
 
     cdef bint is_weighted_by_label(self):
@@ -1266,8 +1280,28 @@ cdef class Loss:
         return total
 
 
+cdef int take_shares(floating* gradient, shares, Py_ssize_t n, double factor) except -1:
+    """Takes shares times a factor from a gradient. NumPy would warn of what is infinite, or enter a context to be quiet."""
+    cdef double* share
+    cdef double common = 0
+    cdef Py_ssize_t i, step = 0
+    if isinstance(shares, float):
+        common = shares
+        share = &common
+    else:
+        share = <double*>cnp.PyArray_DATA(<cnp.ndarray>shares)
+        step = 1
+    for i in range(n):
+        gradient[i] = <floating>(gradient[i] - share[i * step] * factor)
+    return 0
+
+
 cdef tuple shape_tuple(const Py_ssize_t* shape, int n):
-    return tuple([shape[k] for k in range(n)])
+    cdef tuple result = ()
+    cdef int k
+    for k in range(n):
+        result += (shape[k],)
+    return result
 
 
 cdef list stage(call_t* c, const int* value_axes):
@@ -1335,7 +1369,9 @@ cdef package(const call_t* c, int want, wrt):
     if want == WANT_VALUE:
         return result(c, VALUE)
     if isinstance(wrt, tuple):
-        gradient = tuple([result(c, c.gradients[k]) for k in range(c.n_gradients)])
+        gradient = ()
+        for k in range(c.n_gradients):
+            gradient += (result(c, c.gradients[k]),)
     else:
         gradient = result(c, c.gradients[0])
     if want == WANT_GRAD:

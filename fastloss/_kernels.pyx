@@ -247,7 +247,8 @@ cdef class KLDivergence(Kernel):
     """l = y (log(y + eps) - x), x a log-probability, eps = 1e-12; 0 where y is 0."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t eps = 1e-12, zero = 0, z = log_sum(y, eps) - x
-        l[0] = zero if y == 0 and z == <real_t>INFINITY else y * z
+        # & and not `and`, which is a branch
+        l[0] = zero if (y == 0) & (z == <real_t>INFINITY) else y * z
         g[0] = -y
         h[0] = 0
         d[0] = z + y / (y + eps)

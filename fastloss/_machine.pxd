@@ -94,7 +94,7 @@ cdef extern from *:
     #include <sys/syscall.h>
     #include <unistd.h>
     static pthread_mutex_t fl_growing = PTHREAD_MUTEX_INITIALIZER, fl_gate = PTHREAD_MUTEX_INITIALIZER;
-    static _Thread_local int fl_largest = 1, fl_most = INT_MAX;
+    static _Thread_local int fl_largest = 1, fl_most = INT_MAX, fl_grows = 0;
     typedef struct { pthread_t thread; long id; } fl_probe;
     static void* fl_wait(void* probe) {
         ((fl_probe*)probe)->id = syscall(SYS_gettid);
@@ -123,15 +123,19 @@ cdef extern from *:
         int most;
         if (n > fl_most) n = fl_most;
         if (n <= fl_largest) return n;
+        /* a call inside a call, by a signal's handler */
+        if (fl_grows) return 1;
         pthread_mutex_lock(&fl_growing);
         most = 1 + fl_startable(n - 1);
-        if (most < n) n = fl_most = most;
-        if (n <= fl_largest) pthread_mutex_unlock(&fl_growing);
+        if (most < n) n = fl_most = most > fl_largest ? most : fl_largest;
+        fl_grows = n > fl_largest;
+        if (!fl_grows) pthread_mutex_unlock(&fl_growing);
         return n;
     }
     static void fl_end_team(int n) {
         if (n <= fl_largest) return;
         fl_largest = n;
+        fl_grows = 0;
         pthread_mutex_unlock(&fl_growing);
     }
     #else

@@ -133,6 +133,7 @@ def test_subclasses_keep_everything() -> None:
     assert loss([4.0], [0.0]) == 2.5
 
 
+@pytest.mark.thread_unsafe
 def test_no_memory_is_kept(reference: Reference) -> None:
     inputs = draw(reference, np.random.default_rng(0), (3,))
     args = (*inputs[:2], np.ones(3), *inputs[2:])
@@ -174,7 +175,10 @@ def test_info() -> None:
     assert "instruction set" in result.stdout
 
 
+@pytest.mark.thread_unsafe
 def test_demo(tmp_path: Path) -> None:
+    for name in ("matplotlib", "sklearn", "tqdm"):
+        pytest.importorskip(name, reason=f'{name} is not installed: pip install "fastloss[demo]"')
     result = run("demo", "--output", str(tmp_path / "losses.png"))
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "losses.png").read_bytes().startswith(b"\x89PNG")

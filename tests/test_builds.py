@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -78,9 +79,10 @@ def test_floating_point_state_is_left_alone() -> None:
     assert np.finfo(np.float32).smallest_subnormal > 0
 
 
-# arithmetic on full vectors of each build, and what it would be on single numbers
+ARM = platform.machine() in ("aarch64", "arm64")
+# arithmetic on full vectors of each build
 PACKED = {
-    "baseline": r"\b(add|sub|mul|div)p[sd]\s.*%xmm",
+    "baseline": r"\bf(add|sub|mul|div|ml[as])\s+v\d+\.(4s|2d)" if ARM else r"\b(add|sub|mul|div)p[sd]\s.*%xmm",
     "x86_64_v3": r"\bv(add|sub|mul|div|fn?m(add|sub)\d+)p[sd]\s.*%ymm",
     "x86_64_v4": r"\bv(add|sub|mul|div|fn?m(add|sub)\d+)p[sd]\s.*%zmm",
 }
@@ -89,8 +91,8 @@ PACKED = {
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="reads the machine code with objdump, of binutils")
 @pytest.mark.parametrize("isa", _isa.supported)
 def test_every_loop_is_vectorised(isa: str) -> None:
-    if isa == "baseline" and len(_isa.supported) == 1:
-        pytest.skip("the patterns are those of x86-64")
+    if not ARM and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("the patterns are those of x86-64 and arm64")
     module = next(Path(fl.__file__).parent.glob(f"_kernels_{isa}.*.so"))
     listing = subprocess.run(
         ["objdump", "-d", "--no-show-raw-insn", str(module)], capture_output=True, text=True, check=True
@@ -101,8 +103,10 @@ def test_every_loop_is_vectorised(isa: str) -> None:
         if name:
             loops[name[1]] = loops.get(name[1], "") + function
     # 14 losses, 6 passes, 2 dtypes; and sums of 8, alone and with gradients
+    if not loops:
+        pytest.skip("the machine code has lost its names, as a wheel's has")
     assert len(loops) == 14 * 6 * 2 + 8 * 2 * 2
     arithmetic = {name: len(re.findall(PACKED[isa], text)) for name, text in loops.items()}
     assert [name for name, count in arithmetic.items() if count == 0] == []
-    calls = {match for text in loops.values() for match in re.findall(r"call\s.*<([a-z]\w*)@plt>", text)}
+    calls = {match for text in loops.values() for match in re.findall(r"(?:call|bl)\s.*<([a-z]\w*)@plt>", text)}
     assert not calls

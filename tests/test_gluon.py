@@ -13,7 +13,8 @@ import fastloss as fl
 
 DATA = Path(__file__).parent / "data"
 CASES = json.loads((DATA / "gluon_cases.json").read_text())["cases"]
-ARRAYS = np.load(DATA / "gluon_cases.npz")
+with np.load(DATA / "gluon_cases.npz") as archive:
+    ARRAYS = dict(archive)
 
 # parts of the ids of cases that Gluon takes and fastloss refuses
 REFUSED = {

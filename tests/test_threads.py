@@ -149,6 +149,7 @@ def test_the_first_losses_of_a_class_in_two_threads() -> None:
     assert Interrupted.seen == [0, 3]
 
 
+@pytest.mark.thread_unsafe
 def test_settings() -> None:
     default = fl.get_num_threads()
     assert 1 <= default <= len(os.sched_getaffinity(0))
@@ -172,6 +173,7 @@ def test_settings() -> None:
     assert fl.get_num_threads() == default
 
 
+@pytest.mark.thread_unsafe
 def test_one_block_in_two_threads() -> None:
     """What was set before a with block belongs to the thread that entered it."""
     shared = fl.num_threads(5)
@@ -213,6 +215,7 @@ thread.join()
 """
 
 
+@pytest.mark.thread_unsafe
 def test_a_small_stack_is_enough() -> None:
     result = run(SMALL_STACK, FASTLOSS_NUM_THREADS="1")
     assert result.stdout == "done\n", result.stderr
@@ -224,6 +227,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.thread_unsafe
 def test_environment() -> None:
     code = "import fastloss as fl; print(fl.get_num_threads())"
     assert run(code, FASTLOSS_NUM_THREADS="7").stdout == "7\n"
@@ -297,6 +301,7 @@ with subprocess.Popen([sys.executable, "-c", spin]) as neighbour:
 """
 
 
+@pytest.mark.thread_unsafe
 @pytest.mark.skipif(_processors.available_processors() == 1, reason="one core has one thread")
 def test_a_busy_neighbour() -> None:
     """Threads on all cores, of which another process holds one, wait for it unless they notice: 4 times as long."""
@@ -330,6 +335,7 @@ sys.exit(2)
 """
 
 
+@pytest.mark.thread_unsafe
 def test_a_forked_child_is_serial_and_alive() -> None:
     result = run(FORK)
     assert result.returncode == 0, result.stderr

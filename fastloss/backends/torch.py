@@ -28,7 +28,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
         return evaluate_constant(loss, method, inputs, named)
     if named:
         given, _ = bind(loss, inputs, named)
-        inputs = tuple([given.get(name) for name in loss.inputs])
+        inputs = tuple(map(given.get, loss.inputs))
     if transforms_active():
         return torch_operators.call(loss, inputs)
     arrays: list[Any] = []
@@ -74,7 +74,7 @@ def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: d
 def map_out(out: Any) -> Any:
     """The caller's buffers as arrays over the same memory."""
     if isinstance(out, tuple):
-        return tuple([map_out(x) for x in out])
+        return tuple(map(map_out, out))
     if isinstance(out, Tensor) and out.requires_grad:
         raise TypeError("out must not require a gradient")
     array = as_array("out", out)
@@ -88,7 +88,7 @@ def as_given(out: Any, result: Any) -> Any:
     """Results as tensors, those that the caller brought where there are such."""
     if isinstance(result, tuple):
         parts = out if isinstance(out, tuple) else (None,) * len(result)
-        return tuple([as_given(part, x) for part, x in zip(parts, result, strict=True)])
+        return tuple(map(as_given, parts, result))
     if isinstance(out, Tensor):
         increment_version(out)
     return as_tensor(result) if out is None else out
@@ -107,7 +107,7 @@ class Recorded(torch.autograd.Function):
         if call[2] is None:
             ctx.save_for_backward(*inputs)
         else:
-            ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in inputs])
+            ctx.save_for_backward(*map(tensor_or_none, inputs))
         return value[0]
 
     @staticmethod
@@ -118,7 +118,7 @@ class Recorded(torch.autograd.Function):
         if gradients is None or torch.is_grad_enabled():
             inputs = ctx.saved_tensors
             if others is not None:
-                inputs = [other if x is None else x for x, other in zip(inputs, others, strict=True)]
+                inputs = tuple(map(first_given, inputs, others))
             gradients = flow_back(loss, wrt, head, inputs)
         else:
             factor = constant(head)
@@ -135,6 +135,14 @@ class Recorded(torch.autograd.Function):
 
 # Function.apply would look for transforms once more
 record: Any = super(torch.autograd.Function, Recorded).apply
+
+
+def tensor_or_none(x: Any) -> Any:
+    return x if isinstance(x, Tensor) else None
+
+
+def first_given(x: Any, other: Any) -> Any:
+    return other if x is None else x
 
 
 def constant(head: Tensor) -> Any:

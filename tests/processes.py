@@ -1,0 +1,345 @@
+"""What the processes of tests/test_processes.py do, in functions that a process which imports nothing else can find."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastloss as fl
+from tests.conftest import call_args, draw
+from tests.reference import LOSSES
+from tests.structured import STRUCTURED
+
+Task = Callable[..., Any]
+
+# drawn here: a child that is forked while another thread imports numpy.random would wait for that import
+RNG = np.random.default_rng(1)
+PRED, LABEL = RNG.normal(size=(2, 20_000, 12)).astype(np.float32)
+CLASSES = RNG.integers(0, 12, len(PRED))
+
+
+def bits(results: Any) -> bytes:
+    return b"".join(map(bits, results)) if isinstance(results, tuple) else np.asarray(results).tobytes()
+
+
+def digest() -> str:
+    """The bits of sums, values and gradients of each kind of loop, all of them large enough for threads."""
+    results = (
+        *fl.HuberLoss(reduction="mean").value_and_grad(PRED, LABEL),
+        *fl.SigmoidBCELoss(reduction="sum").value_grad_and_hess(PRED, LABEL),
+        *fl.SoftmaxCELoss(reduction="mean").value_and_grad(PRED, CLASSES),
+        *fl.TripletLoss(reduction="mean").value_and_grad(PRED, LABEL, LABEL[::-1]),
+        *fl.SDMLLoss(reduction="mean").grad(PRED[:300], LABEL[:300], wrt=("x1", "x2")),
+    )
+    return hashlib.sha256(bits(results)).hexdigest()
+
+
+def work(threads: int) -> tuple[str, int]:
+    """The digest, asked of so many threads, and how many the calls could have."""
+    fl.set_num_threads(threads)
+    return digest(), fl.get_num_threads()
+
+
+def native_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def forked(task: Task, *args: Any) -> Any:
+    """What a task returns in a child."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with os.fdopen(write, "w") as pipe:
+                json.dump(task(*args), pipe)
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        result = pipe.read()
+    os.waitpid(child, 0)
+    return json.loads(result)
+
+
+def in_threads(tasks: list[Callable[[], Any]]) -> list[Any]:
+    """What tasks return that begin at the same time, each in a Python thread of its own."""
+    start = threading.Barrier(len(tasks))
+    results: list[Any] = [None] * len(tasks)
+
+    def run(k: int) -> None:
+        start.wait()
+        results[k] = tasks[k]()
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(len(tasks))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@contextmanager
+def repeated(task: Task) -> Iterator[None]:
+    """Does a task over and over in another Python thread, until the block ends."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.is_set():
+            task()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def in_pool(method: str, threads: int) -> list[Any]:
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        return pool.map(work, [threads] * 2)
+
+
+def in_executor(method: str, threads: int) -> list[Any]:
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as executor:
+        return list(executor.map(work, [threads] * 2))
+
+
+def in_joblib(backend: str, threads: int) -> list[Any]:
+    from joblib import Parallel, delayed
+
+    return list(Parallel(n_jobs=2, backend=backend)(delayed(work)(threads) for _ in range(2)))
+
+
+def command(task: Task, *args: Any, before: str = "") -> list[str]:
+    """A Python process that prints what a task of this module returns."""
+    name = task.__name__
+    code = f"import json; from tests.processes import {name}; print(json.dumps({name}(*{args!r})))"
+    return [sys.executable, "-c", f"{before}\n{code}"]
+
+
+def in_subprocess(threads: int) -> list[Any]:
+    done = subprocess.run(command(work, threads), capture_output=True, text=True, check=True)
+    return [json.loads(done.stdout)]
+
+
+def in_spawned(threads: int) -> list[Any]:
+    read, write = os.pipe()
+    child = os.posix_spawn(
+        sys.executable, command(work, threads), os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, write, 1)]
+    )
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        result = pipe.read()
+    os.waitpid(child, 0)
+    return [json.loads(result)]
+
+
+CHILDREN: dict[str, Callable[[int], list[Any]]] = {
+    "os.fork": lambda threads: [forked(work, threads)],
+    "multiprocessing fork": lambda threads: in_pool("fork", threads),
+    "multiprocessing spawn": lambda threads: in_pool("spawn", threads),
+    "multiprocessing forkserver": lambda threads: in_pool("forkserver", threads),
+    "executor fork": lambda threads: in_executor("fork", threads),
+    "executor spawn": lambda threads: in_executor("spawn", threads),
+    "executor forkserver": lambda threads: in_executor("forkserver", threads),
+    "joblib loky": lambda threads: in_joblib("loky", threads),
+    "joblib multiprocessing": lambda threads: in_joblib("multiprocessing", threads),
+    "subprocess": in_subprocess,
+    "posix_spawn": in_spawned,
+}
+
+
+def parent_and_children(how: str, parent: int, child: int) -> list[Any]:
+    """The parent's work, that of its children, and the parent's again."""
+    return [work(parent), *CHILDREN[how](child), work(parent)]
+
+
+def fork_in_a_thread() -> list[Any]:
+    [results] = in_threads([lambda: [work(2), forked(work, 2), work(2)]])
+    return [work(2), *results, work(2)]
+
+
+def fork_in_a_fork() -> list[Any]:
+    return [work(2), *forked(lambda: [work(2), forked(work, 2), work(2)]), work(2)]
+
+
+def fork_in_a_block() -> list[Any]:
+    with fl.num_threads(2):
+        return [work(1), forked(work, 1), work(1)]
+
+
+def fork_during_calls() -> list[Any]:
+    """Forks while two other threads are inside calls."""
+    results: list[Any] = []
+
+    def call() -> None:
+        results.append(work(2))
+
+    with repeated(call), repeated(call):
+        results += [forked(work, 2) for _ in range(10)]
+    return results
+
+
+def threads_in_a_fork() -> list[Any]:
+    return [work(2), *forked(in_threads, [lambda: work(2)] * 8), work(2)]
+
+
+def every_call() -> list[Callable[[], Any]]:
+    """A small and a large call of every loss, of the value and all derivatives in pred."""
+    rng = np.random.default_rng(2)
+    calls: list[Callable[[], Any]] = []
+    for reference in LOSSES.values():
+        for size in (100, 100_000):
+            inputs = draw(reference, rng, (size // reference.classes if reference.row else size,), np.float32)
+            calls.append(partial(reference.build(reduction="mean").value_grad_and_hess, *call_args(inputs)))
+    for structured in STRUCTURED.values():
+        for n in (3, 300):
+            loss = structured.build()
+            names = [name for name in loss.inputs if name != "sample_weight"]
+            calls.append(partial(loss.value_and_grad, **dict(zip(names, structured.data(rng, n), strict=True))))
+    return calls
+
+
+def many_callers(callers: int, most: int) -> tuple[int, list[str]]:
+    """Calls of every loss by Python threads, in as many orders, while another sets the number of threads, up to a most.
+
+    Returns how many calls it were, and which had other bits than alone.
+    """
+    calls = every_call()
+    with fl.num_threads(1):
+        want = [bits(call()) for call in calls]
+
+    def call_all(seed: int) -> list[bool]:
+        rng = np.random.default_rng(seed)
+        right = [False] * len(calls)
+        for k in rng.permutation(len(calls)):
+            with fl.num_threads(int(rng.integers(1, most + 1))) if rng.random() < 0.5 else nullcontext():
+                right[k] = bits(calls[k]()) == want[k]
+        return right
+
+    choices = cycle([*range(1, most + 1), None])
+    with repeated(lambda: fl.set_num_threads(next(choices))):
+        right = in_threads([partial(call_all, seed) for seed in range(callers)])
+    wrong = [repr(calls[k]) for caller in right for k in range(len(calls)) if not caller[k]]
+    return callers * len(calls), wrong
+
+
+def many_threads(threads: int, limit: str = "") -> tuple[bool, int]:
+    """Whether a call that asks for many threads gives the bits of one thread, and how many it started."""
+    import resource
+
+    pred, label = np.random.default_rng(3).random((2, 1 << 22), np.float32)
+    loss = fl.SigmoidBCELoss(reduction="mean")
+    with fl.num_threads(1):
+        want = loss(pred, label)
+    before = native_threads()
+    if limit == "processes":
+        if os.getuid() == 0:
+            os.setuid(65534)
+        resource.setrlimit(resource.RLIMIT_NPROC, (10, 10))
+    elif limit == "memory":
+        # of one page, a thread's stack of megabytes
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 26), size + (1 << 26)))
+    fl.set_num_threads(threads)
+    same = all(loss(pred, label) == want for _ in range(3))
+    return same, native_threads() - before
+
+
+def default_threads() -> tuple[int, int]:
+    """How many threads a call has by default, and how many large ones start."""
+    before = native_threads()
+    digest()
+    return fl.get_num_threads(), native_threads() - before
+
+
+def threads_in_group(procs: str) -> tuple[int, int]:
+    """The same, in a control group that this process enters by its file of processes."""
+    Path(procs).write_text(str(os.getpid()))
+    return default_threads()
+
+
+def under_threadpoolctl(api: str | None) -> list[Any]:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api=api):
+        results = [default_threads()]
+        with threadpool_limits(2, user_api=api):
+            results.append(fl.get_num_threads())
+            with threadpool_limits(1, user_api=api):
+                results.append(default_threads())
+            results.append(fl.get_num_threads())
+        results.append(default_threads())
+    return [*results, default_threads()]
+
+
+def beside_torch() -> tuple[list[Any], list[str], float]:
+    """Both libraries by turns, and at the same time: the results of each, and how much longer calls take by turns."""
+    import torch
+
+    torch.set_num_threads(2)
+    fl.set_num_threads(2)
+    x = torch.linspace(-1, 1, 1 << 20)
+    matrix = x[: 1 << 18].reshape(512, 512)
+
+    def of_torch() -> str:
+        return hashlib.sha256(bits((torch.exp(x).numpy(), (matrix @ matrix).numpy()))).hexdigest()
+
+    pred, label = np.random.default_rng(4).random((2, 1 << 20), np.float32)
+    loss = fl.SigmoidBCELoss(reduction="mean")
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        loss(pred, label)
+        return time.perf_counter() - start
+
+    alone = min(seconds() for _ in range(20))
+    results, others, by_turns = [work(2)], [of_torch()], np.inf
+    for _ in range(20):
+        others.append(of_torch())
+        by_turns = min(by_turns, seconds())
+    with repeated(lambda: others.append(of_torch())):
+        results += [work(2) for _ in range(10)]
+    return [*results, work(2)], [*others, of_torch()], by_turns / alone
+
+
+def beside_blas() -> list[Any]:
+    """Calls while two other threads multiply matrices, each with a pool of threads of NumPy's."""
+    matrix = np.ones((500, 500))
+    with repeated(lambda: matrix @ matrix), repeated(lambda: matrix @ matrix):
+        return in_threads([lambda: [work(2) for _ in range(5)]] * 2)
+
+
+def data_loader() -> list[Any]:
+    """The work of a PyTorch data set in forked workers, after both libraries used threads in the parent."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    class Work(Dataset[Any]):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, k: int) -> Any:
+            return work(2)
+
+    torch.set_num_threads(2)
+    torch.exp(torch.ones(1 << 20))
+    loader = DataLoader(Work(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+    return [work(2), *loader, work(2)]

@@ -1,0 +1,189 @@
+"""Processes and threads: children of every kind, many callers, many threads, other libraries' pools, and limits."""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastloss as fl
+from fastloss import _processors
+from tests import processes
+from tests.processes import CHILDREN, command
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+
+ROOT = Path(__file__).parent.parent
+ALONE = _processors.available_processors() == 1
+
+
+def call(task: Callable[..., Any], *args: Any, prefix: tuple[str, ...] = (), before: str = "") -> Any:
+    """What a task returns in a process of its own, which has 10 seconds and those that its Pythons need to start."""
+    limit = 10 + 5 * seconds_to_start(before)
+    with subprocess.Popen(
+        [*prefix, *command(task, *args, before=before)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            # with its children, which are in its group
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"{task.__name__}{args} took more than {limit:.0f} s: {process.communicate()[1]}")
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+@functools.cache
+def seconds_to_start(before: str) -> float:
+    start = time.perf_counter()
+    subprocess.run(
+        command(processes.native_threads, before=before), cwd=ROOT, check=True, capture_output=True, timeout=100
+    )
+    return time.perf_counter() - start
+
+
+@functools.cache
+def serial_digest() -> str:
+    with fl.num_threads(1):
+        return processes.digest()
+
+
+def in_turn(*threads: int) -> list[list[Any]]:
+    """The work of processes that may use so many threads."""
+    return [[serial_digest(), n] for n in threads]
+
+
+def start_method(how: str) -> str:
+    return multiprocessing.get_start_method() if how == "joblib multiprocessing" else how.split()[-1].split(".")[-1]
+
+
+@pytest.mark.parametrize("child", [1, 2])
+@pytest.mark.parametrize("parent", [1, 2])
+@pytest.mark.parametrize("how", CHILDREN)
+def test_parent_and_children(how: str, parent: int, child: int) -> None:
+    """A forked child has one thread, any other as many as it asks for."""
+    if how.startswith("joblib"):
+        pytest.importorskip("joblib", reason="joblib is not installed: pip install scikit-learn")
+    first, *children, last = call(processes.parent_and_children, how, parent, child)
+    assert [first, last] == in_turn(parent, parent)
+    assert children == in_turn(1 if start_method(how) == "fork" else child) * len(children)
+    assert children
+
+
+def test_fork_in_a_python_thread() -> None:
+    assert call(processes.fork_in_a_thread) == in_turn(2, 2, 1, 2, 2)
+
+
+def test_fork_in_a_fork() -> None:
+    assert call(processes.fork_in_a_fork) == in_turn(2, 1, 1, 1, 2)
+
+
+def test_fork_in_a_block() -> None:
+    assert call(processes.fork_in_a_block) == in_turn(2, 1, 2)
+
+
+def test_fork_during_calls() -> None:
+    results = call(processes.fork_during_calls)
+    assert results.count([serial_digest(), 1]) == 10
+    assert results.count([serial_digest(), 2]) == len(results) - 10 > 0
+
+
+def test_threads_in_a_fork() -> None:
+    assert call(processes.threads_in_a_fork) == in_turn(2, *[1] * 8, 2)
+
+
+def test_many_callers() -> None:
+    calls, wrong = call(processes.many_callers, 16, 8)
+    assert wrong == []
+    assert calls > 16 * 50
+
+
+@pytest.mark.parametrize("threads", [64, 4096])
+def test_many_threads(threads: int) -> None:
+    """Calls use what they are given, and 4 million losses are work for 300 threads."""
+    same, started = call(processes.many_threads, threads)
+    assert same
+    assert started >= 63
+
+
+@pytest.mark.parametrize("limit", ["processes", "memory"])
+def test_threads_that_the_system_refuses(limit: str) -> None:
+    """OpenMP would end the process."""
+    same, started = call(processes.many_threads, 4096, limit)
+    assert same
+    assert started < 10
+
+
+def test_affinity() -> None:
+    taskset = shutil.which("taskset")
+    if not taskset:
+        pytest.skip("taskset, of util-linux, is not installed")
+    cpu = str(min(os.sched_getaffinity(0)))
+    assert call(processes.default_threads, prefix=(taskset, "-c", cpu)) == [1, 0]
+
+
+@pytest.fixture
+def half_a_processor() -> Iterator[Path]:
+    """A control group of this machine's with that quota."""
+    versions = {"/sys/fs/cgroup/cpu": ("cpu.cfs_quota_us", "50000"), "/sys/fs/cgroup": ("cpu.max", "50000 100000")}
+    for top, (name, quota) in versions.items():
+        group = Path(top) / f"fastloss-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if (group / name).exists():
+                (group / name).write_text(quota)
+                yield group
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("this process may not make control groups")
+
+
+def test_quota(half_a_processor: Path) -> None:
+    assert call(processes.threads_in_group, str(half_a_processor / "cgroup.procs")) == [1, 0]
+
+
+@pytest.mark.parametrize("api", [None, "openmp"])
+def test_threadpoolctl(api: str | None) -> None:
+    pytest.importorskip("threadpoolctl", reason='threadpoolctl is not installed: pip install "fastloss[demo]"')
+    *limited, (threads, started) = call(processes.under_threadpoolctl, api)
+    two = min(2, _processors.available_processors())
+    assert limited == [[1, 0], two, [1, 0], two, [1, 0]]
+    assert threads == fl.get_num_threads()
+    assert ALONE or started > 0
+
+
+@pytest.mark.parametrize("first", ["torch", "fastloss"])
+def test_beside_torch(first: str) -> None:
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    results, others, by_turns = call(processes.beside_torch, before=f"import {first}, torch")
+    assert results == in_turn(2) * len(results)
+    assert len(set(others)) == 1
+    assert by_turns < 10
+
+
+def test_workers_of_a_data_loader() -> None:
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    assert call(processes.data_loader, before="import torch") == in_turn(2, 1, 1, 1, 1, 2)
+
+
+def test_beside_blas() -> None:
+    assert call(processes.beside_blas) == [in_turn(2) * 5] * 2

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Runs tests on extensions that gcc built with its sanitizers, with the Python and the libraries of the active
+# environment, pytest-xdist among them, and fails if there is a report:
+#     tools/sanitize.sh address   AddressSanitizer and UndefinedBehaviorSanitizer, the suite
+#     tools/sanitize.sh thread    ThreadSanitizer, calls of one thread each from several Python threads
+. "$(dirname "$0")/common.sh"
+
+case ${1:-} in
+address)
+    # a cast out of range is undefined, too; a division by 0 is not, and has the infinity that a loss is to have
+    sanitizers=address,undefined,float-cast-overflow
+    libraries="libasan.so libubsan.so"
+    ;;
+thread)
+    sanitizers=thread
+    libraries=libtsan.so
+    ;;
+*)
+    echo "usage: tools/sanitize.sh address|thread" >&2
+    exit 2
+    ;;
+esac
+
+copy "$WORK/fastloss"
+cd "$WORK/fastloss"
+
+# the last flag of a kind counts: these stand behind those of setup.py, which ask for more optimisation and no line
+# numbers, and of Python, by which a signed overflow is defined. The sanitizers see what fortified functions hide.
+cat >"$WORK/cc" <<EOF
+#!/bin/sh
+exec gcc "\$@" -O1 -g1 -fno-wrapv -U_FORTIFY_SOURCE -fno-omit-frame-pointer -fsanitize=$sanitizers -fno-sanitize-recover=all
+EOF
+chmod +x "$WORK/cc"
+CC=$WORK/cc LDSHARED="$WORK/cc -shared" python setup.py --quiet build_ext --inplace
+
+# Runs a command with the sanitizers' libraries, and prints what they report, also in processes that it started.
+sanitized() {
+    local preload="" status=0 library report
+    for library in $libraries; do
+        preload+=" $(gcc -print-file-name="$library")"
+    done
+    rm -f "$WORK"/report.*
+    # Python's own allocator gives out parts of larger blocks, whose ends nobody watches; leaks have tests of their own
+    LD_PRELOAD=$preload PYTHONMALLOC=malloc \
+        ASAN_OPTIONS=detect_leaks=0:log_path="$WORK/report" \
+        UBSAN_OPTIONS=print_stacktrace=1:log_path="$WORK/report" \
+        TSAN_OPTIONS=log_path="$WORK/report" \
+        "$@" || status=$?
+    for report in "$WORK"/report.*; do
+        [ -e "$report" ] || continue
+        cat "$report"
+        status=1
+    done
+    return "$status"
+}
+
+check_address() {
+    local left_out=(
+        # a program that reads machine code, and one that runs it
+        --deselect tests/test_builds.py::test_every_loop_is_vectorised
+        --ignore tests/test_instructions.py
+        # an allocator of their own, or numbers of the system's
+        --ignore tests/test_faults.py
+        --ignore tests/test_leaks.py
+        # limits on memory, of which the sanitizer takes a multiple
+        --deselect tests/test_processes.py::test_threads_that_the_system_refuses
+        --deselect tests/test_threads.py::test_a_small_stack_is_enough
+        --deselect tests/test_dask.py::test_more_than_fits_on_a_cluster
+        # times
+        --deselect tests/test_threads.py::test_a_busy_neighbour
+        --deselect tests/test_imports.py::test_the_import_takes_no_time
+    )
+    local values=(tests/test_{values,structured,inputs,out,errors}.py)
+    sanitized python -m pytest -q -n 2 -p no:cacheprovider "${left_out[@]}"
+    for build in baseline x86_64_v3; do
+        FASTLOSS_ISA=$build sanitized python -m pytest -q -n 2 -p no:cacheprovider "${values[@]}"
+    done
+}
+
+# OpenMP's barriers are unknown to the sanitizer: with more threads in a call it would take their order for none
+check_thread() {
+    OMP_NUM_THREADS=1 sanitized python - <<EOF
+from tests.processes import many_callers
+calls, wrong = many_callers(callers=16, most=1)
+print(f"{calls} calls, {len(wrong)} with other bits")
+assert not wrong
+EOF
+}
+
+"check_$1"
