@@ -1646,7 +1646,7 @@ cdef class SequenceLoss(Loss):
         records = s.most_frames + 1 if c.wanted[GRAD] else 2
         size = 8 * (3 * s.classes + 2 * s.most_frames + 2 * states + 16 + states * records)
         if size > PY_SSIZE_T_MAX // 4:
-            raise MemoryError(f"{size} bytes of buffers")
+            raise MemoryError(f"{size} bytes of buffers")  # no cover: the labels alone would have gigabytes
         c.plan.extra = size
         c.plan.work = c.plan.size * s.most_frames * (s.classes + 4 * s.longest)
         execute(&c.plan, c.is_double)

@@ -211,7 +211,7 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
         am[n - 1], ae[n - 1] = 1, 0
     for t in range(frames - 1, -1, -1):
         if stopped(p, &since, classes + 4 * n):
-            return NAN
+            return NAN  # no cover: where a signal meets a call is chance
         old = alpha + (t + 1) * record + 1
         gather(&p.inputs[PRED], (first + t) * classes, classes, x)
         best = find(x, classes, top[t])

@@ -51,7 +51,7 @@ cdef int threads() except -1:
     cdef int64_t n
     # OpenMP's pool does not survive a fork: the child would wait for threads that are not there
     if fl_forked:
-        return 1
+        return 1  # no cover: a child that ends by _exit tells gcov nothing
     if fl_local:
         return fl_local
     n = atomic_load(&chosen)

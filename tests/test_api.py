@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import copy
+import dataclasses
 import gc
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from fastloss.__main__ import run_demo
 from tests.conftest import draw
 from tests.reference import LOSSES, Reference
 from tests.structured import STRUCTURED
@@ -173,6 +175,32 @@ def test_info() -> None:
     assert result.returncode == 0
     assert fl.__version__ in result.stdout
     assert "instruction set" in result.stdout
+
+
+def test_the_demo_fails_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    demo = pytest.importorskip("fastloss.demo", reason='its libraries are not installed: pip install "fastloss[demo]"')
+
+    def run(output: Path) -> None:
+        raise PermissionError(f"{output} is not to be written")
+
+    monkeypatch.setattr(demo, "run", run)
+    with pytest.raises(SystemExit, match=r"the demo failed: .* is not to be written"):
+        run_demo(tmp_path / "losses.png")
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.delitem(sys.modules, "fastloss.demo")
+    with pytest.raises(SystemExit, match='the demo needs tqdm, which is not installed: pip install "fastloss'):
+        run_demo(tmp_path / "losses.png")
+
+
+def test_the_demo_sees_another_minimum() -> None:
+    demo = pytest.importorskip("fastloss.demo", reason='its libraries are not installed: pip install "fastloss[demo]"')
+    task = demo.TASKS[1]
+
+    def doubled(*args: Any) -> Any:
+        return tuple(2 * x for x in task.formula(*args))
+
+    with pytest.raises(RuntimeError, match=r"the minimum is .* with fastloss, .* with NumPy"):
+        demo.measure(dataclasses.replace(task, formula=doubled), lambda: None)
 
 
 @pytest.mark.thread_unsafe

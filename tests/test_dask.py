@@ -179,6 +179,13 @@ def test_nothing_counts() -> None:
     assert not any(np.any(x) for x in computed(value, *gradients))
 
 
+def test_a_weighted_mean_without_weights(rng: np.random.Generator) -> None:
+    pred, label = rng.normal(size=(2, 4, 3))
+    loss = fl.L2Loss(reduction="weighted_mean")
+    value = computed(loss(da.from_array(pred, chunks=2), da.from_array(label, chunks=2)))
+    np.testing.assert_allclose(value, loss(pred, label), rtol=1e-14)
+
+
 def test_other_inputs(rng: np.random.Generator) -> None:
     """The layouts of CTC, a number for Poisson, labels without axes of size 1, NumPy's arrays and lists."""
     pred, label = rng.normal(size=(6, 5, 3)), rng.integers(0, 2, (2, 5))

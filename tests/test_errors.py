@@ -165,11 +165,27 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "ignore_index must be at most",
     ),
     "wrt twice": (lambda: L2.grad(X, X, wrt=("pred", "pred")), ValueError, "different inputs"),
+    "one out for two gradients": (
+        lambda: L2.grad(X, X, wrt=("pred", "label"), out=(np.empty_like(X),)),
+        TypeError,
+        "out for the gradients must be a tuple of 2, .* got a tuple of 1",
+    ),
+    "an array for two gradients": (
+        lambda: L2.value_and_grad(X, X, wrt=("pred", "label"), out=(None, np.empty_like(X))),
+        TypeError,
+        "out for the gradients must be a tuple of 2, .* got ndarray",
+    ),
+    "more pairs than fit": (
+        lambda: fl.SDMLLoss(reduction="mean")(*[np.broadcast_to(np.float32(0), (2**55, 1))] * 2),
+        MemoryError,
+        f"{2**55} rows of",
+    ),
     "wrt nothing": (lambda: L2.grad(X, X, wrt=()), ValueError, "one or more"),
     # constructors
     "weight": (lambda: fl.L1Loss(weight="2"), TypeError, "weight must be a number, got '2'"),
     "weight per example": (lambda: fl.L1Loss(weight=W), TypeError, "sample_weight"),
     "infinite weight": (lambda: fl.L1Loss(weight=np.inf), ValueError, "weight must be finite"),
+    "bool as batch_axis": (lambda: fl.L1Loss(batch_axis=True), TypeError, "batch_axis must be an integer, got True"),
     "float batch_axis": (lambda: fl.L1Loss(batch_axis=0.0), TypeError, "batch_axis must be an integer, got 0.0"),
     "reduction": (lambda: fl.L1Loss(reduction="batchmean"), ValueError, "'example', .* got 'batchmean'"),
     "positional reduction": (lambda: fl.L1Loss(None, 0, "mean"), TypeError, "too many positional"),

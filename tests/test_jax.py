@@ -118,6 +118,14 @@ def test_second_derivatives_are_right_or_refused(case: Case, reduction: str) -> 
         np.testing.assert_allclose(got[position], (moved[0] - moved[1]) / (2 * step), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("double")
+def test_what_is_not_used_has_no_part_in_the_gradient() -> None:
+    loss, x, y = fl.L2Loss(reduction="sum"), jnp.arange(3.0), jnp.ones(3)
+    np.testing.assert_array_equal(jax.grad(lambda x: jax.lax.stop_gradient(loss(x, y)) + x.sum())(x), y)
+    np.testing.assert_array_equal(jax.grad(lambda x: jax.value_and_grad(loss)(x, y)[0])(x), x - y)
+    np.testing.assert_array_equal(jax.grad(lambda x: jax.value_and_grad(loss)(x, y)[1].sum())(x), y)
+
+
 def test_forward_mode_is_refused() -> None:
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(fl.L2Loss(), (jnp.ones(3), jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))

@@ -168,6 +168,7 @@ def bad_outs() -> dict[str, Any]:
         "tuple for one": ("grad", lambda a: (None, None), TypeError, "must be an array or None, got tuple"),
         "shifted over pred": ("grad", lambda a: a["memory"][1:25].reshape(4, 6), ValueError, "memory with pred"),
         "reversed over pred": ("grad", lambda a: a["pred"][::-1], ValueError, "memory with pred"),
+        "stretched over pred": ("grad", lambda a: a["memory"][:48:2].reshape(4, 6), ValueError, "memory with pred"),
         "transposed over pred": ("grad", lambda a: a["memory"][:24].reshape(6, 4).T, ValueError, "memory with pred"),
         "over the weights": ("grad", lambda a: a["weight"], ValueError, "memory with sample_weight"),
         "value over pred": ("__call__", lambda a: a["memory"][:4], ValueError, "memory with pred"),
@@ -197,6 +198,35 @@ def test_refused(case: str) -> None:
         getattr(fl.L2Loss(), method)(a["pred"], a["label"], a["weight"], out=out, **options)
     for part, copy in zip(parts, before, strict=True):
         np.testing.assert_array_equal(part, copy)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"), [(np.exceptions.TooHardError, ValueError), (RuntimeError("no memory"), MemoryError)]
+)
+def test_numpy_cannot_tell_whether_memory_is_shared(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, error: type[Exception]
+) -> None:
+    """Memory that may be shared counts as shared."""
+
+    def shares_memory(*args: Any, **options: Any) -> bool:
+        raise answer
+
+    monkeypatch.setattr(np, "shares_memory", shares_memory)
+    memory = np.arange(20.0)
+    with pytest.raises(error):
+        fl.L2Loss().grad(memory[::2], np.zeros(10), out=memory[1::2])
+    np.testing.assert_array_equal(memory, np.arange(20))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shares_of_weights_that_do_not_lie_together(dtype: Any) -> None:
+    rng = np.random.default_rng(4)
+    pred, label, weight = rng.normal(size=(5, 4)).astype(dtype), np.array([0, 1, 2, 3, 1]), rng.uniform(1, 2, 5)
+    loss = fl.SoftmaxCELoss(reduction="weighted_mean", class_weight=[1, 2, 3, 4])
+    out = np.full((5, 2), 7, dtype)
+    got = loss.grad(pred, label, weight, wrt="sample_weight", out=out[:, 0])
+    np.testing.assert_array_equal(got, loss.grad(pred, label, weight, wrt="sample_weight"))
+    assert (out[:, 1] == 7).all()
 
 
 def test_interleaved_is_not_overlapping() -> None:

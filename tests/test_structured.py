@@ -210,6 +210,10 @@ def test_near_parallel_vectors() -> None:
     value, gradient = fl.CosineEmbeddingLoss().value_and_grad(np.zeros((2, 3)), np.ones((2, 3)), [1, -1])
     np.testing.assert_array_equal(value, [1, 0])
     assert np.isfinite(gradient).all()
+    zeros, ones = np.zeros((1, 3)), np.ones((1, 3))
+    for x, y in ((zeros, ones), (ones, zeros)):
+        gradients = fl.CosineEmbeddingLoss().grad(x, y, [1], wrt=("input1", "input2"))
+        np.testing.assert_array_equal(gradients, (-1e12 * y, -1e12 * x))
 
 
 def test_cosine_of_more_axes(rng: np.random.Generator) -> None:

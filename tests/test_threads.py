@@ -275,6 +275,12 @@ def test_control_groups(files: dict[str, str], want: Any, tmp_path: Path) -> Non
     assert _processors.available_processors(str(tmp_path)) == min([processors, *quotas])
 
 
+def test_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert _processors.available_processors(str(tmp_path)) == 7
+
+
 NEIGHBOUR = """
 import os, statistics, subprocess, sys, time
 import numpy as np

@@ -22,6 +22,7 @@ from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 from torch.library import opcheck  # noqa: E402
 
 import fastloss.torch as modules  # noqa: E402
+from fastloss import backends  # noqa: E402
 from fastloss.backends import torch_operators  # noqa: E402
 
 REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
@@ -341,6 +342,46 @@ def test_bad_arguments() -> None:
         fl.SoftmaxCELoss()(torch.ones(2, 3), torch.zeros(2, requires_grad=True))
     with pytest.raises(ValueError, match="label must have pred's shape"):
         loss(x, torch.ones(4))
+
+
+def test_subclasses_of_tensors() -> None:
+    """They may stand for anything, and go through the operator."""
+    kind: Any = type("Mine", (torch.Tensor,), {})
+    loss, y = fl.SigmoidBCELoss(reduction="sum"), torch.tensor([0.0, 1, 1])
+    plain = torch.tensor([0.5, -1, 2], dtype=torch.float64, requires_grad=True)
+    mine = plain.detach().as_subclass(kind).requires_grad_()
+    results = []
+    for x in (plain, mine):
+        (gradient,) = torch.autograd.grad(loss(x, y), x, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.sum(), x)
+        results.append([gradient.tolist(), second.tolist()])
+    assert results[0] == results[1]
+
+
+def test_operators_over_a_batch() -> None:
+    x, y = torch.arange(6.0).reshape(3, 2), torch.ones(2)
+    loss = fl.LogisticLoss()
+    got = torch.func.vmap(lambda x: torch.ops.fastloss.hessian(repr(loss), [0, 1], [x, y]))(x)
+    assert torch.equal(got, torch.stack([loss.grad_and_hess(row, y)[1] for row in x]))
+
+
+def test_a_pytorch_without_compiler_stays_without() -> None:
+    assert backends._TorchCompilerFinder().find_spec("torch._dynamo", []) is None
+
+
+def test_what_the_compiler_sees() -> None:
+    loss, x, y = fl.HuberLoss(), torch.tensor([1.0, 2]), torch.zeros(2)
+    assert torch.equal(torch_operators.traced(loss, x, label=y), loss(x, y))
+    with pytest.raises(TypeError, match="takes the loss's inputs alone"):
+        torch_operators.traced(loss, x, y, out=x)
+    # what a call that is not traced refuses before it gets here
+    for inputs, named, match in [
+        ((x, y, y, y), {}, "takes at most 3 inputs"),
+        ((x, y), {"pred": x}, "got pred twice"),
+        ((x,), {}, "needs pred and label"),
+    ]:
+        with pytest.raises(TypeError, match=match):
+            torch_operators.traced(loss, *inputs, **named)
 
 
 @pytest.mark.usefixtures("compiler")

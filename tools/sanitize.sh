@@ -70,11 +70,7 @@ check_address() {
         --deselect tests/test_threads.py::test_a_busy_neighbour
         --deselect tests/test_imports.py::test_the_import_takes_no_time
     )
-    local values=(tests/test_{values,structured,inputs,out,errors}.py)
     sanitized python -m pytest -q -n 2 -p no:cacheprovider "${left_out[@]}"
-    for build in baseline x86_64_v3; do
-        FASTLOSS_ISA=$build sanitized python -m pytest -q -n 2 -p no:cacheprovider "${values[@]}"
-    done
 }
 
 # OpenMP's barriers are unknown to the sanitizer: with more threads in a call it would take their order for none

@@ -82,14 +82,9 @@ def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str
     check_own(loss)
     if options.get("out") is not None:
         raise TypeError("out must be None for arrays of Dask, which are computed later and cannot be written into")
-    has_gradient, has_hessian = method != "__call__", method.endswith("hess")
-    known = {"out": True, "head_grad": has_gradient, "wrt": has_gradient and not has_hessian}
-    for name in options:
-        if not known.get(name, False):
-            raise TypeError(f"{kind} got an unexpected keyword argument {name!r}")
-    if has_hessian and loss.no_hessian is not None:
+    if method.endswith("hess") and loss.no_hessian is not None:
         raise NotImplementedError(f"{kind} has no diagonal Hessian: {loss.no_hessian}")
-    if not has_gradient:
+    if method == "__call__":
         return ()
     return targets_of(loss, options.get("wrt"), given)
 

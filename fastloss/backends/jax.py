@@ -65,7 +65,8 @@ def as_array(name: str, x: Any) -> jax.Array:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must have a dtype of NumPy's for real numbers, got {array.dtype}")
     if not isinstance(array, jax.core.Tracer) and any(device.platform != "cpu" for device in array.devices()):
-        raise TypeError(f"{name} must be on the CPU, got an array on {', '.join(map(str, array.devices()))}")
+        where = ", ".join(map(str, array.devices()))  # no cover: needs another device
+        raise TypeError(f"{name} must be on the CPU, got an array on {where}")  # no cover: as above
     return array
 
 

@@ -147,7 +147,7 @@ def handle(pointer: Any) -> int | None:
     frame = pointer.contents
     if frame.extension:
         extension = MetadataExtension.from_address(frame.extension)
-        if extension.type == METADATA_EXTENSION:
+        if extension.type == METADATA_EXTENSION:  # no branch: XLA has sent no other so far
             version = extension.metadata.contents.version
             version.major, version.minor = VERSION
             return None

@@ -122,14 +122,14 @@ def setup_operator(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) 
     ctx.mark_non_differentiable(*output[1:])
 
 
-def backward(ctx: Any, heads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+def backward(ctx: Any, heads: Sequence[Tensor]) -> tuple[Any, ...]:
     """The operator's derivative: of its outputs, the gradients are for this alone."""
     found: dict[int, Tensor] = {}
-    if heads[0] is not None and torch.is_grad_enabled():
+    if torch.is_grad_enabled():
         inputs = list(ctx.saved_tensors[: len(ctx.given)])
         gradients = recorded_gradients(ctx.expression, ctx.given, inputs, ctx.wrt, heads[0]) if ctx.wrt else ()
         found = dict(zip(ctx.wrt, gradients, strict=True))
-    elif heads[0] is not None:
+    else:
         found = flow_back(ctx, heads[0])
     # PyTorch takes an empty list for one of tensors
     return None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else []

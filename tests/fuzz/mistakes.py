@@ -26,7 +26,7 @@ def bad_shape(a: Attempt) -> None:
     shape = list(np.shape(a.inputs[name]))
     if name in ("sample_weight", "pos_weight", "epsilon", "pred_lengths", "label_lengths"):
         # not 1, which broadcasts
-        shape = [9999, *shape[1:]] if shape and a.rng.random() < 0.5 else [2, *([1] * 31)]
+        shape = [9999, *[1] * (len(shape) - 1)] if shape and a.rng.random() < 0.5 else [2, *[1] * 31]
     elif shape and a.rng.random() < 0.7 and a.specimen.loss is not fl.CTCLoss:
         shape[a.rng.integers(len(shape))] += 1
     else:

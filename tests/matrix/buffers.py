@@ -13,18 +13,9 @@ from numpy.lib.stride_tricks import as_strided
 from tests import hostile
 from tests.hostile import OwnError
 from tests.judge import Failure, equality, parts, refusal, same_bits
-from tests.matrix.base import (
-    Case,
-    Plain,
-    methods_of,
-    plains,
-)
+from tests.matrix.base import Case, Plain, methods_of, plains
 from tests.matrix.layouts import ARRANGED, FOREIGN, inside, steps
-from tests.specimens import (
-    METHODS,
-    Array,
-    Shape,
-)
+from tests.specimens import METHODS, Array, Shape
 from tests.test_inputs import LAYOUTS
 
 BUFFERS: dict[str, Callable[[Array], Any]] = {

@@ -12,18 +12,8 @@ from numpy.lib.stride_tricks import as_strided
 
 import fastloss as fl
 from tests.judge import Failure, equality, parts, refusal, same_bits
-from tests.matrix.base import (
-    Case,
-    Plain,
-    methods_of,
-    plains,
-)
-from tests.specimens import (
-    METHODS,
-    Array,
-    as_dtype,
-    as_ids,
-)
+from tests.matrix.base import Case, Plain, methods_of, plains
+from tests.specimens import METHODS, Array, as_dtype, as_ids
 from tests.test_inputs import LAYOUTS, REAL
 
 ARRANGED: dict[str, Callable[[Array], Any]] = LAYOUTS | {
