@@ -8,7 +8,7 @@ copy "$WORK/fastloss"
 cd "$WORK/fastloss"
 cat >"$WORK/cc" <<'EOF'
 #!/bin/sh
-exec gcc "$@" -O1 -fno-inline --coverage
+exec gcc "$@" -O1 -fno-early-inlining --coverage
 EOF
 chmod +x "$WORK/cc"
 CC=$WORK/cc LDSHARED="$WORK/cc -shared" python setup.py --quiet build_ext --inplace
@@ -21,10 +21,14 @@ left_out=(
     --ignore tests/test_faults.py
     --deselect tests/test_imports.py::test_the_import_takes_no_time
     --deselect tests/test_builds.py::test_every_loop_is_vectorised
-    # threads that count in the same place are a hundred times slower, and these run no line that others do not
-    --deselect tests/test_threads.py::test_same_bits
+    # its children end by _exit, and tell gcov nothing
+    --ignore tests/test_processes.py
+    # it takes minutes, and runs no line that others do not
+    --deselect tests/test_inputs.py::test_more_than_2_to_31_elements
+    # threads that count in the same place are a hundred times slower
+    -k "not same_bits"
 )
-python -m coverage run -m pytest -q -p no:cacheprovider "${left_out[@]}" "$@"
+OMP_NUM_THREADS=1 python -m coverage run -m pytest -q -p no:cacheprovider "${left_out[@]}" "$@"
 python -m coverage combine --quiet
 status=0
 python -m coverage report || status=1
