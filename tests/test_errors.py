@@ -180,6 +180,21 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         MemoryError,
         f"{2**55} rows of",
     ),
+    "more pairs than memory": (
+        lambda: fl.SDMLLoss(reduction="mean")(*[np.broadcast_to(np.float32(0), (2**34, 1))] * 2),
+        MemoryError,
+        "bytes of rows",
+    ),
+    "more frames than memory": (
+        lambda: fl.CTCLoss()(np.broadcast_to(np.float32(0), (1, 2**44, 2)), [[0]]),
+        MemoryError,
+        "bytes of buffers for each of 1 threads",
+    ),
+    "more partial sums than memory": (
+        lambda: fl.L2Loss(reduction="mean")(*[np.broadcast_to(np.float32(0), 2**55)] * 2),
+        MemoryError,
+        "partial sums",
+    ),
     "wrt nothing": (lambda: L2.grad(X, X, wrt=()), ValueError, "one or more"),
     # constructors
     "weight": (lambda: fl.L1Loss(weight="2"), TypeError, "weight must be a number, got '2'"),

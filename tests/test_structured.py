@@ -214,6 +214,7 @@ def test_near_parallel_vectors() -> None:
     for x, y in ((zeros, ones), (ones, zeros)):
         gradients = fl.CosineEmbeddingLoss().grad(x, y, [1], wrt=("input1", "input2"))
         np.testing.assert_array_equal(gradients, (-1e12 * y, -1e12 * x))
+        np.testing.assert_array_equal(fl.CosineEmbeddingLoss().grad_and_hess(x, y, [1])[1], zeros)
 
 
 def test_cosine_of_more_axes(rng: np.random.Generator) -> None:

@@ -79,6 +79,19 @@ def test_same_bits_at_any_position(reference: Reference, rng: np.random.Generato
             np.testing.assert_array_equal(a, b[offset:])
 
 
+@pytest.mark.parametrize("size", [100_000, 4_000_000])
+def test_threads_near_and_far(size: int, rng: np.random.Generator) -> None:
+    """Of what lies in the caches a thread takes its own part alone, else also what others have left."""
+    pred, label = rng.random((2, size), np.float32)
+    loss = fl.SigmoidBCELoss(reduction="mean")
+    with fl.num_threads(1):
+        want = loss.value_and_grad(pred, label)
+    with fl.num_threads(2):
+        got = loss.value_and_grad(pred, label)
+    assert got[0] == want[0]
+    np.testing.assert_array_equal(got[1], want[1])
+
+
 def test_many_python_threads(rng: np.random.Generator) -> None:
     loss = fl.SigmoidBCELoss(reduction="mean")
     pred, label = rng.normal(size=(2, 100_000)).astype(np.float32)

@@ -21,12 +21,17 @@ left_out=(
     --ignore tests/test_faults.py
     --deselect tests/test_imports.py::test_the_import_takes_no_time
     --deselect tests/test_builds.py::test_every_loop_is_vectorised
+    # what takes minutes, and runs no line that others do not
+    --ignore tests/test_leaks.py
+    --ignore tests/test_accuracy.py
+    --deselect tests/test_inputs.py::test_more_than_2_to_31_elements
+    --deselect tests/test_interrupts.py::test_the_handler_decides
+    --deselect tests/test_interrupts.py::test_a_call_of_another_thread_goes_on
     # its children end by _exit, and tell gcov nothing
     --ignore tests/test_processes.py
-    # it takes minutes, and runs no line that others do not
-    --deselect tests/test_inputs.py::test_more_than_2_to_31_elements
     # threads that count in the same place are a hundred times slower
-    -k "not same_bits"
+    --deselect tests/test_structured.py::test_same_bits
+    --deselect tests/test_threads.py::test_same_bits
 )
 OMP_NUM_THREADS=1 python -m coverage run -m pytest -q -p no:cacheprovider "${left_out[@]}" "$@"
 python -m coverage combine --quiet
