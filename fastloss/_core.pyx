@@ -1419,7 +1419,11 @@ cdef class SoftmaxLoss(Loss):
         if not 0 <= self.smoothing <= 1:
             raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing!r}")
         if class_weight is not None:
-            self.class_weight = np.array(as_array(class_weight, "class_weight"), np.float64)
+            given = as_array(class_weight, "class_weight")
+            if kind_of(given) == LONGDOUBLE:
+                # number by number: NumPy's cast of an array warns of what float64 does not hold
+                given = np.reshape(list(map(float, given.ravel())), given.shape)
+            self.class_weight = np.array(given, np.float64)
             if not are_weights(self.class_weight):
                 raise ValueError(f"class_weight must be one finite weight >= 0 per class, got {class_weight!r}")
 

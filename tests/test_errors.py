@@ -335,6 +335,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "axis of KL": (lambda: fl.KLDivLoss(axis="x"), TypeError, "axis must be an integer, got 'x'"),
     "smoothing": (lambda: fl.SoftmaxCELoss(label_smoothing=1.5), ValueError, "between 0 and 1, got 1.5"),
     "negative class_weight": (lambda: fl.SoftmaxCELoss(class_weight=[1, -1]), ValueError, "class_weight must be"),
+    "class_weight beyond float64": (
+        lambda: fl.SoftmaxCELoss(class_weight=np.array([1, np.finfo(np.longdouble).max], np.longdouble)),
+        ValueError,
+        "class_weight must be one finite weight",
+    ),
     "class_weight matrix": (lambda: fl.SoftmaxCELoss(class_weight=[[1, 1]]), ValueError, "class_weight must be"),
     "abstract": (lambda: fl.Loss(None, None, 0, "mean"), TypeError, "abstract"),
     "built twice": (lambda: L2.__init__(2.0), TypeError, "immutable"),  # type: ignore[misc]
