@@ -44,6 +44,8 @@ else:
         "-fno-trapping-math",
         "-ffp-contract=off",
         "-fvisibility=hidden",
+        # of what is shared by inclusion
+        "-Wno-unused-function",
         "-U_FORTIFY_SOURCE",
         "-D_FORTIFY_SOURCE=3",
     ]
@@ -58,7 +60,6 @@ else:
         "--param=max-inline-insns-single=2000",
         "--param=inline-unit-growth=400",
         "--param=max-completely-peeled-insns=100",
-        "-Wno-unused-function",
         "-fno-inline-functions",
         "-fno-inline-functions-called-once",
         "--param=vect-max-version-for-alias-checks=64",

@@ -97,14 +97,14 @@ def test_every_loop_is_vectorised(isa: str) -> None:
     listing = subprocess.run(
         ["objdump", "-d", "--no-show-raw-insn", str(module)], capture_output=True, text=True, check=True
     ).stdout
+    if "<__pyx_" not in listing:
+        pytest.skip("the machine code has lost its names, as a wheel's has")
     loops: dict[str, str] = {}
     for function in re.split(r"\n(?=[0-9a-f]+ <)", listing):
         name = re.match(r"[0-9a-f]+ <(\w+_evaluate(?:_sum)?)[.\w]*>:", function)
         if name:
             loops[name[1]] = loops.get(name[1], "") + function
     # 14 losses, 6 passes, 2 dtypes; and sums of 8, alone and with gradients
-    if not loops:
-        pytest.skip("the machine code has lost its names, as a wheel's has")
     assert len(loops) == 14 * 6 * 2 + 8 * 2 * 2
     arithmetic = {name: len(re.findall(PACKED[isa], text)) for name, text in loops.items()}
     assert [name for name, count in arithmetic.items() if count == 0] == []
