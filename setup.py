@@ -1,8 +1,10 @@
 """Builds the extensions: the kernels once per instruction set, from one source. All else is in pyproject.toml."""
 
+import multiprocessing
 import os
+import shlex
 import shutil
-import sys
+import subprocess
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,19 @@ GENERATED = Path("build/kernels")
 PLATFORM = sysconfig.get_platform()
 X86 = PLATFORM.endswith(("x86_64", "amd64"))
 MSVC = PLATFORM.startswith("win")
+COMPILER = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
 # one binary for every Python from 3.11 on, but for free-threaded ones
 LIMITED = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 MACROS: list[tuple[str, str | None]] = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
 if LIMITED:
     MACROS.append(("Py_LIMITED_API", "0x030B0000"))
+
+
+def is_clang() -> bool:
+    macros = subprocess.run([*COMPILER, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, text=True)
+    return "__clang__" in macros.stdout
+
 
 if MSVC:
     # its precise mode neither contracts nor reassociates
@@ -38,8 +47,6 @@ else:
         "-O2",
         "-g0",
         "-ftree-vectorize",
-        "-fvect-cost-model=dynamic",
-        "-fpeel-loops",
         "-fno-math-errno",
         "-fno-trapping-math",
         "-ffp-contract=off",
@@ -57,13 +64,17 @@ else:
     KERNEL_FLAGS = [
         "-fstack-protector-strong",
         "-fno-asynchronous-unwind-tables",
-        "--param=max-inline-insns-single=2000",
-        "--param=inline-unit-growth=400",
-        "--param=max-completely-peeled-insns=100",
         "-fno-inline-functions",
-        "-fno-inline-functions-called-once",
-        "--param=vect-max-version-for-alias-checks=64",
     ]
+    if not is_clang():
+        FLAGS += ["-fvect-cost-model=dynamic", "-fpeel-loops"]
+        KERNEL_FLAGS += [
+            "--param=max-inline-insns-single=2000",
+            "--param=inline-unit-growth=400",
+            "--param=max-completely-peeled-insns=100",
+            "-fno-inline-functions-called-once",
+            "--param=vect-max-version-for-alias-checks=64",
+        ]
     # the features that fastloss/_isa.pyx tests for, and no others
     V2 = ["-march=x86-64-v2"] if X86 else []
     V3 = [*V2, "-mavx2", "-mfma", "-mbmi", "-mbmi2"]
@@ -119,7 +130,8 @@ def compiled(extensions: list[Extension], directives: Any) -> Any:
         build_dir="build/c",
         include_path=["."],
         compiler_directives=directives,
-        nthreads=0 if sys.platform == "win32" else os.cpu_count() or 1,
+        # other processes than forks would run this file again
+        nthreads=os.cpu_count() or 1 if multiprocessing.get_start_method() == "fork" else 0,
     )
 
 

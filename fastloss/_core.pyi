@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
@@ -9,10 +9,14 @@ Out: TypeAlias = NDArray[Any] | tuple[Any, ...] | None
 Wrt: TypeAlias = str | tuple[str, ...] | None
 
 class Loss:
-    inputs: ClassVar[tuple[str, ...]]
-    required: ClassVar[int]
-    fixed: ClassVar[tuple[str, ...]]
-    no_hessian: ClassVar[str | None]
+    @property
+    def inputs(self) -> tuple[str, ...]: ...
+    @property
+    def required(self) -> int: ...
+    @property
+    def fixed(self) -> tuple[str, ...]: ...
+    @property
+    def no_hessian(self) -> str | None: ...
     @property
     def arguments(self) -> tuple[tuple[str, Any], ...]: ...
     @property
@@ -34,6 +38,10 @@ class Loss:
         axis: int = -1,
         other_kernel: Any = None,
         third_default: float = 1.0,
+        inputs: tuple[str, ...] = ("pred", "label", "sample_weight"),
+        required: int = 2,
+        fixed: tuple[str, ...] = (),
+        no_hessian: str | None = None,
     ) -> None: ...
     def __getattr__(self, name: str) -> Any: ...
     def __call__(self, *inputs: ArrayLike | None, out: Out = None, **named: ArrayLike | None) -> Result: ...
@@ -83,7 +91,8 @@ class SoftmaxLoss(Loss):
         class_weight: Sequence[float] | NDArray[Any] | None,
     ) -> None: ...
 
-class CosineLoss(Loss): ...
+class CosineLoss(Loss):
+    def __init__(self, kernel: Any, weight: float | None, batch_axis: int, reduction: str) -> None: ...
 
 class PairLoss(Loss):
     def __init__(

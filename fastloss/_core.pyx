@@ -75,7 +75,7 @@ cdef enum:
 
 
 # what is counted in elements is counted in bytes of all buffers, too, without an overflow
-cdef Py_ssize_t MAX_ELEMENTS = PY_SSIZE_T_MAX >> 7
+cdef Py_ssize_t MAX_ELEMENTS = PY_SSIZE_T_MAX >> 8
 
 
 cdef enum:
@@ -107,17 +107,19 @@ cdef inline int kind_of(cnp.ndarray a) noexcept:
 
 
 cdef cnp.ndarray as_array(x, str name):
-    """x as an array of real numbers with few enough axes; whatever NumPy makes an array of is good."""
-    cdef cnp.ndarray a
+    """x as an array: whatever NumPy makes one of is good."""
     if cnp.PyArray_CheckExact(x):
-        a = x
-    elif isinstance(x, np.ma.MaskedArray):
+        return x
+    if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array, whose mask would be dropped; fill it, and give masked examples a sample_weight of 0")
-    else:
-        try:
-            a = np.asarray(x)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from None
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from None
+
+
+cdef cnp.ndarray numbers(cnp.ndarray a, str name):
+    """The array, which must be of real numbers and have few enough axes."""
     if kind_of(a) < 0:
         raise TypeError(f"{name} must be an array of real numbers, got dtype {a.dtype}")
     if cnp.PyArray_NDIM(a) > MAX_AXES:
@@ -598,6 +600,12 @@ cdef inline void keep(PyObject** slot, x) noexcept:
     slot[0] = <PyObject*>x
 
 
+cdef inline void give(call_t* c, int slot, x) noexcept:
+    if x is not None:
+        keep(&c.given[slot], x)
+        c.foreign |= not cnp.PyArray_CheckExact(x)
+
+
 cdef class Loss:
     """The base of all losses: everything of a call that is not the formula.
 
@@ -630,17 +638,15 @@ cdef class Loss:
     not fit. A NaN spoils its own example and the totals that contain it.
     """
 
-    inputs = ("pred", "label", "sample_weight")
-    required = 2        # of these
-    fixed = ()          # inputs that nothing is differentiated with respect to
-    no_hessian = None   # why there is none
-
     cdef object __weakref__
     cdef readonly tuple arguments
     cdef readonly str expression     # that builds it; torch.compile, which cannot call __repr__, reads it while it traces
-    cdef tuple names, slot_names     # of the inputs by position, and by slot
+    cdef readonly tuple inputs      # their names
+    cdef readonly int required      # of these
+    cdef readonly tuple fixed       # those that nothing is differentiated with respect to
+    cdef readonly str no_hessian    # why there is none
+    cdef tuple slot_names
     cdef int slot[INPUTS]           # by the input's position in the call
-    cdef int needed
     cdef int layout
     cdef object kernel_object, other_kernel_object, class_weight
     cdef kernel_t* kernel           # for calls without the optional third input
@@ -658,14 +664,15 @@ cdef class Loss:
         self.arguments = arguments_of(type(self), args, kwargs)
         self.expression = f"{type(self).__name__}({', '.join(starmap('{}={!r}'.format, self.arguments))})"
 
-    def __init__(self, kernel, weight, batch_axis, reduction, *, layout="elements", axis=-1, other_kernel=None, third_default=1.0):
+    def __init__(
+        self, kernel, weight, batch_axis, reduction, *, layout="elements", axis=-1, other_kernel=None, third_default=1.0,
+        inputs=("pred", "label", "sample_weight"), required=2, fixed=(), no_hessian=None,
+    ):
         cdef int k, next_slot = THIRD
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
-        self.names = type(self).inputs
-        self.needed = type(self).required
         slot_names = [None] * HEAD + ["head_grad"]
-        for k, name in enumerate(self.names):
+        for k, name in enumerate(inputs):
             if name == "sample_weight":
                 self.slot[k] = WEIGHT
             elif k < 2:
@@ -685,11 +692,11 @@ cdef class Loss:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
         self.reduction = REDUCTIONS.index(reduction)
         self.third_default = third_default
+        self.inputs, self.required, self.fixed, self.no_hessian = inputs, required, fixed, no_hessian
         self.kernel_object, self.other_kernel_object = kernel, other_kernel
+        self.other_kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(other_kernel or kernel), "fastloss.kernel")
+        # last: a loss without one cannot be called
         self.kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(kernel), "fastloss.kernel")
-        self.other_kernel = self.kernel
-        if other_kernel is not None:
-            self.other_kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(other_kernel), "fastloss.kernel")
 
     def __repr__(self):
         return self.expression
@@ -730,9 +737,9 @@ cdef class Loss:
         cdef int batch, axis = -1
         if self.reduction > NONE or ndim == 0:
             return ()
-        batch = axis_number("batch_axis", self.batch_axis, ndim, self.names[0])
+        batch = axis_number("batch_axis", self.batch_axis, ndim, self.inputs[0])
         if self.layout == ROWS:
-            axis = axis_number("axis", self.axis, ndim, self.names[0])
+            axis = axis_number("axis", self.axis, ndim, self.inputs[0])
         if self.reduction == EXAMPLE or self.layout == EXAMPLES:
             return (batch,) if batch != axis else None
         return tuple([k for k in range(ndim) if k != axis])
@@ -740,12 +747,12 @@ cdef class Loss:
     def is_separable(self, ndim):
         """Return whether the gradient in the first input is that for ones, times the head_grad along the value's axes."""
         cdef tuple axes = self.value_axes(ndim)
-        return axes is not None and (self.layout != COUPLED or axis_number("axis", self.axis, ndim, self.names[0]) not in axes)
+        return axes is not None and (self.layout != COUPLED or axis_number("axis", self.axis, ndim, self.inputs[0]) not in axes)
 
     @property
     def differentiable(self):
         """The inputs that there are gradients with respect to."""
-        return tuple([name for name in self.names if name not in self.fixed and not (name == "label" and self.sparse)])
+        return tuple([name for name in self.inputs if name not in self.fixed and not (name == "label" and self.sparse)])
 
     @property
     def is_elementwise(self):
@@ -776,40 +783,41 @@ cdef class Loss:
         cdef Py_ssize_t n_args = len(args)
         cdef int k, value_ndim
         cdef double count, head_factor = 1
-        cdef object out = None, wrt = None, x_head = None
+        cdef object out = None, wrt = None
         cdef list staged
 
-        if n_args > len(self.names):
-            raise TypeError(f"{type(self).__name__} takes at most {len(self.names)} inputs ({', '.join(self.names)}), got {n_args}")
+        if self.kernel == NULL:
+            raise TypeError(f"this {type(self).__name__} has not been built: its __init__ has not come to its end")
+        if n_args > len(self.inputs):
+            raise TypeError(f"{type(self).__name__} takes at most {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {n_args}")
         for k in range(n_args):
-            x = args[k]
-            if x is not None:
-                keep(&c.given[self.slot[k]], x)
-                c.foreign |= not cnp.PyArray_CheckExact(x)
+            give(c, self.slot[k], args[k])
         if options:
-            out, x_head, wrt = self.bind(c, n_args, options, want)
-        for k in range(self.needed):
+            out, wrt = self.bind(c, n_args, options, want)
+        for k in range(self.required):
             if c.given[self.slot[k]] == NULL:
-                raise TypeError(f"{type(self).__name__} needs {', '.join(self.names[:self.needed - 1])} and {self.names[self.needed - 1]}")
+                raise TypeError(f"{type(self).__name__} needs {', '.join(self.inputs[:self.required - 1])} and {self.inputs[self.required - 1]}")
         if c.foreign:
             backend = backend_for(args) or backend_for(tuple(options.values()))
             if backend is not None:
                 return backend.evaluate(self, METHODS[want], args, options)
+            # what makes an array of one may change the others: none is looked at before
+            for k in range(INPUTS):
+                if c.given[k] != NULL:
+                    keep(&c.given[k], as_array(<object>c.given[k], self.slot_names[k]))
         if want & WANT_HESS and self.no_hessian is not None:
             raise NotImplementedError(f"{type(self).__name__} has no diagonal Hessian: {self.no_hessian}")
-
-        self.describe_first(c)
-        self.describe_others(c)
-        if c.given[WEIGHT] != NULL:
-            self.describe_weight(c)
 
         self.choose_results(c, want, wrt)
         if out is not None:
             spread_out(c, out, want, wrt)
+        self.describe_first(c)
+        self.describe_others(c)
+        if c.given[WEIGHT] != NULL:
+            self.describe_weight(c)
         value_ndim = self.value_shape(c, dims, value_axes)
         self.describe_results(c, value_ndim, dims, value_axes)
-        if x_head is not None:
-            keep(&c.given[HEAD], x_head)
+        if c.given[HEAD] != NULL:
             head_factor = self.describe_head(c, value_ndim, dims, value_axes)
         if out is not None:
             self.check_overlaps(c)
@@ -841,45 +849,42 @@ cdef class Loss:
         return package(c, want, wrt)
 
     cdef tuple bind(self, call_t* c, Py_ssize_t n_args, dict options, int want):
-        """Puts the inputs that were given by name where they belong; returns out, head_grad and wrt."""
-        cdef object out = None, head = None, wrt = None
+        """Puts the inputs that were given by name where they belong; returns out and wrt."""
+        cdef object out = None, wrt = None
         cdef int k
         for name, x in options.items():
             if name == "out":
                 out = x
             elif name == "head_grad" and want & WANT_GRAD:
-                head = x
-                c.foreign |= not cnp.PyArray_CheckExact(x)
+                give(c, HEAD, x)
             elif name == "wrt" and want & WANT_GRAD and not want & WANT_HESS:
                 wrt = x
-            elif name in self.names:
-                k = self.names.index(name)
+            elif name in self.inputs:
+                k = self.inputs.index(name)
                 if k < n_args:
                     raise TypeError(f"{type(self).__name__} got {name} twice, by position and by name")
-                if x is not None:
-                    keep(&c.given[self.slot[k]], x)
-                    c.foreign |= not cnp.PyArray_CheckExact(x)
+                give(c, self.slot[k], x)
             else:
                 raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
-        return out, head, wrt
+        return out, wrt
 
     cdef str result_name(self, int kind):
         return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian" if kind == HESS else f"gradient of {self.slot_names[INPUT_OF[kind]]}"
 
     cdef int describe_first(self, call_t* c) except -1:
-        """Makes the first input an array, and finds in it the axes of the unreduced loss."""
+        """Finds the axes of the unreduced loss in the first input."""
         cdef plan_t* p = &c.plan
         cdef cnp.ndarray pred = self.array_given(c, PRED)
         cdef int ndim = cnp.PyArray_NDIM(pred), k, kind = kind_of(pred), axis = -1
-        cdef int batch = axis_number("batch_axis", self.batch_axis, ndim, self.names[0])
+        cdef int batch = axis_number("batch_axis", self.batch_axis, ndim, self.inputs[0])
         if kind == LONGDOUBLE:
-            raise TypeError(f"{self.names[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
+            raise TypeError(f"{self.inputs[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
         c.is_double = kind != FLOAT32 and kind != FLOAT16
         c.real = FLOAT64 if c.is_double else FLOAT32
         if self.layout == COUPLED or self.layout == ROWS:
             if ndim == 0:
-                raise ValueError(f"{self.names[0]} must have a {'class' if 'label' in self.names[:2] else 'feature'} axis, got a scalar")
-            axis = axis_number("axis", self.axis, ndim, self.names[0])
+                raise ValueError(f"{self.inputs[0]} must have a {'class' if 'label' in self.inputs[:2] else 'feature'} axis, got a scalar")
+            axis = axis_number("axis", self.axis, ndim, self.inputs[0])
 
         # the rows' axes come last
         c.n = 0
@@ -918,7 +923,7 @@ cdef class Loss:
         c.batch_size = c.shape[c.batch_item] if c.batch_item >= 0 else 1
 
         if max(p.size, <Py_ssize_t>1) > MAX_ELEMENTS // max(p.width, <Py_ssize_t>1):
-            raise ValueError(f"{self.names[0]} must have at most {MAX_ELEMENTS} elements, got shape {shape_text(pred)}")
+            raise ValueError(f"{self.inputs[0]} must have at most {MAX_ELEMENTS} elements, got shape {shape_text(pred)}")
 
         p.kernel = self.kernel.kernel
         p.rows = self.kernel.rows[c.is_double]
@@ -952,12 +957,8 @@ cdef class Loss:
     cdef void describe_input(self, call_t* c, int slot, cnp.ndarray a, bint rows) noexcept:
         describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
 
-    cdef cnp.ndarray array_given(self, call_t* c, int slot):
-        """Makes an input an array."""
-        cdef cnp.ndarray a = as_array(<object>c.given[slot], self.slot_names[slot])
-        if <PyObject*>a != c.given[slot]:
-            keep(&c.given[slot], a)
-        return a
+    cdef cnp.ndarray array_given(self, const call_t* c, int slot):
+        return numbers(<cnp.ndarray>c.given[slot], self.slot_names[slot])
 
     cdef int describe_like_first(self, call_t* c, int slot) except -1:
         """An input of the first one's shape, or of that without axes of size 1."""
@@ -967,7 +968,7 @@ cdef class Loss:
         cdef cnp.ndarray a = self.array_given(c, slot)
         if not match_squeezed(a, <Py_ssize_t*>cnp.PyArray_DIMS(pred), cnp.PyArray_NDIM(pred), whole):
             raise ValueError(
-                f"{self.slot_names[slot]} must have {self.names[0]}'s shape {shape_text(pred)}, or that without axes of size 1, "
+                f"{self.slot_names[slot]} must have {self.inputs[0]}'s shape {shape_text(pred)}, or that without axes of size 1, "
                 f"got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
         for k in range(c.row_n):
             c.along[slot][k] = whole[c.row_order[k]]
@@ -980,7 +981,7 @@ cdef class Loss:
         cdef cnp.ndarray a = self.array_given(c, slot)
         if not match_squeezed(a, c.shape, c.n, c.along[slot]):
             raise ValueError(
-                f"{self.slot_names[slot]} must have {self.names[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
+                f"{self.slot_names[slot]} must have {self.inputs[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
                 f"{shape_tuple(c.shape, c.n)}, got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
         self.describe_input(c, slot, a, False)
         return 0
@@ -993,7 +994,7 @@ cdef class Loss:
         cdef cnp.ndarray third
         cdef kernel_t* kernel = self.kernel
         self.describe_like_first(c, LABEL)
-        if self.needed > 2:
+        if self.required > 2:
             self.describe_like_first(c, THIRD)
         elif c.given[THIRD] != NULL:
             name = self.slot_names[THIRD]
@@ -1004,7 +1005,7 @@ cdef class Loss:
                     raise ValueError(f"{name} must be a number, got an array of shape {shape_text(third)}")
                 finite(name, third)
             if not match_broadcast(third, c.shape, c.n, c.along[THIRD]):
-                raise ValueError(f"{name} must broadcast to {self.names[0]}'s shape {shape_text(<cnp.ndarray>c.given[PRED])}, got shape {shape_text(third)}")
+                raise ValueError(f"{name} must broadcast to {self.inputs[0]}'s shape {shape_text(<cnp.ndarray>c.given[PRED])}, got shape {shape_text(third)}")
             if kernel.inputs == 3:
                 self.describe_input(c, THIRD, third, False)
         elif kernel.inputs == 3:
@@ -1068,17 +1069,17 @@ cdef class Loss:
         cdef tuple names = wrt if isinstance(wrt, tuple) else (wrt,)
         cdef int slot
         for name in names:
-            if not isinstance(name, str) or name not in self.names:
-                raise ValueError(f"wrt must name inputs of {type(self).__name__}, {', '.join(map(repr, self.names))}, got {name!r}")
+            if not isinstance(name, str) or name not in self.inputs:
+                raise ValueError(f"wrt must name inputs of {type(self).__name__}, {', '.join(map(repr, self.inputs))}, got {name!r}")
             if name in self.fixed or name == "label" and self.sparse:
                 what = "class ids are" if name == "label" and self.sparse else f"{name} is"
                 raise ValueError(f"wrt={name!r}: {what} not something to differentiate with respect to")
-            if c.given[self.slot[self.names.index(name)]] == NULL:
+            if c.given[self.slot[self.inputs.index(name)]] == NULL:
                 raise ValueError(f"wrt={name!r}, but the call has no {name}")
         if len(set(names)) != len(names) or not names:
             raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
         for name in names:
-            slot = self.slot[self.names.index(name)]
+            slot = self.slot[self.inputs.index(name)]
             c.gradients[c.n_gradients] = GRADIENT_OF[slot]
             c.n_gradients += 1
         return 0
@@ -1132,7 +1133,8 @@ cdef class Loss:
         if c.outs[kind] == NULL:
             return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
         out = <object>c.outs[kind]
-        if not cnp.PyArray_CheckExact(out) and (not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray)):
+        # by its type alone: what it says of its class would be code that may change what has been looked at
+        if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or issubclass(type(out), np.ma.MaskedArray)):
             raise TypeError(f"out for the {self.result_name(kind)} must be an array or None, got {type(out).__name__}")
         # a subclass may do as it likes with all but its memory
         a = out if cnp.PyArray_CheckExact(out) else np.asarray(out)
@@ -1419,7 +1421,7 @@ cdef class SoftmaxLoss(Loss):
         if not 0 <= self.smoothing <= 1:
             raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing!r}")
         if class_weight is not None:
-            given = as_array(class_weight, "class_weight")
+            given = numbers(as_array(class_weight, "class_weight"), "class_weight")
             if kind_of(given) == LONGDOUBLE:
                 # number by number: NumPy's cast of an array warns of what float64 does not hold
                 given = np.reshape(list(map(float, given.ravel())), given.shape)
@@ -1464,6 +1466,11 @@ cdef class SoftmaxLoss(Loss):
 cdef class CosineLoss(Loss):
     """The base of the losses of pairs of vectors with a label of 1 or -1."""
 
+    def __init__(self, kernel, weight, batch_axis, reduction):
+        super().__init__(
+            kernel, weight, batch_axis, reduction, layout="rows",
+            inputs=("input1", "input2", "label", "sample_weight"), required=3, fixed=("label",))
+
     cdef int describe_others(self, call_t* c) except -1:
         self.describe_like_first(c, LABEL)
         self.describe_per_row(c, THIRD)
@@ -1480,7 +1487,9 @@ cdef class PairLoss(Loss):
     """The base of SDML: every row of one array against every row of another."""
 
     def __init__(self, weight, batch_axis, reduction, *, smoothing_parameter):
-        super().__init__(_isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples")
+        super().__init__(
+            _isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples", inputs=("x1", "x2", "sample_weight"),
+            no_hessian="each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per feature")
         self.smoothing = finite("smoothing_parameter", smoothing_parameter)
         if not 0 <= self.smoothing <= 1:
             raise ValueError(f"smoothing_parameter must be between 0 and 1, got {smoothing_parameter!r}")
@@ -1557,7 +1566,10 @@ cdef class SequenceLoss(Loss):
         for name, value, choices in (("layout", layout, ("NTC", "TNC")), ("label_layout", label_layout, ("NT", "TN")), ("blank", blank, ("last", "first"))):
             if not isinstance(value, str) or value not in choices:
                 raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
-        super().__init__(_isa.kernels.TemporalClassification(), weight, layout.index("N"), reduction, layout="examples")
+        super().__init__(
+            _isa.kernels.TemporalClassification(), weight, layout.index("N"), reduction, layout="examples",
+            inputs=("pred", "label", "pred_lengths", "label_lengths", "sample_weight"), fixed=("label", "pred_lengths", "label_lengths"),
+            no_hessian="its diagonal takes a recursion of its own for each class")
         self.label_axis = label_layout.index("N")
         self.blank_first = blank == "first"
         self.zero_infinity = flag("zero_infinity", zero_infinity)

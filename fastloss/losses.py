@@ -270,7 +270,6 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
     """
 
     __slots__ = ()
-    inputs = ("pred", "label", "sample_weight", "pos_weight")
 
     def __init__(
         self,
@@ -281,15 +280,17 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
         reduction: Reduction = "example",
     ) -> None:
         if flag("from_sigmoid", from_sigmoid):
-            super().__init__(kernels.ProbabilityCrossEntropy(), weight, batch_axis, reduction)
+            kernel = other_kernel = kernels.ProbabilityCrossEntropy()
         else:
-            super().__init__(
-                kernels.SigmoidCrossEntropy(),
-                weight,
-                batch_axis,
-                reduction,
-                other_kernel=kernels.WeightedSigmoidCrossEntropy(),
-            )
+            kernel, other_kernel = kernels.SigmoidCrossEntropy(), kernels.WeightedSigmoidCrossEntropy()
+        super().__init__(
+            kernel,
+            weight,
+            batch_axis,
+            reduction,
+            other_kernel=other_kernel,
+            inputs=("pred", "label", "sample_weight", "pos_weight"),
+        )
 
 
 SigmoidBCELoss = SigmoidBinaryCrossEntropyLoss
@@ -323,8 +324,6 @@ class PoissonNLLLoss(Loss):
     """
 
     __slots__ = ()
-    inputs = ("pred", "label", "sample_weight", "epsilon")
-    fixed = ("epsilon",)
 
     def __init__(
         self,
@@ -339,7 +338,15 @@ class PoissonNLLLoss(Loss):
             kernel = kernels.PoissonFull() if flag("compute_full", compute_full) else kernels.Poisson()
         else:
             kernel = kernels.PoissonRateFull() if flag("compute_full", compute_full) else kernels.PoissonRate()
-        super().__init__(kernel, weight, batch_axis, reduction, third_default=1e-8)
+        super().__init__(
+            kernel,
+            weight,
+            batch_axis,
+            reduction,
+            third_default=1e-8,
+            inputs=("pred", "label", "sample_weight", "epsilon"),
+            fixed=("epsilon",),
+        )
 
 
 class KLDivLoss(Loss):
@@ -485,13 +492,19 @@ class TripletLoss(Loss):
     """
 
     __slots__ = ()
-    inputs = ("pred", "positive", "negative", "sample_weight")
-    required = 3
 
     def __init__(
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.Triplet(number("margin", margin)), weight, batch_axis, reduction, layout="examples")
+        super().__init__(
+            kernels.Triplet(number("margin", margin)),
+            weight,
+            batch_axis,
+            reduction,
+            layout="examples",
+            inputs=("pred", "positive", "negative", "sample_weight"),
+            required=3,
+        )
 
 
 class CosineEmbeddingLoss(CosineLoss):
@@ -524,16 +537,11 @@ class CosineEmbeddingLoss(CosineLoss):
     """
 
     __slots__ = ()
-    inputs = ("input1", "input2", "label", "sample_weight")
-    required = 3
-    fixed = ("label",)
 
     def __init__(
         self, weight: float | None = None, batch_axis: int = 0, margin: float = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(
-            kernels.CosineEmbedding(number("margin", margin)), weight, batch_axis, reduction, layout="rows"
-        )
+        super().__init__(kernels.CosineEmbedding(number("margin", margin)), weight, batch_axis, reduction)
 
 
 class CTCLoss(SequenceLoss):
@@ -573,9 +581,6 @@ class CTCLoss(SequenceLoss):
     """
 
     __slots__ = ()
-    inputs = ("pred", "label", "pred_lengths", "label_lengths", "sample_weight")
-    fixed = ("label", "pred_lengths", "label_lengths")
-    no_hessian = "its diagonal takes a recursion of its own for each class"
 
     def __init__(
         self,
@@ -626,8 +631,6 @@ class SDMLLoss(PairLoss):
     """
 
     __slots__ = ()
-    inputs = ("x1", "x2", "sample_weight")
-    no_hessian = "each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per feature"
 
     def __init__(
         self,

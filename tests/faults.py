@@ -1,7 +1,7 @@
 """Makes every allocation of every call fail: ``python -m tests.faults`` prints a table of what came of it.
 
 A call may raise MemoryError or get by with the same result. Anything else is a defect, and so is a block of memory that
-stays in use, or another result of the next call. Each allocation fails once alone and once with those that follow it.
+stays in use, or another result of the next call. Each allocation fails once alone and once with the 49 that follow it.
 
 The allocator is tests/faults.c, compiled here and preloaded: it sees what Python, NumPy and fastloss ask for. The
 threads are there before the first fault, for OpenMP's runtime ends the process where it gets no memory for them.
@@ -14,6 +14,7 @@ import ctypes
 import gc
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def compiler() -> str | None:
 
 def reason_to_skip() -> str | None:
     """Why there can be no faults here."""
-    if not sys.platform.startswith("linux") or "CS_GNU_LIBC_VERSION" not in os.confstr_names:
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
         return "the allocator is replaced in glibc's way"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "Python without its lock has an allocator of its own"

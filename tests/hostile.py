@@ -303,10 +303,6 @@ def as_tuples(a: Array) -> Any:
     return tuple(map(as_tuples, a)) if a.ndim else a.item()
 
 
-def with_spare(a: Array, klass: type[Array]) -> Array:
-    return a.view(klass)
-
-
 # what stands for an array of numbers as well as the array itself
 GOOD: dict[str, Callable[[Array], Any]] = {
     "list": as_list,

@@ -46,13 +46,17 @@ class Mallinfo(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in NAMES.split()]
 
 
+# from glibc 2.33 on
+MALLINFO = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
+if MALLINFO is not None:
+    MALLINFO.restype = Mallinfo
+
+
 def system_bytes() -> int:
     """What the system's allocator has given out; 0 where it does not say."""
-    info = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform.startswith("linux") else None
-    if info is None:
+    if MALLINFO is None:
         return 0
-    info.restype = Mallinfo
-    found = info()
+    found = MALLINFO()
     return int(found.uordblks + found.hblkhd)
 
 

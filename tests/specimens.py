@@ -22,6 +22,8 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 Layout = Literal["elements", "coupled", "rows", "examples"]
 
+# its character, where it is not another name of float64
+LONG_DOUBLE = ["g"] if np.dtype("g").itemsize > 8 else []
 REDUCTIONS = ("example", "none", "sum", "mean", "weighted_mean")
 METHODS = {
     "__call__": ("value",),
@@ -48,6 +50,14 @@ class Specimen:
     ids: tuple[str, ...] = ()  # inputs whose values are checked
     per_row: tuple[str, ...] = ()  # inputs of the unreduced loss's shape
     free: tuple[str, ...] = ()  # inputs whose shape is their own
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.loss().inputs
+
+    @property
+    def required(self) -> int:
+        return self.loss().required
 
     @property
     def least_axes(self) -> int:
@@ -407,6 +417,9 @@ def expected(
     if not empty:
         for k, a in s.gradients(seen(m), *laid).items():
             at_all[k] = a if k in s.free else lay.back(a, ndim).reshape(wide[k].shape)
+        if "pos_weight" in at_all:
+            # whose terms have the label's sign
+            terms["pos_weight"] = largest(s.gradients(seen(abs(m)), laid[0], abs(laid[1]), *laid[2:])["pos_weight"])
         if s.hessian is not None:
             hessian = lay.back(s.hessian(seen(m), *laid), ndim).reshape(shape)
     to_weight = factor * loss

@@ -159,7 +159,7 @@ def test_every_loss_has_a_reference_and_a_documented_source() -> None:
 
 
 def test_readme_names_every_loss() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
     for name in fl.losses.__all__:
         assert name == "Loss" or f"`{name}`" in readme
 

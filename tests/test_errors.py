@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from tests.specimens import LONG_DOUBLE
 
 X = np.zeros((4, 6))
 W = np.ones(4)
@@ -46,7 +48,6 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "pred must be an array of real numbers",
     ),
     "None as label": (lambda: L2(X, None), TypeError, "needs pred and label"),
-    "long double": (lambda: L2(X.astype(np.longdouble), X), TypeError, "pred must be float32 or float64"),
     "masked": (lambda: L2(np.ma.masked_array(X, X == 0), X), TypeError, "pred must not be a masked array"),
     "masked label": (lambda: L2(X, np.ma.masked_array(X)), TypeError, "label must not be a masked array"),
     "text as weight": (lambda: L2(X, X, "high"), TypeError, "sample_weight must be an array of real numbers"),
@@ -176,9 +177,9 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "out for the gradients must be a tuple of 2, .* got ndarray",
     ),
     "more pairs than fit": (
-        lambda: fl.SDMLLoss(reduction="mean")(*[np.broadcast_to(np.float32(0), (2**55, 1))] * 2),
+        lambda: fl.SDMLLoss(reduction="mean")(*[np.broadcast_to(np.float32(0), (2**54, 1))] * 2),
         MemoryError,
-        f"{2**55} rows of",
+        f"{2**54} rows of",
     ),
     "more pairs than memory": (
         lambda: fl.SDMLLoss(reduction="mean")(*[np.broadcast_to(np.float32(0), (2**34, 1))] * 2),
@@ -191,7 +192,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "bytes of buffers for each of 1 threads",
     ),
     "more partial sums than memory": (
-        lambda: fl.L2Loss(reduction="mean")(*[np.broadcast_to(np.float32(0), 2**55)] * 2),
+        lambda: fl.L2Loss(reduction="mean")(*[np.broadcast_to(np.float32(0), 2**54)] * 2),
         MemoryError,
         "partial sums",
     ),
@@ -335,11 +336,6 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "axis of KL": (lambda: fl.KLDivLoss(axis="x"), TypeError, "axis must be an integer, got 'x'"),
     "smoothing": (lambda: fl.SoftmaxCELoss(label_smoothing=1.5), ValueError, "between 0 and 1, got 1.5"),
     "negative class_weight": (lambda: fl.SoftmaxCELoss(class_weight=[1, -1]), ValueError, "class_weight must be"),
-    "class_weight beyond float64": (
-        lambda: fl.SoftmaxCELoss(class_weight=np.array([1, np.finfo(np.longdouble).max], np.longdouble)),
-        ValueError,
-        "class_weight must be one finite weight",
-    ),
     "class_weight matrix": (lambda: fl.SoftmaxCELoss(class_weight=[[1, 1]]), ValueError, "class_weight must be"),
     "abstract": (lambda: fl.Loss(None, None, 0, "mean"), TypeError, "abstract"),
     "built twice": (lambda: L2.__init__(2.0), TypeError, "immutable"),  # type: ignore[misc]
@@ -349,6 +345,16 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "config": (lambda: fl.show_config(mode="json"), ValueError, "'stdout' or 'dicts'"),  # type: ignore[arg-type]
 }
 
+if LONG_DOUBLE:
+    BAD |= {
+        "long double": (lambda: L2(X.astype(np.longdouble), X), TypeError, "pred must be float32 or float64"),
+        "class_weight beyond float64": (
+            lambda: fl.SoftmaxCELoss(class_weight=np.array([1, np.finfo(np.longdouble).max], np.longdouble)),
+            ValueError,
+            "class_weight must be one finite weight",
+        ),
+    }
+
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input(case: str) -> None:
@@ -356,6 +362,61 @@ def test_bad_input(case: str) -> None:
     with pytest.raises(exception, match=message) as caught:
         call()
     assert type(caught.value) is exception
+
+
+class Changes:
+    """Six ones, whose conversion to an array changes another one."""
+
+    def __init__(self, change: Callable[[], Any]) -> None:
+        self.change = change
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        self.change()
+        return np.ones(6)
+
+
+CHANGES: dict[str, tuple[Callable[[Any], Any], type[Exception]]] = {
+    "shape": (lambda a: setattr(a, "shape", (2, 3)), ValueError),
+    "more axes": (lambda a: setattr(a, "shape", (1,) * 62 + (2, 3)), ValueError),
+    "dtype": (lambda a: setattr(a, "dtype", "c16"), TypeError),
+    "less memory": (lambda a: a.resize((1,), refcheck=False), ValueError),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["label", "sample_weight", "pos_weight", "head_grad"])
+def test_an_argument_that_changes_another(name: str, change: str) -> None:
+    work, error = CHANGES[change]
+    pred = np.ones(6)
+    inputs = {"label": np.zeros(6), name: Changes(lambda: work(pred))}
+    with pytest.raises(error):
+        BCE.grad(pred, **inputs)
+
+
+def test_the_attributes_of_a_class_are_not_those_of_the_call() -> None:
+    class Odd(fl.CTCLoss):
+        inputs = ("pred",)  # type: ignore[assignment]
+        required = 0  # type: ignore[assignment]
+        fixed = ()
+        no_hessian = None  # type: ignore[assignment]
+
+    with pytest.raises(TypeError, match="needs pred and label"):
+        Odd()(FRAMES)
+    with pytest.raises(ValueError, match="wrt='label': label is not something to differentiate"):
+        Odd().grad(FRAMES, IDS, wrt="label")
+    with pytest.raises(NotImplementedError, match="its diagonal takes a recursion"):
+        Odd().grad_and_hess(FRAMES, IDS)
+
+
+def test_a_loss_that_was_not_built_cannot_be_called() -> None:
+    class Stubborn(fl.L2Loss):
+        def __init__(self) -> None:
+            with contextlib.suppress(ValueError):
+                super().__init__(reduction="median")  # type: ignore[arg-type]
+
+    for loss in (Stubborn(), fl.L2Loss.__new__(fl.L2Loss)):
+        with pytest.raises(TypeError, match="has not been built"):
+            loss(X, X)
 
 
 def test_labels_that_change_behind_our_back_are_not_followed() -> None:

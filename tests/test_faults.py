@@ -8,7 +8,10 @@ import pytest
 
 from tests.faults import build_allocator, reason_to_skip, tally_of
 
-pytestmark = pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip()))
+pytestmark = [
+    pytest.mark.skipif(reason_to_skip() is not None, reason=str(reason_to_skip())),
+    pytest.mark.thread_unsafe,
+]
 
 
 @pytest.fixture(scope="module")

@@ -53,7 +53,7 @@ def inputs_of(case: dict[str, Any]) -> list[Any]:
 def gradient_names(case: dict[str, Any]) -> tuple[str, ...]:
     """The inputs that Gluon differentiates; for class ids and cosine labels it returns 0, and fastloss an error."""
     class_ids = case["loss"] == "SoftmaxCrossEntropyLoss" and case["ctor"].get("sparse_label", True)
-    fixed = getattr(fl, case["loss"]).fixed
+    fixed = getattr(fl, case["loss"])().fixed
     return tuple(name for name in case["grads"] if not (class_ids and name == "label") and name not in fixed)
 
 

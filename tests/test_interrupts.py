@@ -55,7 +55,11 @@ sent = []
 
 def send():
     sent.append(time.perf_counter())
-    os.kill(os.getpid(), signal.SIGINT)
+    if os.name == "nt":
+        signal.raise_signal(signal.SIGINT)
+    else:
+        # a thread that waits for a lock wakes up of this alone
+        os.kill(os.getpid(), signal.SIGINT)
 
 def interrupted_after(call, seconds):
     timer = threading.Timer(seconds, send)
@@ -138,6 +142,7 @@ print(interrupted_after(done.wait, 0.15) < 0.2, done.is_set())
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="what waits for a lock does not wake up there")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_call_of_another_thread_goes_on(threads: int) -> None:
     assert run(OTHER_THREAD, threads).splitlines() == ["True False", "1.0"]

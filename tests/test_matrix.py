@@ -5,7 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.matrix.__main__ import Selection, run
+
+pytestmark = pytest.mark.thread_unsafe
 
 
 def test_a_sample_of_the_matrix() -> None:

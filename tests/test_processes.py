@@ -21,7 +21,10 @@ from fastloss import _processors
 from tests import processes
 from tests.processes import CHILDREN, command
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them"),
+    pytest.mark.thread_unsafe,
+]
 
 ROOT = Path(__file__).parent.parent
 ALONE = _processors.available_processors() == 1

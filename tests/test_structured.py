@@ -41,7 +41,7 @@ def draw(structured: Structured, rng: np.random.Generator, n: int, dtype: Any = 
 
 
 def named(structured: Structured, inputs: tuple[Array, ...]) -> dict[str, Array]:
-    names = [name for name in structured.loss.inputs if name != "sample_weight"]  # type: ignore[attr-defined]
+    names = [name for name in structured.loss().inputs if name != "sample_weight"]
     return dict(zip(names, inputs, strict=True))
 
 

@@ -147,12 +147,6 @@ def constructor_of(call: Call, s: Specimen) -> dict[str, Any]:
     return given | {"batch_axis": call.batch_axis}
 
 
-def without_zeros(a: Array) -> Array:
-    """Vectors that have an angle, whatever the dtype has rounded away."""
-    a[..., :1] = np.where(a[..., :1] == 0, 1, a[..., :1])
-    return a
-
-
 def draw_inputs(call: Call, s: Specimen, lay: Lay, rng: np.random.Generator) -> dict[str, Array]:
     """The inputs as the call has them, contiguous, in their dtypes."""
     shape = call.shape
@@ -227,7 +221,7 @@ def wrt_of(call: Call, s: Specimen) -> Any:
     """The inputs to differentiate in, without those that this call has not or that have no gradient."""
     if call.method not in ("grad", "value_and_grad") or call.wrt is None:
         return None
-    good = [k for k in s.loss.inputs if k in s.names and k not in s.ids and k != "epsilon"]
+    good = [k for k in s.names if k not in s.ids and k != "epsilon"]
     if call.sample_weight is not None:
         good.append("sample_weight")
     if isinstance(call.wrt, str):

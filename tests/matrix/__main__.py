@@ -14,9 +14,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import selectors
+import queue
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections import Counter, defaultdict
@@ -96,23 +97,29 @@ class Worker:
 
     def __init__(self, selection: Selection, skipped: int) -> None:
         command = [sys.executable, "-X", "faulthandler", "-m", "tests.matrix", *selection.options()]
-        self.process = subprocess.Popen([*command, f"--skipped={skipped}"], stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([*command, f"--skipped={skipped}"], stdout=subprocess.PIPE, text=True)
+        self.written: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.reader = threading.Thread(target=self.pass_on)
+        self.reader.start()
         self.lines = self.read()
+
+    def pass_on(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.written.put(line.rstrip("\n"))
+        self.written.put(None)
 
     def read(self) -> Iterator[str]:
         """What the process writes; it is killed if it says nothing for too long."""
-        assert self.process.stdout is not None
-        rest = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while True:
-                if not selector.select(SECONDS):
-                    self.process.kill()
-                read = os.read(self.process.stdout.fileno(), 1 << 16)
-                if not read:
-                    return
-                *whole, rest = (rest + read).split(b"\n")
-                yield from (line.decode() for line in whole)
+        while True:
+            try:
+                line = self.written.get(timeout=SECONDS)
+            except queue.Empty:
+                self.process.kill()
+                line = self.written.get()
+            if line is None:
+                return
+            yield line
 
     def outcome(self) -> str:
         """How the next case ended."""
@@ -121,6 +128,7 @@ class Worker:
 
     def end(self) -> int:
         self.process.kill()
+        self.reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()
         return self.process.wait()

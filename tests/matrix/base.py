@@ -142,7 +142,7 @@ class Plain:
     @functools.cached_property
     def wrt(self) -> tuple[str, ...]:
         """All that there is a gradient in."""
-        return tuple(k for k in self.s.loss.inputs if k in self.inputs and k not in (*self.s.ids, "epsilon"))
+        return tuple(k for k in self.s.inputs if k in self.inputs and k not in (*self.s.ids, "epsilon"))
 
     def options(self, method: str) -> dict[str, Any]:
         """head_grad and wrt, for a method that takes them."""

@@ -15,7 +15,7 @@ from tests.hostile import OwnError
 from tests.judge import Failure, equality, parts, refusal, same_bits
 from tests.matrix.base import Case, Plain, methods_of, plains
 from tests.matrix.layouts import ARRANGED, FOREIGN, inside, steps
-from tests.specimens import METHODS, Array, Shape
+from tests.specimens import LONG_DOUBLE, METHODS, Array, Shape
 from tests.test_inputs import LAYOUTS
 
 BUFFERS: dict[str, Callable[[Array], Any]] = {
@@ -47,7 +47,7 @@ def buffers() -> Iterator[Case]:
             method = methods[(i + j) % len(methods)]
             yield Case((plain, method, "into", layout), functools.partial(into, plain, method, layout, None))
         for layout in ("fortran", "unaligned strided", "reversed"):
-            for k in range(1 + len(plain.s.loss.inputs)):
+            for k in range(1 + len(plain.s.inputs)):
                 run = functools.partial(into, plain, "value_and_grad", layout, k)
                 yield Case((plain, "result", k, "into", layout), run)
 
@@ -111,9 +111,10 @@ def other_float(a: Array) -> str:
     return "f4" if a.dtype == np.float64 else "f8"
 
 
+DTYPES = ["f2", "i8", "?", *LONG_DOUBLE, *FOREIGN]
 BAD_BUFFERS: dict[str, Callable[[Array], Any]] = {
     "another float": lambda a: np.full(a.shape, 7, other_float(a)),
-    **{f"dtype {d}": functools.partial(lambda d, a: np.zeros(a.shape, d), d) for d in ("f2", "g", "i8", "?", *FOREIGN)},
+    **{f"dtype {d}": functools.partial(lambda d, a: np.zeros(a.shape, d), d) for d in DTYPES},
     "foreign byte order": lambda a: np.full(a.shape, 7, a.dtype.newbyteorder()),
     "another axis": lambda a: np.full((*a.shape, 1), 7, a.dtype),
     "one axis in front": lambda a: np.full((1, *a.shape), 7, a.dtype),

@@ -212,8 +212,8 @@ NO_TARGETS += [(), [], (None,), (("pred",),), {"pred"}, {"pred": 1}, object(), n
 def misuses(plain: Plain, method: str) -> Iterator[Case]:
     """A method with arguments that it does not have, or without those that it needs."""
     call, given = functools.partial(plain.method(method)), plain.inputs
-    required = plain.s.loss.inputs[: plain.s.loss.required]
-    everything = [given.get(k) for k in plain.s.loss.inputs]
+    required = plain.s.inputs[: plain.s.required]
+    everything = [given.get(k) for k in plain.s.inputs]
     first = plain.s.names[0]
 
     def case(what: str, run: Callable[[], Any], word: str, kind: type[Exception] = TypeError) -> Case:
@@ -226,7 +226,7 @@ def misuses(plain: Plain, method: str) -> Iterator[Case]:
         yield case(f"{n} too many", functools.partial(call, *everything, *[None] * n), "at most")
     for word in ("weights", "Label", "dtype", "reduction", "axis", "where", "self", "inputs", "options", "", "out "):
         yield case(repr(word), functools.partial(call, **given, **{word: None}), "unexpected keyword")
-    for name in plain.s.loss.inputs:
+    for name in plain.s.inputs:
         yield case(f"{name} twice", functools.partial(call, *everything, **{name: given.get(name)}), f"{name} twice")
     for name in required:
         rest: dict[str, Any] = {k: a for k, a in given.items() if k != name}
