@@ -302,7 +302,7 @@ def test_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert _processors.available_processors(str(tmp_path)) == 7
 
 
-NEIGHBOUR = """
+MEAN = """
 import os, statistics, subprocess, sys, time
 import numpy as np
 import fastloss as fl
@@ -318,7 +318,9 @@ def mean(threads):
             loss.value_and_grad(pred, label, out=(None, out))
             times.append(time.perf_counter() - start)
     return statistics.mean(times)
+"""
 
+NEIGHBOUR = """
 spin = f"import os\\nwhile os.getppid() == {os.getpid()}: pass"
 with subprocess.Popen([sys.executable, "-c", spin]) as neighbour:
     try:
@@ -332,7 +334,23 @@ with subprocess.Popen([sys.executable, "-c", spin]) as neighbour:
 @pytest.mark.skipif(_processors.available_processors() == 1, reason="one core has one thread")
 def test_a_busy_neighbour() -> None:
     """Threads on all cores, of which another process holds one, wait for it unless they notice: 4 times as long."""
-    result = run(NEIGHBOUR)
+    result = run(MEAN + NEIGHBOUR)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 2
+
+
+# a thread has the affinity of the one that starts it
+ONE_CORE = """
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(mean(2) / mean(1))
+"""
+
+
+@pytest.mark.thread_unsafe
+@AFFINITY
+def test_more_threads_than_cores() -> None:
+    """The same within one process: each call would wait for a thread that has no core."""
+    result = run(MEAN + ONE_CORE)
     assert result.returncode == 0, result.stderr
     assert float(result.stdout) < 2
 
