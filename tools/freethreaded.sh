@@ -25,7 +25,7 @@ copy "$WORK/fastloss"
 # not the test extra: mypy and ruff have no wheels for it
 environment "$PYTHON" "$WORK/venv" -e "$WORK/fastloss[demo]" hypothesis mpmath pytest pytest-run-parallel
 # to import an extension that does not declare itself free of the lock brings it back, with a warning
-"$WORK/venv/bin/python" -W error -c "
+"$WORK/venv/bin/python" -P -W error -c "
 import sys, fastloss
 assert not sys._is_gil_enabled()
 "
