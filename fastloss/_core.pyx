@@ -15,6 +15,7 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_GetSlice
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t
 
@@ -1057,31 +1058,35 @@ cdef class Loss:
         if not want & WANT_GRAD:
             return 0
         if wrt is None:
+            c.wanted[GRAD] = True
             c.gradients[0] = GRAD
             c.n_gradients = 1
         else:
             self.choose_gradients(c, wrt)
-        for k in range(c.n_gradients):
-            c.wanted[c.gradients[k]] = True
         return 0
 
     cdef int choose_gradients(self, call_t* c, wrt) except -1:
-        cdef tuple names = wrt if isinstance(wrt, tuple) else (wrt,)
-        cdef int slot
-        for name in names:
-            if not isinstance(name, str) or name not in self.inputs:
-                raise ValueError(f"wrt must name inputs of {type(self).__name__}, {', '.join(map(repr, self.inputs))}, got {name!r}")
+        cdef tuple names = items(wrt) if isinstance(wrt, tuple) else (wrt,)
+        cdef int k, kind
+        for given in names:
+            if not isinstance(given, str) or given not in self.inputs:
+                raise ValueError(f"wrt must name inputs of {type(self).__name__}, {', '.join(map(repr, self.inputs))}, got {given!r}")
+            # a text's class may have its own idea of what is equal
+            k = self.inputs.index(given)
+            name = self.inputs[k]
             if name in self.fixed or name == "label" and self.sparse:
                 what = "class ids are" if name == "label" and self.sparse else f"{name} is"
                 raise ValueError(f"wrt={name!r}: {what} not something to differentiate with respect to")
-            if c.given[self.slot[self.inputs.index(name)]] == NULL:
+            if c.given[self.slot[k]] == NULL:
                 raise ValueError(f"wrt={name!r}, but the call has no {name}")
-        if len(set(names)) != len(names) or not names:
-            raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
-        for name in names:
-            slot = self.slot[self.inputs.index(name)]
-            c.gradients[c.n_gradients] = GRADIENT_OF[slot]
+            kind = GRADIENT_OF[self.slot[k]]
+            if c.wanted[kind]:
+                raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
+            c.wanted[kind] = True
+            c.gradients[c.n_gradients] = kind
             c.n_gradients += 1
+        if not names:
+            raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
         return 0
 
     cdef int value_shape(self, const call_t* c, Py_ssize_t* dims, int* axes) noexcept:
@@ -1329,7 +1334,8 @@ cdef list stage(call_t* c, const int* value_axes):
 cdef int spread_out(call_t* c, out, int want, wrt) except -1:
     """The caller's buffers, by what they are for. out has the structure of what the method returns."""
     cdef int k, n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
-    cdef tuple parts = (out,) if n == 1 else out if isinstance(out, tuple) else ()
+    cdef tuple parts = (out,) if n == 1 else items(out) if isinstance(out, tuple) else ()
+    cdef tuple gradients
     if len(parts) != n:
         raise TypeError(f"out must be a tuple of {n}, one array or None per result, got {describe_out(out)}")
     if want & WANT_VALUE:
@@ -1341,11 +1347,17 @@ cdef int spread_out(call_t* c, out, int want, wrt) except -1:
         if not isinstance(wrt, tuple):
             lend(&c.outs[c.gradients[0]], part)
         elif part is not None:
-            if not isinstance(part, tuple) or len(part) != c.n_gradients:
+            gradients = items(part) if isinstance(part, tuple) else ()
+            if len(gradients) != c.n_gradients:
                 raise TypeError(f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, got {describe_out(part)}")
             for k in range(c.n_gradients):
-                lend(&c.outs[c.gradients[k]], (<tuple>part)[k])
+                lend(&c.outs[c.gradients[k]], gradients[k])
     return 0
+
+
+cdef tuple items(x):
+    """What a tuple holds, whatever its class makes of that."""
+    return PyTuple_GetSlice(x, 0, PY_SSIZE_T_MAX)
 
 
 cdef inline void lend(PyObject** slot, x) noexcept:

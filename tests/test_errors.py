@@ -408,6 +408,36 @@ def test_the_attributes_of_a_class_are_not_those_of_the_call() -> None:
         Odd().grad_and_hess(FRAMES, IDS)
 
 
+class Lying(tuple[Any, ...]):
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+class Alike(str):
+    """A text that takes itself for any other, but knows itself from its copies."""
+
+    def __eq__(self, other: object) -> bool:
+        return not isinstance(other, Alike) or self is other
+
+    __hash__ = object.__hash__
+
+
+def test_what_a_tuple_holds_counts() -> None:
+    """Not what its class makes of it."""
+    out = Lying((np.empty(4), np.empty((4, 6))))
+    value, gradient = L2.value_and_grad(X + 1, X, out=out)
+    assert value is out[0]
+    assert gradient is out[1]
+    assert isinstance(L2.grad(X, X, wrt=Lying(("pred", "label"))), tuple)
+    with pytest.raises(TypeError, match="out for the gradients must be a tuple of 2"):
+        L2.grad(X, X, wrt=("pred", "label"), out=Lying((None,)))
+    with pytest.raises(ValueError, match="different inputs"):
+        L2.grad(X, X, wrt=tuple(Alike("pred") for _ in range(50)))
+
+
 def test_a_loss_that_was_not_built_cannot_be_called() -> None:
     class Stubborn(fl.L2Loss):
         def __init__(self) -> None:
