@@ -11,13 +11,13 @@ import numpy as np
 
 cimport numpy as cnp
 from cython cimport floating
-from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GetSlice
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free, malloc
 
 from fastloss import _isa
 from fastloss.backends import backend_of
@@ -325,9 +325,10 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     for k in range(OUTPUTS):
         p.partial[k] = NULL
     if p.extra:
+        # from the system: the allocator of free-threaded Python gives out more than there is, and the process is killed
         p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
         if p.scratch_size <= PY_SSIZE_T_MAX // p.threads - <Py_ssize_t>sizeof(range_t):
-            p.scratch = <char*>PyMem_Malloc((p.scratch_size + sizeof(range_t)) * p.threads)
+            p.scratch = <char*>malloc((p.scratch_size + sizeof(range_t)) * p.threads)
         if p.scratch == NULL:
             raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
         p.ranges = <range_t*>(p.scratch + p.scratch_size * p.threads)
@@ -335,7 +336,7 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         for k in range(OUTPUTS if has_reduced else 0):
             if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
                 length = p.tasks if p.pieces else p.tasks * p.outputs[k].size
-                p.partial[k] = <double*>PyMem_Calloc(length, sizeof(double))
+                p.partial[k] = <double*>calloc(length, sizeof(double))
                 if p.partial[k] == NULL:
                     raise MemoryError(f"{length} partial sums")
         if p.work < WORK_FOR_A_THREAD:
@@ -347,9 +348,9 @@ cdef int execute(plan_t* p, bint is_double) except -1:
             end_watch(p)
     finally:
         if p.scratch != NULL:
-            PyMem_Free(p.scratch)
+            free(p.scratch)
         for k in range(OUTPUTS if has_reduced else 0):
-            PyMem_Free(p.partial[k])
+            free(p.partial[k])
     return 0
 
 
@@ -1531,7 +1532,7 @@ cdef class PairLoss(Loss):
         size = s.panels * PANEL
         if size > PY_SSIZE_T_MAX // 64 // (s.width + 1):
             raise MemoryError(f"{size} rows of {s.width} numbers")
-        memory = <double*>PyMem_Malloc((6 * s.width + 3) * size * sizeof(double) + CACHE_LINE)
+        memory = <double*>malloc((6 * s.width + 3) * size * sizeof(double) + CACHE_LINE)
         if memory == NULL:
             raise MemoryError(f"{(6 * s.width + 3) * size * sizeof(double)} bytes of rows")
         try:
@@ -1565,7 +1566,7 @@ cdef class PairLoss(Loss):
                         second.outputs[k].data = NULL
                 execute(&second, c.is_double)
         finally:
-            PyMem_Free(memory)
+            free(memory)
         return 0
 
 
