@@ -48,6 +48,8 @@ def settle() -> None:
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         getattr(sys, "_clear_type_cache", gc.collect)()
     gc.collect()
+    # without its lock Python gives some of it back in the next one
+    gc.collect()
 
 
 def inputs_of(entry: Entry, rng: np.random.Generator, n: int, dtype: Any = np.float32) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -48,7 +49,10 @@ LOSS = fl.L2Loss()
         pytest.param(
             "bytes",
             lambda: KEPT.append(bytearray(4096)),
-            marks=pytest.mark.skipif(MALLINFO is None, reason="the system does not say what it has given out"),
+            marks=pytest.mark.skipif(
+                MALLINFO is None or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+                reason="the system does not say what Python has of it",
+            ),
         ),
     ],
 )
