@@ -383,6 +383,8 @@ CHANGES: dict[str, tuple[Callable[[Any], Any], type[Exception]]] = {
 }
 
 
+# NumPy 2.5 warns of both
+@pytest.mark.filterwarnings("ignore:Setting the (shape|dtype):DeprecationWarning")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", ["label", "sample_weight", "pos_weight", "head_grad"])
 def test_an_argument_that_changes_another(name: str, change: str) -> None:
