@@ -4,8 +4,15 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+/* sys is kept: each allocation less is one more traceback that is made where memory runs out */
 static PyObject *fl_sys_object(const char *name) {
-    PyObject *sys = PyImport_AddModule("sys"), *key = sys ? PyUnicode_FromString(name) : NULL, *found = NULL;
+    static PyObject *sys = NULL;
+    PyObject *key, *found = NULL;
+    if (!sys) {
+        sys = PyImport_AddModule("sys");
+        Py_XINCREF(sys);
+    }
+    key = sys ? PyUnicode_FromString(name) : NULL;
     if (key) {
         found = PyDict_GetItemWithError(PyModule_GetDict(sys), key);
         Py_DECREF(key);
