@@ -5,7 +5,8 @@ import math
 import operator
 import threading
 import weakref
-from itertools import starmap
+from functools import partial
+from itertools import repeat, starmap
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from fastloss.backends import backend_of
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
     LABEL_GRAD, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, ROW_BUFFERS, SHORT_ROWS, SHORT_ROW_BYTES, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
+    PASS_VALUE, PASS_VALUE_GRADIENT, PRED, SHORT_ROWS, SHORT_ROW_BYTES, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, THIRD_GRAD, UINT8, UINT16, UINT32, UINT64,
     VALUE, WEIGHT, WEIGHT_GRAD,
     array_t, ctc_t, kernel_t, pairs_t, plan_t, range_t, runner_t, watch_t,
 )
@@ -394,12 +395,24 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         p.block = max(1, all // p.unit) * p.unit
         p.buffer = max(p.buffer, p.block * itemsize)
     if p.rows != NULL:
-        # tiles of rows, a few single rows, and a part of one
-        p.extra = ROW_BUFFERS * max(row, p.buffer) + BLOCK_BYTES
+        # a part of a row, and whole ones
+        p.extra = BLOCK_BYTES + (BUFFERS if p.short else p.row_buffers + tiles(p)) * max(row, p.buffer)
     elif p.size * itemsize <= SMALL_BYTES:
         p.buffer = SMALL_BYTES
     else:
         p.extra = (BUFFERS - OWN_BUFFERS) * p.buffer
+
+
+cdef int tiles(const plan_t* p) noexcept:
+    """How many of its arrays a loss of rows may copy: up to the last that is not read or written in place."""
+    cdef int k, n = 0
+    for k in range(0 if p.weights_only else FOURTH):
+        if p.inputs[k].data != NULL and not p.inputs[k].direct and (p.inputs[k].rows or not p.width):
+            n = k + 1
+    for k in range(GRAD, WEIGHT_GRAD):
+        if p.outputs[k].data != NULL and not (p.outputs[k].direct and not p.outputs[k].reduced):
+            n = THIRD + k + 1
+    return n
 
 
 cdef bint same_layout(const array_t* a, const array_t* b) noexcept:
@@ -465,6 +478,7 @@ cdef bint overlaps_itself(cnp.ndarray a) noexcept:
 
 # of each class, for as long as it lives
 signatures = weakref.WeakKeyDictionary()
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 cdef signature_of(type cls):
@@ -472,38 +486,69 @@ cdef signature_of(type cls):
     signature = signatures.get(cls)
     if signature is None:
         signature = inspect.signature(cls)
-        for name in signature.parameters:
-            # a __getattr__ would make the lookup of every method slow
-            setattr(cls, name, property(lambda loss, name=name: dict(loss.arguments)[name]))
+        for name, parameter in signature.parameters.items():
+            # what the class itself has of that name stays; a __getattr__ would make the lookup of every method slow
+            if parameter.kind not in VARIABLE and not hasattr(cls, name):
+                setattr(cls, name, property(partial(argument, name)))
         # last: who finds it, in another thread, finds the properties, too
         signatures[cls] = signature
     return signature
 
 
+def argument(name, loss):
+    """A property's value. A class derived from the one that has the property may take no such argument."""
+    for known, value in loss.arguments:
+        if known == name:
+            return value
+    raise AttributeError(f"{type(loss).__name__} has no argument {name!r}")
+
+
 cdef tuple arguments_of(type cls, tuple args, dict kwargs):
-    """The constructor's arguments, by name and with defaults: what repr, ==, hash and pickle are made of."""
-    bound = signature_of(cls).bind(*args, **kwargs)
+    """The constructor's arguments, by name and with defaults, and how many of them only their position names."""
+    cdef list found = []
+    cdef int n_positional = 0
+    signature = signature_of(cls)
+    bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    # by way of a list: Python leaks a tuple that gets no memory to grow
-    return tuple(list(zip(bound.arguments, map(frozen, bound.arguments.values()))))
+    for name, value in bound.arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            found += zip(value, map(frozen, value.values()))
+            continue
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            found += zip(repeat(name), map(frozen, value))
+        else:
+            found.append((name, frozen(value)))
+        if kind is inspect.Parameter.POSITIONAL_ONLY or kind is inspect.Parameter.VAR_POSITIONAL and value:
+            n_positional = len(found)
+    return tuple(found), n_positional
 
 
 def frozen(value):
-    """A sequence of numbers as a tuple, which nobody changes and which compares; numbers as Python's; all else as it is."""
-    if isinstance(value, np.generic) or isinstance(value, np.ndarray) and value.ndim == 0:
-        return value.item()
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
+    """A number as Python's; a sequence as a tuple, which nobody changes and which compares; all else as it is."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes)) and not isinstance(value, np.generic):
         return value
     try:
-        return tuple(np.asarray(value).tolist()) if np.ndim(value) == 1 else value
+        if np.ndim(value) == 1:
+            # by way of a list: Python leaks a tuple that gets no memory to grow
+            return tuple(list(map(frozen, value if isinstance(value, (list, tuple)) else np.asarray(value).tolist())))
+        if isinstance(value, (np.generic, np.ndarray)):
+            value = value.item()
     except (TypeError, ValueError, RuntimeError):
         # no array: the constructor says so, and for which argument
         return value
+    for number in (operator.index, float):
+        if hasattr(value, f"__{number.__name__}__"):
+            try:
+                return number(value)
+            except (TypeError, ValueError, RuntimeError, OverflowError):
+                pass
+    return value
 
 
-def rebuild(cls, arguments):
+def rebuild(cls, positional, named):
     """Unpickles a loss."""
-    return cls(**dict(arguments))
+    return cls(*positional, **dict(named))
 
 
 cdef tuple NO_NUMBERS = (str, bytes, np.complexfloating, np.timedelta64, np.datetime64, np.ma.MaskedArray)
@@ -531,6 +576,13 @@ def number(name, x, above=None, below=None):
     if above is not None and not value > above or below is not None and not value < below:
         bounds = [f"greater than {above}"] * (above is not None) + [f"less than {below}"] * (below is not None)
         raise ValueError(f"{name} must be {' and '.join(bounds)}, got {x!r}")
+    return value
+
+
+cdef double share(str name, x) except -1:
+    cdef double value = finite(name, x)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {x!r}")
     return value
 
 
@@ -637,11 +689,12 @@ cdef class Loss:
       reduced, which takes one of its own.
 
     Raises TypeError for what holds no real numbers and for unknown arguments, ValueError for shapes and labels that do
-    not fit. A NaN spoils its own example and the totals that contain it.
+    not fit. A NaN spoils the value and the gradient of its own example, and the totals that contain it.
     """
 
     cdef object __weakref__
-    cdef readonly tuple arguments
+    cdef readonly tuple arguments   # of the constructor, with their names: what repr, ==, hash and pickle are made of
+    cdef int n_positional           # of these, that only their position names
     cdef readonly str expression     # that builds it; torch.compile, which cannot call __repr__, reads it while it traces
     cdef readonly tuple inputs      # their names
     cdef readonly int required      # of these
@@ -663,8 +716,9 @@ cdef class Loss:
     def __cinit__(self, *args, **kwargs):
         if type(self) in (Loss, SoftmaxLoss, CosineLoss, SequenceLoss, PairLoss):
             raise TypeError(f"{type(self).__name__} is abstract: build one of its subclasses")
-        self.arguments = arguments_of(type(self), args, kwargs)
-        self.expression = f"{type(self).__name__}({', '.join(starmap('{}={!r}'.format, self.arguments))})"
+        self.arguments, self.n_positional = arguments_of(type(self), args, kwargs)
+        positional, named = self.split()
+        self.expression = f"{type(self).__name__}({', '.join([*map(repr, positional), *starmap('{}={!r}'.format, named)])})"
 
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, layout="elements", axis=-1, other_kernel=None, third_default=1.0,
@@ -700,6 +754,12 @@ cdef class Loss:
         # last: a loss without one cannot be called
         self.kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(kernel), "fastloss.kernel")
 
+    cdef tuple split(self):
+        """The arguments that only their position names, and the others with their names."""
+        given = PyTuple_GetSlice(self.arguments, 0, self.n_positional)
+        named = PyTuple_GetSlice(self.arguments, self.n_positional, len(self.arguments))
+        return tuple(list(map(operator.itemgetter(1), given))), named
+
     def __repr__(self):
         return self.expression
 
@@ -712,7 +772,7 @@ cdef class Loss:
         return hash((type(self), self.arguments))
 
     def __reduce__(self):
-        return rebuild, (type(self), self.arguments)
+        return rebuild, (type(self), *self.split())
 
     def __call__(self, *inputs, **options):
         """Return the loss."""
@@ -929,6 +989,7 @@ cdef class Loss:
 
         p.kernel = self.kernel.kernel
         p.rows = self.kernel.rows[c.is_double]
+        p.row_buffers = self.kernel.row_buffers
         p.memory = NULL
         p.watch = NULL
         p.weights_only = False
@@ -1261,6 +1322,7 @@ cdef class Loss:
         p.inputs[WEIGHT].data = NULL
         p.inputs[HEAD].data = NULL
         p.weights_only = True
+        p.row_buffers = 0
         p.rows = self.kernel.rows[True]
         p.grad_scale = 1
         execute(&p, True)
@@ -1282,6 +1344,7 @@ cdef class Loss:
         q.inputs[WEIGHT].direct = q.inputs[WEIGHT].direct and q.inputs[WEIGHT].type == FLOAT64
         q.inputs[HEAD].data = NULL
         q.weights_only = True
+        q.row_buffers = 0
         q.rows = self.kernel.rows[True]
         q.value_scale = 1
         execute(&q, True)
@@ -1421,26 +1484,26 @@ cdef class SoftmaxLoss(Loss):
     """The base of the cross-entropies over classes, whose unreduced loss has pred's shape without the class axis."""
 
     def __init__(self, weight, batch_axis, reduction, *, axis, sparse_label, from_logits, ignore_index, label_smoothing, class_weight):
-        super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, layout="rows", axis=axis)
-        self.sparse = flag("sparse_label", sparse_label)
-        self.from_logits = flag("from_logits", from_logits)
-        self.has_ignore = ignore_index is not None
-        if self.has_ignore:
+        cdef bint sparse = flag("sparse_label", sparse_label), is_log = flag("from_logits", from_logits)
+        cdef double ignore = 0, smoothing = share("label_smoothing", label_smoothing)
+        weights = None
+        if ignore_index is not None:
             # ids are compared as doubles, to which no other integer than itself is rounded below 2^53
-            self.ignore = integer("ignore_index", ignore_index, 2**53 - 1)
-            if not self.sparse:
+            ignore = integer("ignore_index", ignore_index, 2**53 - 1)
+            if not sparse:
                 raise ValueError("ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0")
-        self.smoothing = finite("label_smoothing", label_smoothing)
-        if not 0 <= self.smoothing <= 1:
-            raise ValueError(f"label_smoothing must be between 0 and 1, got {label_smoothing!r}")
         if class_weight is not None:
             given = numbers(as_array(class_weight, "class_weight"), "class_weight")
             if kind_of(given) == LONGDOUBLE:
                 # number by number: NumPy's cast of an array warns of what float64 does not hold
                 given = np.reshape(list(map(float, given.ravel())), given.shape)
-            self.class_weight = np.array(given, np.float64)
-            if not are_weights(self.class_weight):
+            weights = np.array(given, np.float64)
+            if not are_weights(weights):
                 raise ValueError(f"class_weight must be one finite weight >= 0 per class, got {class_weight!r}")
+        # from here on it can be called
+        super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, layout="rows", axis=axis)
+        self.sparse, self.from_logits, self.smoothing, self.class_weight = sparse, is_log, smoothing, weights
+        self.has_ignore, self.ignore = ignore_index is not None, ignore
 
     cdef int describe_others(self, call_t* c) except -1:
         if self.sparse:
@@ -1500,12 +1563,11 @@ cdef class PairLoss(Loss):
     """The base of SDML: every row of one array against every row of another."""
 
     def __init__(self, weight, batch_axis, reduction, *, smoothing_parameter):
+        cdef double smoothing = share("smoothing_parameter", smoothing_parameter)
         super().__init__(
             _isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples", inputs=("x1", "x2", "sample_weight"),
             no_hessian="each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per feature")
-        self.smoothing = finite("smoothing_parameter", smoothing_parameter)
-        if not 0 <= self.smoothing <= 1:
-            raise ValueError(f"smoothing_parameter must be between 0 and 1, got {smoothing_parameter!r}")
+        self.smoothing = smoothing
 
     cdef int describe_others(self, call_t* c) except -1:
         if cnp.PyArray_NDIM(<cnp.ndarray>c.given[PRED]) < 2:
@@ -1576,6 +1638,7 @@ cdef class SequenceLoss(Loss):
     cdef bint blank_first, zero_infinity
 
     def __init__(self, weight, reduction, *, layout, label_layout, blank, zero_infinity):
+        cdef bint zero = flag("zero_infinity", zero_infinity)
         for name, value, choices in (("layout", layout, ("NTC", "TNC")), ("label_layout", label_layout, ("NT", "TN")), ("blank", blank, ("last", "first"))):
             if not isinstance(value, str) or value not in choices:
                 raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
@@ -1585,7 +1648,7 @@ cdef class SequenceLoss(Loss):
             no_hessian="its diagonal takes a recursion of its own for each class")
         self.label_axis = label_layout.index("N")
         self.blank_first = blank == "first"
-        self.zero_infinity = flag("zero_infinity", zero_infinity)
+        self.zero_infinity = zero
 
     cdef int describe_others(self, call_t* c) except -1:
         """Copies the labels and lengths: what was checked is what is read."""

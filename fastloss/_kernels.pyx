@@ -39,7 +39,7 @@ cdef class L1(Kernel):
         cdef real_t z = x - y, a = absolute(z)
         l[0] = a
         g[0] = signed_as(<real_t>1, z) if a > 0 else z
-        h[0] = z * <real_t>0
+        h[0] = 0
         d[0] = -g[0]
 
 
@@ -653,8 +653,11 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         summed = elementwise(p, start, n, task, m, &out[0], &lane[0], buffers)
     if p.outputs[WEIGHT_GRAD].data != NULL:
         out[WEIGHT_GRAD] = place(p, WEIGHT_GRAD, start, buffers + 4 * size)
-        for i in range(n):
-            out[WEIGHT_GRAD][i] = out[VALUE][i] * (head[i] if head != NULL else <real_t>1)
+        if head == NULL:
+            memcpy(out[WEIGHT_GRAD], out[VALUE], n * sizeof(real_t))
+        else:
+            for i in range(n):
+                out[WEIGHT_GRAD][i] = out[VALUE][i] * head[i]
         finish(p, WEIGHT_GRAD, start, n, task, p.grad_scale, out[WEIGHT_GRAD])
     if summed:
         put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
@@ -796,10 +799,15 @@ cdef void run(plan_t* p, int is_double) noexcept nogil:
 
 
 cdef void fill_rows(row_loss_t kernel, rows_t* rows, real_t* dtype) noexcept:
+    kernel.table.row_buffers = 0
     if row_loss_t is SoftmaxCrossEntropy:
         rows[0] = <rows_t>softmax_rows[real_t]
+        # the exponentials and the targets
+        kernel.table.row_buffers = 2
     elif row_loss_t is SoftmaxDivergence:
         rows[0] = <rows_t>divergence_rows[real_t]
+        # these, and the differences of logarithms
+        kernel.table.row_buffers = 3
     elif row_loss_t is SmoothedMetric:
         rows[0] = <rows_t>pair_rows[real_t]
     elif row_loss_t is TemporalClassification:

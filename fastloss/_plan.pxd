@@ -9,7 +9,6 @@ cdef enum:
     SHORT_STRIP_BYTES = 512     # where the writing of results is to overlap with the reading
     BUFFERS = 12
     OWN_BUFFERS = 5         # of these the pipeline's, the others the loss's
-    ROW_BUFFERS = 12        # of a block or of a row, whichever is larger
     SMALL_BYTES = 512       # of one buffer of a call that needs no more: these are on the stack
     CACHE_LINE = 64
     SHORT_ROW_BYTES = 768
@@ -112,6 +111,7 @@ cdef struct plan_t:
     loop_t loop                         # of an elementwise loss
     sum_t sum                           # the same, where nobody wants the single losses; NULL: they are stored, then added
     rows_t rows                         # of any other
+    int row_buffers                     # of a block or of a row, whichever is larger, that it needs for itself
     void* memory                        # what else that one needs for this call
     watch_t* watch                      # NULL: the call is short, or not the main thread's
 
@@ -188,6 +188,7 @@ cdef struct kernel_t:
     loop_t loops[2][PASSES]             # float, double
     sum_t sums[2][2]                    # float, double: alone, with the gradient; NULL where loops are as fast
     rows_t rows[2]
+    int row_buffers
 
 cdef struct runner_t:
     void (*run)(plan_t* plan, int is_double) noexcept nogil

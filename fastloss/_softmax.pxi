@@ -338,12 +338,12 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     if not p.weights_only:
         xs = fetch(&p.inputs[PRED], first, size, tiles)
     if not p.weights_only and not p.sparse:
-        labels = fetch(&p.inputs[LABEL], first, size, tiles + tile)
+        labels = fetch(&p.inputs[LABEL], first, size, tiles + LABEL * tile)
     for k in range(3):
         kind = kinds[k]
         out[kind] = NULL
         if p.outputs[kind].data != NULL:
-            out[kind] = place(p, kind, first, tiles + (2 + k) * tile)
+            out[kind] = place(p, kind, first, tiles + (THIRD + kind) * tile)
     for i in range(n):
         factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
         for k in range(3):
@@ -387,15 +387,16 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
 cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
     """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is that of targets m_j y_j."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.unit
-    cdef real_t* x = fetch(&p.inputs[PRED], start, n, buffers)
-    cdef real_t* y = fetch(&p.inputs[LABEL], start, n, buffers + size)
-    cdef real_t* e = buffers + 2 * size
-    cdef real_t* t = buffers + 3 * size
-    cdef real_t* z = buffers + 4 * size
-    cdef real_t* piece = buffers + 5 * size
-    cdef real_t* g = place(p, GRAD, start, buffers + 6 * size)
-    cdef real_t* h = place(p, HESS, start, buffers + 7 * size)
-    cdef real_t* d = place(p, LABEL_GRAD, start, buffers + 8 * size)
+    cdef real_t* piece = buffers
+    cdef real_t* e = piece + BLOCK_BYTES // sizeof(real_t)
+    cdef real_t* t = e + size
+    cdef real_t* z = t + size
+    cdef real_t* tiles = z + size
+    cdef real_t* x = fetch(&p.inputs[PRED], start, n, tiles)
+    cdef real_t* y = fetch(&p.inputs[LABEL], start, n, tiles + LABEL * size)
+    cdef real_t* g = place(p, GRAD, start, tiles + (THIRD + GRAD) * size)
+    cdef real_t* h = place(p, HESS, start, tiles + (THIRD + HESS) * size)
+    cdef real_t* d = place(p, LABEL_GRAD, start, tiles + (THIRD + LABEL_GRAD) * size)
     cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi
     cdef softmax_t s
     cdef bint needs_d = p.outputs[LABEL_GRAD].data != NULL

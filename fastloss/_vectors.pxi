@@ -148,9 +148,10 @@ cdef void vector_rows(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_s
     cdef Py_ssize_t width = p.width, size = n * width, first = start * width, i, k
     cdef Py_ssize_t tile = p.block * width
     cdef Py_ssize_t step = width if p.inputs[THIRD].rows else 1
-    cdef real_t* x = fetch(&p.inputs[PRED], first, size, buffers)
-    cdef real_t* y = fetch(&p.inputs[LABEL], first, size, buffers + tile)
-    cdef real_t* q = fetch(&p.inputs[THIRD], start * step, n * step, buffers + 2 * tile)
+    cdef real_t* tiles = buffers + BLOCK_BYTES // sizeof(real_t)
+    cdef real_t* x = fetch(&p.inputs[PRED], first, size, tiles)
+    cdef real_t* y = fetch(&p.inputs[LABEL], first, size, tiles + LABEL * tile)
+    cdef real_t* q = fetch(&p.inputs[THIRD], start * step, n * step, tiles + THIRD * tile if p.inputs[THIRD].rows else buffers)
     cdef double factor
     cdef int[4] kinds = [GRAD, HESS, LABEL_GRAD, THIRD_GRAD]
     cdef real_t* out[4]
@@ -158,7 +159,7 @@ cdef void vector_rows(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_s
     for k in range(4):
         out[k] = NULL
         if p.outputs[kinds[k]].data != NULL:
-            out[k] = place(p, kinds[k], first, buffers + (3 + k) * tile)
+            out[k] = place(p, kinds[k], first, tiles + (THIRD + kinds[k]) * tile)
     for i in range(n):
         factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
         for k in range(4):

@@ -263,6 +263,24 @@ def many_threads(threads: int, limit: str = "") -> tuple[bool, int]:
     return same, native_threads() - before
 
 
+def with_little_memory(name: str, rows: int) -> bool:
+    """Whether the loss of one long row is a number, with memory for so many more rows and 4 MB."""
+    import resource
+
+    fl.set_num_threads(1)
+    row = np.ones((1, 1 << 23), np.float32)
+    loss, inputs = {
+        "triplet": (fl.TripletLoss(), (row, row, row)),
+        "cosine": (fl.CosineEmbeddingLoss(), (row, row, [1])),
+        "softmax": (fl.SoftmaxCELoss(), (row, [0])),
+        "weighted softmax": (fl.SoftmaxCELoss(reduction="weighted_mean"), (row, [0], [2])),
+    }[name]
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = size + rows * row.nbytes + (1 << 22)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    return bool(np.isfinite(loss(*inputs)).all())
+
+
 def default_threads() -> tuple[int, int]:
     """How many threads a call has by default, and how many large ones start."""
     before = native_threads()

@@ -9,6 +9,8 @@ import gc
 import pickle
 import subprocess
 import sys
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,20 @@ def test_an_array_without_axes_is_a_number(name: str) -> None:
     assert loss == pickle.loads(pickle.dumps(loss)) == fl.HuberLoss(**{name: 1})
 
 
+@pytest.mark.parametrize("number", [Fraction(1, 2), Decimal("0.5"), np.float32(0.5), np.longdouble(0.5)])
+def test_numbers_are_kept_as_pythons(number: Any) -> None:
+    loss = fl.L2Loss(weight=number)
+    assert type(loss.weight) is float
+    assert loss == fl.L2Loss(weight=0.5)
+    assert "weight=0.5" in repr(loss)
+
+
+def test_a_number_that_is_none() -> None:
+    """Of Python's floats there is none as large."""
+    with pytest.raises(ValueError, match=r"weight must be finite, got Fraction"):
+        fl.L2Loss(weight=Fraction(10**400))
+
+
 def test_immutable_by_its_constructor() -> None:
     loss = fl.SDMLLoss(smoothing_parameter=0.3)
     x = np.arange(6.0).reshape(3, 2)
@@ -133,6 +149,49 @@ def test_subclasses_keep_everything() -> None:
     loss = Scaled()
     assert repr(loss).endswith("Scaled(rho=3)")
     assert loss([4.0], [0.0]) == 2.5
+
+
+class Noted(fl.L2Loss):
+    def __init__(self, note: Any, /, *rest: Any, **named: Any) -> None:
+        super().__init__(*rest, **named)
+
+
+class Halved(fl.HuberLoss):
+    """With a name of its own for what its base calls otherwise, and without what its base has."""
+
+    def __init__(self, rho: float = 2, scale: float = 3) -> None:
+        super().__init__(rho / 2, reduction="sum")
+
+    @property
+    def scale(self) -> str:
+        return "mine"
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (Noted("a"), "Noted('a')"),
+        (Noted("a", 2, np.int64(0)), "Noted('a', 2, 0)"),
+        (Noted("a", 2, reduction="sum", batch_axis=0), "Noted('a', 2, reduction='sum', batch_axis=0)"),
+        (Noted(["a", 1]), "Noted(('a', 1))"),
+        (Halved(), "Halved(rho=2, scale=3)"),
+    ],
+)
+def test_subclasses_take_arguments_in_every_way(loss: fl.Loss, text: str) -> None:
+    assert repr(loss) == text
+    for other in (pickle.loads(pickle.dumps(loss)), copy.copy(loss), copy.deepcopy(loss)):
+        assert type(other) is type(loss)
+        assert (repr(other), hash(other)) == (text, hash(loss))
+        assert other == loss
+        assert other([4.0], [1.0]) == loss([4.0], [1.0])
+
+
+def test_a_subclass_has_its_own_arguments() -> None:
+    assert Halved().scale == "mine"
+    assert Noted("a", weight=2).weight == 2
+    assert fl.HuberLoss(reduction="none").reduction == "none"
+    with pytest.raises(AttributeError, match="Halved has no argument 'reduction'"):
+        Halved().reduction  # noqa: B018
 
 
 @pytest.mark.thread_unsafe

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -440,13 +439,22 @@ def test_what_a_tuple_holds_counts() -> None:
         L2.grad(X, X, wrt=tuple(Alike("pred") for _ in range(50)))
 
 
-def test_a_loss_that_was_not_built_cannot_be_called() -> None:
-    class Stubborn(fl.L2Loss):
-        def __init__(self) -> None:
-            with contextlib.suppress(ValueError):
-                super().__init__(reduction="median")  # type: ignore[arg-type]
-
-    for loss in (Stubborn(), fl.L2Loss.__new__(fl.L2Loss)):
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        (fl.L2Loss, {"reduction": "median"}),
+        (fl.SoftmaxCELoss, {"label_smoothing": 7.0}),
+        (fl.SoftmaxCELoss, {"class_weight": [-1, 2.0]}),
+        (fl.SoftmaxCELoss, {"sparse_label": False, "ignore_index": 0}),
+        (fl.SDMLLoss, {"smoothing_parameter": 2}),
+        (fl.CTCLoss, {"zero_infinity": "no"}),
+    ],
+)
+def test_a_loss_that_was_not_built_cannot_be_called(kind: Any, parameters: dict[str, Any]) -> None:
+    refused = kind.__new__(kind)
+    with pytest.raises((TypeError, ValueError), match=next(reversed(parameters))):
+        refused.__init__(**parameters)
+    for loss in (refused, kind.__new__(kind)):
         with pytest.raises(TypeError, match="has not been built"):
             loss(X, X)
 

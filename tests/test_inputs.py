@@ -195,6 +195,12 @@ def test_nan_spoils_its_example_alone(reference: Reference, rng: np.random.Gener
     assert np.isnan(reference.build(reduction="sum")(*args))
 
 
+@pytest.mark.parametrize("loss", [fl.L1Loss(), fl.HingeLoss()])
+def test_no_curvature_anywhere(loss: fl.Loss) -> None:
+    _, hessian = loss.grad_and_hess([np.inf, -np.inf, -1, 0, 1, np.nan], [1, 1, 1, 1, 1, 1])
+    assert hessian.tobytes() == np.zeros(6).tobytes()
+
+
 def test_infinite_logits() -> None:
     inf = np.inf
     loss = fl.SigmoidBCELoss()

@@ -132,6 +132,12 @@ def test_threads_that_the_system_refuses(limit: str) -> None:
     assert started < 10
 
 
+@pytest.mark.parametrize(("name", "rows"), [("triplet", 0), ("cosine", 0), ("softmax", 2), ("weighted softmax", 2)])
+def test_a_long_row_is_not_copied_without_need(name: str, rows: int) -> None:
+    """What is read in place needs no buffer; softmax keeps the exponentials and the targets of one row."""
+    assert call(processes.with_little_memory, name, rows)
+
+
 def test_affinity() -> None:
     taskset = shutil.which("taskset")
     if not taskset:

@@ -211,6 +211,17 @@ def test_hessian_by_transforms() -> None:
     np.testing.assert_allclose(got.numpy(), loss.grad_and_hess(x.numpy(), y.numpy())[1], rtol=1e-14)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_tensor_without_axes(reduction: str) -> None:
+    x, y = (torch.tensor(number, requires_grad=True) for number in (3.0, 1.0))
+    for label in (y.detach(), y):
+        value = fl.L2Loss(reduction=reduction)(x, label)
+        assert value == 2
+        (gradient,) = torch.autograd.grad(value, x)
+        assert gradient == 2
+        assert gradient.shape == ()
+
+
 def test_nothing_is_recorded_without_need() -> None:
     loss, x, y = fl.L2Loss(reduction="mean"), torch.ones(3, requires_grad=True), torch.zeros(3)
     with torch.no_grad():

@@ -48,7 +48,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
         return as_tensor(loss(*arrays))
     if wrt == [0] and loss.is_separable(inputs[0].ndim):
         value, gradient = loss.value_and_grad(*arrays)
-        gradients = [torch.from_numpy(gradient)]
+        gradients = [as_tensor(gradient)]
     elif is_ready(loss, wrt, np.ndim(arrays[0])):
         value, found = loss.value_and_grad(*arrays, wrt=names(loss, wrt))
         gradients = list(map(as_tensor, found))
