@@ -1,9 +1,9 @@
 """Measures how far values, gradients and Hessians are from the exact ones, beside PyTorch and JAX, and prints a table.
 
-    python bench/accuracy.py > docs/accuracy.md
+    python -m bench.accuracy > docs/accuracy.md
 
 Errors are in units in the last place (ULP) of the exact result for the given inputs, computed with 120 digits; where a
-loss is a sum of terms of either sign, of its largest term. PyTorch and JAX get the same formula, epsilon included.
+result is a sum of terms of either sign, of its largest term. PyTorch and JAX get the same formula, epsilon included.
 """
 
 from __future__ import annotations
@@ -17,71 +17,211 @@ from typing import Any
 
 import mpmath as mp
 import numpy as np
+from numpy.typing import NDArray
 
 import fastloss as fl
+from tests.reference import LOSSES, Reference
+from tests.structured import Structured, cosine, divergence, log_softmax, metric, sequence, triplet
 
 mp.mp.dps = 120
-POINTS = 400
-# x, y: value, gradient, Hessian, and the largest term of the value and of the gradient
-Exact = Callable[[Any, Any], tuple[Any, Any, Any, Any, Any]]
+# NumPy computes the functions of objects by their methods
+mp.mpf.exp, mp.mpf.log, mp.mpf.sqrt = lambda a: mp.exp(a), lambda a: mp.log(a), lambda a: mp.sqrt(a)
+POINTS = 2000
 RESULTS = ("value", "gradient", "Hessian")
+# value, gradient and Hessian, and the largest term of each
+Exact = tuple[Any, Any, Any, Any, Any, Any]
+Inputs = tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
 class Case:
-    """A loss, its exact values, its labels, and what it is in PyTorch (F) and JAX (jnp, nn)."""
+    """An elementwise loss, its exact values, its labels, and what it is in PyTorch (F) and JAX (jnp, nn)."""
 
     loss: fl.Loss
-    exact: Exact
+    formula: Callable[[Any, Any], Exact]
     labels: tuple[float, ...] | None  # None: real targets
-    torch: Callable[[Any, Any, Any], Any]
-    jax: Callable[[Any, Any, Any, Any], Any]
+    torch: Callable[..., Any]
+    jax: Callable[..., Any]
+
+    def inputs(self, dtype: Any) -> Inputs:
+        """Return predictions of every magnitude, each with every label or with a target of its own."""
+        rng = np.random.default_rng(1)
+        edge = 85 if dtype is np.float32 else 700
+        x = np.concatenate(
+            [rng.uniform(-edge, edge, POINTS), rng.normal(size=POINTS), rng.normal(scale=1e-4, size=POINTS)]
+        )
+        if self.labels is None:
+            x = np.concatenate([x, rng.normal(size=POINTS) * 10.0 ** rng.uniform(-15, 15, POINTS)])
+            return x.astype(dtype), (x[::-1] * rng.choice([0.0, 0.1, 1.0], x.size)).astype(dtype)
+        y = np.repeat(np.array(self.labels), x.size)
+        return np.tile(x, len(self.labels)).astype(dtype), y.astype(dtype)
+
+    def exact(self, *inputs: Any) -> Exact:
+        return np.frompyfunc(self.formula, 2, 6)(*inputs)
+
+    def place(self, at: int, x: Any, y: Any) -> str:
+        return f"{x[at]:.6g}, {y[at]:.3g}"
 
 
-def plain(value: Any, gradient: Any, hessian: Any) -> tuple[Any, Any, Any, Any, Any]:
+@dataclass(frozen=True)
+class Rows:
+    """A loss of rows or of more inputs, exact by the tests' reference, its largest terms, its inputs, and as above."""
+
+    loss: fl.Loss
+    reference: Reference | Structured
+    terms: Callable[..., Exact]  # the results, with the largest terms behind them
+    data: Callable[[np.random.Generator], Inputs]
+    torch: Callable[..., Any]
+    jax: Callable[..., Any] | None
+
+    def inputs(self, dtype: Any) -> Inputs:
+        drawn = self.data(np.random.default_rng(1))
+        return tuple(a.astype(dtype) if a.dtype.kind == "f" else a for a in drawn)
+
+    def exact(self, *inputs: Any) -> Exact:
+        r, value = self.reference, self.reference.value(*inputs)
+        if isinstance(r, Reference):
+            return self.terms(value, r.gradient(*inputs), r.hessian(*inputs), *inputs)
+        ones = np.ones(value.shape)
+        gradient, *_ = r.gradients(ones, *inputs).values()
+        return self.terms(value, gradient, r.hessian(ones, *inputs) if r.hessian else None, *inputs)
+
+    def place(self, at: int, *inputs: Any) -> str:
+        return " x ".join(map(str, inputs[0].shape))
+
+
+def plain(value: Any, gradient: Any, hessian: Any, *inputs: Any) -> Exact:
     """Return exact results that are their own largest terms."""
-    return value, gradient, hessian, value, gradient
+    return value, gradient, hessian, value, gradient, hessian
 
 
-def huber(x: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+def huber(x: Any, y: Any) -> Exact:
     z = x - y
     inside = abs(z) <= 1
     return plain(z * z / 2 if inside else abs(z) - mp.mpf(1) / 2, z if inside else mp.sign(z), mp.mpf(int(inside)))
 
 
-def hinge(x: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+def hinge(x: Any, y: Any) -> Exact:
     z = max(mp.mpf(0), 1 - x * y)
     return plain(z, -y if z > 0 else mp.mpf(0), mp.mpf(0))
 
 
-def squared_hinge(x: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+def squared_hinge(x: Any, y: Any) -> Exact:
     z = max(mp.mpf(0), 1 - x * y)
     return plain(z * z, -2 * z * y, 2 * y * y if z > 0 else mp.mpf(0))
 
 
-def logistic(margin: Any, sign: Any) -> tuple[Any, Any, Any, Any, Any]:
+def logistic(margin: Any, sign: Any) -> Exact:
     """log(1 + e^-margin), for a margin whose derivative in x is sign."""
     p, q = 1 / (1 + mp.exp(margin)), 1 / (1 + mp.exp(-margin))
     return plain(mp.log1p(mp.exp(-margin)), -sign * p, p * q)
 
 
-def cross_entropy(x: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+def cross_entropy(x: Any, y: Any) -> Exact:
     p, q = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
     positive, negative = y * mp.log1p(mp.exp(-x)), (1 - y) * mp.log1p(mp.exp(x))
-    return positive + negative, (1 - y) * p - y * q, p * q, positive + negative, max((1 - y) * p, y * q)
+    value, hessian = positive + negative, p * q
+    return value, (1 - y) * p - y * q, hessian, value, max((1 - y) * p, y * q), hessian
 
 
-def poisson(x: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+def poisson(x: Any, y: Any) -> Exact:
     rate = mp.exp(x)
-    return rate - y * x, rate - y, rate, max(rate, abs(y * x)), max(rate, abs(y))
+    return rate - y * x, rate - y, rate, max(rate, abs(y * x)), max(rate, abs(y)), rate
 
 
-def divergence(x: Any, y: Any) -> tuple[Any, Any, Any, Any, Any]:
+def kullback_leibler(x: Any, y: Any) -> Exact:
     z = mp.log(y + mp.mpf("1e-12"))
-    return y * (z - x), -y, mp.mpf(0), y * max(abs(z), abs(x)), y
+    return y * (z - x), -y, mp.mpf(0), y * max(abs(z), abs(x)), y, mp.mpf(0)
 
 
-CASES = {
+def softmax_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exact:
+    return value, gradient, hessian, value, np.maximum(abs(gradient + y), y), hessian
+
+
+def divergence_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exact:
+    entropy = y * np.log(y + 1e-12)
+    largest = np.maximum(abs(entropy), abs(entropy - value))
+    return value, gradient, hessian, largest, np.maximum(abs(gradient + y), y), hessian
+
+
+def triplet_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any, z: Any) -> Exact:
+    near, far = (((a - x) ** 2).sum(1) for a in (y, z))
+    return value, gradient, hessian, np.maximum(1, np.maximum(near, far)), gradient, hessian
+
+
+def cosine_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any, q: Any) -> Exact:
+    """A cosine is a sum of terms up to 1; its derivatives are of unit vectors over the length of x."""
+    square = (x * x).sum(1, keepdims=True)
+    return value, gradient, hessian, value**0, gradient**0 / np.sqrt(square), hessian**0 / square
+
+
+def sequence_terms(value: Any, gradient: Any, hessian: Any, x: Any, *rest: Any) -> Exact:
+    p = np.exp(log_softmax(x, 2))
+    return value, gradient, hessian, value, np.maximum(p, p - gradient), hessian
+
+
+def pair_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exact:
+    z = x[:, None] - y
+    p = np.exp(log_softmax(-(z**2).sum(2), 1))
+    return value, gradient, hessian, value, np.maximum(abs(gradient), 2 * (p[:, :, None] * abs(z)).max(1)), hessian
+
+
+def scaled(reference: Reference, *shape: int) -> Callable[[np.random.Generator], Inputs]:
+    """Return the reference's inputs, with logits from a few to a hundred apart."""
+
+    def data(rng: np.random.Generator) -> Inputs:
+        x, y = reference.data(rng, shape)
+        return x * 10.0 ** rng.uniform(0, 1.5, (shape[0], 1)), y
+
+    return data
+
+
+def torch_cosine(F: Any, x: Any, y: Any, q: Any) -> Any:
+    c = F.cosine_similarity(x, y, eps=1e-12)
+    return (1 - c).where(q == 1, c.relu())
+
+
+def jax_cosine(jnp: Any, nn: Any, x: Any, y: Any, q: Any) -> Any:
+    c = (x * y).sum(1) / jnp.maximum(jnp.linalg.norm(x, axis=1) * jnp.linalg.norm(y, axis=1), 1e-12)
+    return jnp.where(q == 1, 1 - c, nn.relu(c))
+
+
+def torch_pairs(F: Any, x: Any, y: Any) -> Any:
+    n = len(x)
+    t = x.new_full((n, n), 0.3 / (n - 1)).fill_diagonal_(0.7)
+    return (t * ((t + 1e-12).log() - F.log_softmax(-((x[:, None] - y) ** 2).sum(2), 1))).sum(1)
+
+
+def jax_pairs(jnp: Any, nn: Any, x: Any, y: Any) -> Any:
+    n = len(x)
+    t = jnp.where(jnp.eye(n) == 1, 0.7, 0.3 / (n - 1)).astype(x.dtype)
+    return (t * (jnp.log(t + 1e-12) - nn.log_softmax(-jnp.square(x[:, None] - y).sum(2)))).sum(1)
+
+
+def torch_sequences(F: Any, x: Any, y: Any, frames: Any, lengths: Any) -> Any:
+    log_p = F.log_softmax(x, 2).transpose(0, 1)
+    return F.ctc_loss(log_p, y, frames, lengths, blank=x.shape[2] - 1, reduction="none")
+
+
+def softmax_ids(classes: int, rows: int) -> Rows:
+    return Rows(
+        fl.SoftmaxCELoss(),
+        LOSSES["softmax"],
+        plain,
+        scaled(LOSSES["softmax"], rows, classes),
+        lambda F, x, y: F.cross_entropy(x, y, reduction="none"),
+        lambda jnp, nn, x, y: -jnp.take_along_axis(nn.log_softmax(x), y[:, None], 1)[:, 0],
+    )
+
+
+def structured(
+    loss: fl.Loss, reference: dict[str, Any], terms: Callable[..., Exact], n: int, torch: Any, jax: Any
+) -> Rows:
+    r = Structured(**reference)
+    return Rows(loss, r, terms, lambda rng: r.data(rng, n), torch, jax)
+
+
+CASES: dict[str, Case | Rows] = {
     "L1Loss": Case(
         fl.L1Loss(),
         lambda x, y: plain(abs(x - y), mp.sign(x - y), mp.mpf(0)),
@@ -138,6 +278,14 @@ CASES = {
         lambda F, x, y: F.binary_cross_entropy_with_logits(x, y, reduction="none"),
         lambda jnp, nn, x, y: -y * nn.log_sigmoid(x) - (1 - y) * nn.log_sigmoid(-x),
     ),
+    "SigmoidBCELoss, pos_weight": Rows(
+        fl.SigmoidBCELoss(),
+        LOSSES["BCE pos_weight"],
+        plain,
+        lambda rng: (rng.normal(scale=3, size=3000), rng.choice([0.0, 1.0], 3000), rng.uniform(0.5, 3, 3000)),
+        lambda F, x, y, q: F.binary_cross_entropy_with_logits(x, y, pos_weight=q, reduction="none"),
+        lambda jnp, nn, x, y, q: -q * y * nn.log_sigmoid(x) - (1 - y) * nn.log_sigmoid(-x),
+    ),
     "PoissonNLLLoss": Case(
         fl.PoissonNLLLoss(reduction="none"),
         poisson,
@@ -147,51 +295,77 @@ CASES = {
     ),
     "KLDivLoss": Case(
         fl.KLDivLoss(),
-        divergence,
+        kullback_leibler,
         (0.25, 1e-6, 0.999),
         lambda F, x, y: y * ((y + 1e-12).log() - x),
         lambda jnp, nn, x, y: y * (jnp.log(y + 1e-12) - x),
     ),
+    "KLDivLoss, logits": structured(
+        fl.KLDivLoss(from_logits=False, reduction="none"),
+        divergence(-1, (10,)),
+        divergence_terms,
+        1000,
+        lambda F, x, y: y * ((y + 1e-12).log() - F.log_softmax(x, 1)),
+        lambda jnp, nn, x, y: y * (jnp.log(y + 1e-12) - nn.log_softmax(x)),
+    ),
+    "SoftmaxCELoss, 10 classes": softmax_ids(10, 2000),
+    "SoftmaxCELoss, 1000 classes": softmax_ids(1000, 100),
+    "SoftmaxCELoss, dense labels": Rows(
+        fl.SoftmaxCELoss(sparse_label=False),
+        LOSSES["softmax dense"],
+        softmax_terms,
+        scaled(LOSSES["softmax dense"], 1000, 10),
+        lambda F, x, y: F.cross_entropy(x, y, reduction="none"),
+        lambda jnp, nn, x, y: -(y * nn.log_softmax(x)).sum(1),
+    ),
+    "TripletLoss": structured(
+        fl.TripletLoss(),
+        triplet(1, (100,)),
+        triplet_terms,
+        200,
+        lambda F, x, y, z: F.relu(1 + ((y - x) ** 2 - (z - x) ** 2).sum(1)),
+        lambda jnp, nn, x, y, z: nn.relu(1 + (jnp.square(y - x) - jnp.square(z - x)).sum(1)),
+    ),
+    "CosineEmbeddingLoss": structured(
+        fl.CosineEmbeddingLoss(), cosine(0, 100), cosine_terms, 200, torch_cosine, jax_cosine
+    ),
+    "CTCLoss": structured(fl.CTCLoss(), sequence("last", 8, 4), sequence_terms, 50, torch_sequences, None),
+    "SDMLLoss": structured(fl.SDMLLoss(), metric(mp.mpf(0.3), 16), pair_terms, 100, torch_pairs, jax_pairs),
 }
 
 
-def inputs(case: Case, dtype: Any) -> tuple[Any, Any]:
-    """Return predictions of every magnitude, each with every label or with a target of its own."""
-    rng = np.random.default_rng(1)
-    edge = 85 if dtype is np.float32 else 700
-    x = np.concatenate([rng.uniform(-edge, edge, POINTS), rng.normal(size=POINTS), rng.normal(scale=1e-4, size=POINTS)])
-    if case.labels is None:
-        x = np.concatenate([x, rng.normal(size=POINTS) * 10.0 ** rng.uniform(-15, 15, POINTS)])
-        return x.astype(dtype), (x[::-1] * rng.choice([0.0, 0.1, 1.0], x.size)).astype(dtype)
-    y = np.repeat(np.array(case.labels), x.size)
-    return np.tile(x, len(case.labels)).astype(dtype), y.astype(dtype)
+def ours(case: Case | Rows, *inputs: Any) -> Any:
+    named = dict(zip((name for name in case.loss.inputs if name != "sample_weight"), inputs, strict=False))
+    try:
+        return case.loss.value_grad_and_hess(**named)
+    except NotImplementedError:
+        return case.loss.value_and_grad(**named)
 
 
-def ours(case: Case, x: Any, y: Any) -> Any:
-    return case.loss.value_grad_and_hess(x, y)
-
-
-def torch_results(case: Case, x: Any, y: Any) -> Any:
+def torch_results(case: Case | Rows, *inputs: Any) -> Any:
     import torch
     import torch.nn.functional as F
 
-    pred = torch.tensor(x, requires_grad=True)
-    value = case.torch(F, pred, torch.tensor(y))
-    value.sum().backward()  # type: ignore[no-untyped-call]
+    pred, *rest = (torch.tensor(a) for a in inputs)
+    value = case.torch(F, pred.requires_grad_(), *rest)
+    value.sum().backward()
     return value.detach().numpy(), pred.grad.numpy() if pred.grad is not None else None
 
 
-def jax_results(case: Case, x: Any, y: Any) -> Any:
+def jax_results(case: Case | Rows, *inputs: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
+    if case.jax is None:
+        return ()
+    formula = case.jax
     jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
-    def total(pred: Any) -> Any:
-        value = case.jax(jnp, jax.nn, pred, y)
+    def total(*arrays: Any) -> Any:
+        value = formula(jnp, jax.nn, *arrays)
         return value.sum(), value
 
-    (_, value), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(x)
+    (_, value), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(*inputs)
     return np.asarray(value), np.asarray(gradient)
 
 
@@ -207,40 +381,44 @@ def ulps(got: float, exact: Any, largest: Any, dtype: Any) -> float:
     return float(abs(mp.mpf(got) - exact) / unit) if np.isfinite(got) else float("inf")
 
 
-def worst(results: Any, exact: list[Any], kind: int, x: Any, y: Any) -> tuple[float, str]:
-    """Return the largest error of one kind of result, and for which inputs."""
-    errors = [
-        ulps(float(a), e[kind], e[3 + kind] if kind < 2 else e[kind], x.dtype.type)
-        for a, e in zip(results[kind], exact, strict=True)
-    ]
+def worst(got: Any, exact: Any, largest: Any, dtype: Any) -> tuple[float, int]:
+    """Return the largest error of one kind of result, and at which element."""
+    errors = [ulps(float(a), b, c, dtype) for a, b, c in zip(got.ravel(), exact.ravel(), largest.ravel(), strict=True)]
     at = int(np.argmax(errors))
-    return errors[at], f"{x[at]:.6g}, {y[at]:.3g}"
+    return errors[at], at
 
 
 def rows(contenders: Iterable[str]) -> Iterable[list[str]]:
+    rational = np.frompyfunc(lambda a: mp.mpf(float(a)), 1, 1)
     for name, case in CASES.items():
         for dtype in (np.float32, np.float64):
-            x, y = inputs(case, dtype)
-            exact = [case.exact(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(x, y, strict=True)]
-            found = {contender: CONTENDERS[contender](case, x, y) for contender in contenders}
+            inputs = case.inputs(dtype)
+            exact = case.exact(*(rational(a) if a.dtype.kind == "f" else a for a in inputs))
+            found = {contender: CONTENDERS[contender](case, *inputs) for contender in contenders}
             for kind, what in enumerate(RESULTS):
-                cells = [worst(r, exact, kind, x, y) if kind < len(r) else None for r in found.values()]
-                assert cells[0] is not None
-                yield [name, dtype.__name__, what, cells[0][1], *(f"{cell[0]:.3g}" if cell else "" for cell in cells)]
+                cells = [
+                    worst(r[kind], exact[kind], exact[3 + kind], dtype) if kind < len(r) else None
+                    for r in found.values()
+                ]
+                if cells[0] is not None:
+                    place = case.place(cells[0][1], *inputs)
+                    yield [name, dtype.__name__, what, place, *(f"{cell[0]:.3g}" if cell else "" for cell in cells)]
 
 
 def main() -> None:
     contenders = [name for name in CONTENDERS if name == "fastloss" or importlib.util.find_spec(name)]
     print("# Accuracy\n")
     print(
-        "The largest errors found, in units in the last place of the exact result; where that is a sum of terms of\n"
-        "either sign (Poisson, Kullback-Leibler, gradients of soft labels), of its largest term. 1e7 in float32, or\n"
-        "1e16 in float64, means that no digit is right. Printed by `python bench/accuracy.py`.\n"
+        "The largest errors found in any element, in units in the last place of the exact result; where that is a sum\n"
+        "of terms of either sign (Poisson, Kullback-Leibler, values of triplets, gradients of soft and dense labels,\n"
+        "of CTC and SDML), of its largest term; of 1 for values of cosines, of 1 over the vector's length for their\n"
+        "gradients, and over its square for their Hessians. 1e7 in float32, or 1e16 in float64, means that no digit\n"
+        "is right. Printed by `python -m bench.accuracy`.\n"
     )
     build = (fl.show_config(mode="dicts") or {})["instruction set"]
     versions = ", ".join(f"{name} {version(name)}" for name in ("fastloss", "numpy", *contenders[1:]))
     print(f"{versions}; {build}, {platform.system()}\n")
-    print(f"| loss | dtype | result | worst at (pred, label) | {' | '.join(contenders)} |")
+    print(f"| loss | dtype | result | worst at (pred, label), or shape | {' | '.join(contenders)} |")
     print(f"|---|---|---|---|{'---:|' * len(contenders)}")
     for row in rows(contenders):
         print(f"| {' | '.join(row)} |", flush=True)

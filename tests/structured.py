@@ -172,14 +172,14 @@ def sequence(blank: str, frames: int = 5, classes: int = 3) -> dict[str, Any]:
 
     def value(x: Array, y: Array, n: Array, k: Array) -> Array:
         p = np.exp(log_softmax(x, 2))
-        out = np.zeros(len(x))
+        out = np.zeros(len(x), x.dtype)
         for i, length, paths in examples(x, y, n, k):
             out[i] = -np.log(sum(np.prod([p[i, t, path[t]] for t in range(length)]) for path in paths))
         return out
 
     def gradients(m: Array, x: Array, y: Array, n: Array, k: Array) -> dict[str, Array]:
         p = np.exp(log_softmax(x, 2))
-        g = np.zeros(x.shape)
+        g = np.zeros(x.shape, x.dtype)
         for i, length, paths in examples(x, y, n, k):
             weight = np.array([np.prod([p[i, t, path[t]] for t in range(length)]) for path in paths])
             for path, w in zip(paths, weight / weight.sum(), strict=True):
