@@ -131,8 +131,7 @@ cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double 
         k += n
     # first what reads x: the others may lie over it
     if d != NULL:
-        for i in range(p.width):
-            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), s.log_total + (top - x[i])))
+        label_gradients(p, factor, s.log_total, top, x, d)
     softmax_derivatives(s, p.width, e, t, targets, factor, g, h)
     return targets * s.log_total + linear
 
@@ -142,16 +141,24 @@ cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
     return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
 
 
-cdef inline double label_scale(const plan_t* p, Py_ssize_t j) noexcept nogil:
-    """How much of a label's entry for class j its target has."""
-    return (1 - p.smoothing) * (p.class_weight[j] if p.class_weight != NULL else 1.)
+cdef void label_gradients(const plan_t* p, double factor, double log_total, real_t top, const real_t* x, real_t* d) noexcept nogil:
+    """What a row's targets have of its label's entries, times the losses log_total + top - x_j of the classes."""
+    cdef double keep = 1 - p.smoothing
+    cdef Py_ssize_t j
+    # apart: to load from no address under a mask takes 20 times as long
+    if p.class_weight == NULL:
+        for j in range(p.width):
+            d[j] = <real_t>(factor * weighted_loss(keep, log_total + (top - x[j])))
+    else:
+        for j in range(p.width):
+            d[j] = <real_t>(factor * weighted_loss(keep * p.class_weight[j], log_total + (top - x[j])))
 
 
 cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
                               real_t* piece) noexcept nogil:
     """-sum_j t_j x_j of one row of log-probabilities."""
     cdef Py_ssize_t i, k = 0, n, classes = p.width
-    cdef real_t zero = 0, c = <real_t>factor, xi, ti
+    cdef real_t zero = 0, c = <real_t>factor
     cdef double total = 0
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
@@ -159,14 +166,14 @@ cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double
             piece[i] = zero if t[k + i] == 0 else -t[k + i] * x[k + i]
         total += lane_sum(piece, n)
         k += n
-    for i in range(classes):
-        xi, ti = x[i], t[i]
-        if g != NULL:
-            g[i] = -c * ti
-        if h != NULL:
-            h[i] = 0
-        if d != NULL:
-            d[i] = <real_t>(factor * weighted_loss(label_scale(p, i), -xi))
+    # first what reads x: the others may lie over it
+    if d != NULL:
+        label_gradients(p, factor, <double>0, zero, x, d)
+    if g != NULL:
+        for i in range(classes):
+            g[i] = -c * t[i]
+    if h != NULL:
+        set_all(h, zero, classes)
     return total
 
 
