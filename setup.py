@@ -61,14 +61,19 @@ else:
     # others takes no more, and its loops stay scalar around a call. Rows may lie in many arrays that might overlap.
     # Nothing is thrown through a kernel: the tables for that would be a twentieth of the wheel. Its arrays on the stack
     # are guarded; in the rest of a small call that would be 60 of 5,600 instructions.
-    KERNEL_FLAGS = [
-        "-fstack-protector-strong",
-        "-fno-asynchronous-unwind-tables",
-        "-fno-inline-functions",
-    ]
-    if not is_clang():
+    KERNEL_FLAGS = ["-fstack-protector-strong", "-fno-asynchronous-unwind-tables"]
+    if is_clang():
+        # To clang, -fno-inline-functions means what is declared inline, too. A division in one branch of a choice is to
+        # be made in any case, or loops for arm64 stay scalar.
+        KERNEL_FLAGS += [
+            "-finline-hint-functions",
+            *("-mllvm", "-inlinehint-threshold=2000"),
+            *("-mllvm", "-two-entry-phi-node-folding-threshold=16"),
+        ]
+    else:
         FLAGS += ["-fvect-cost-model=dynamic", "-fpeel-loops"]
         KERNEL_FLAGS += [
+            "-fno-inline-functions",
             "--param=max-inline-insns-single=2000",
             "--param=inline-unit-growth=400",
             "--param=max-completely-peeled-insns=100",

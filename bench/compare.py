@@ -88,7 +88,7 @@ def measure_calls(seconds: float) -> dict[str, float]:
 def cpu_model() -> str:
     """Return the name of the processor, as well as the system knows it."""
     try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()
@@ -133,7 +133,7 @@ def main() -> None:
         results["cases"].append({"loss": case.loss, "dtype": case.dtype, "shape": case.shape, "times": times})
         print(case, *(f"{name} {t * 1e6:,.1f} µs" for name, t in times.items()), sep=", ", file=sys.stderr, flush=True)
         if options.json:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
+            options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(report(results))
 
 

@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="what compare.py wrote")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a plot, .svg or .png")
     options = parser.parse_args()
-    results = json.loads(options.results.read_text())
+    results = json.loads(options.results.read_text(encoding="utf-8"))
     print(report(results))
     if options.plot:
         plot(results, options.plot)

@@ -42,8 +42,8 @@ def losses() -> dict[type[fl.Loss], list[str]]:
 
 def write(path: Path, text: str) -> None:
     """Leaves a file that would not change alone, for Sphinx reads again what is new."""
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def heading(text: str) -> str:

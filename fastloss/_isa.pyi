@@ -2,6 +2,7 @@ from typing import Any
 
 NAMES: tuple[str, ...]
 supported: tuple[str, ...]
-best: str
 name: str
 kernels: Any
+
+def choose(asked: str | None, supported: tuple[str, ...]) -> str: ...

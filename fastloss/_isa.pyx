@@ -48,11 +48,17 @@ supported = NAMES[:fl_levels()]
 if not supported:
     raise ImportError("fastloss needs a CPU with SSE4.2 and POPCNT (x86-64-v2), which this one lacks")  # no cover: under an emulator
 
-best = supported[len(supported) - 1]
-name = os.environ.get("FASTLOSS_ISA") or best
-if name not in NAMES:
-    raise ImportError(f"FASTLOSS_ISA must be one of {', '.join(NAMES)}, got {name!r}")
-if name not in supported:
-    raise ImportError(f"FASTLOSS_ISA={name} asks for more than this CPU has; its best is {best}")  # no cover: where a CPU lacks some
 
+def choose(asked, supported):
+    """The build that FASTLOSS_ISA asks for, by default the best of those that the CPU supports."""
+    best = supported[len(supported) - 1]
+    name = asked or best
+    if name not in NAMES:
+        raise ImportError(f"FASTLOSS_ISA must be one of {', '.join(NAMES)}, got {name!r}")
+    if name not in supported:
+        raise ImportError(f"FASTLOSS_ISA={name} asks for more than this CPU has; its best is {best}")
+    return name
+
+
+name = choose(os.environ.get("FASTLOSS_ISA"), supported)
 kernels = importlib.import_module(f"fastloss._kernels_{name}")

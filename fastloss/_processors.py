@@ -21,7 +21,7 @@ def available_processors(root: str = "") -> int:
 def cgroup_quotas(root: str) -> Iterator[tuple[int, int]]:
     """(quota, period) in microseconds of this process's control groups and those above them, of version 2 and 1."""
     try:
-        with open(root + "/proc/self/cgroup") as f:
+        with open(root + "/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as f:
             groups = [line.rstrip("\n").split(":", 2) for line in f]
     except OSError:
         return
@@ -36,7 +36,7 @@ def cgroup_quotas(root: str) -> Iterator[tuple[int, int]]:
                 if controllers:
                     yield number_in(folder + "/cpu.cfs_quota_us"), number_in(folder + "/cpu.cfs_period_us")
                 else:
-                    with open(folder + "/cpu.max") as f:
+                    with open(folder + "/cpu.max", encoding="utf-8") as f:
                         quota, period = f.read().split()
                     if quota != "max":
                         yield int(quota), int(period)
@@ -45,5 +45,5 @@ def cgroup_quotas(root: str) -> Iterator[tuple[int, int]]:
 
 
 def number_in(path: str) -> int:
-    with open(path) as f:
+    with open(path, encoding="utf-8") as f:
         return int(f.read())

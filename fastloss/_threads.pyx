@@ -50,7 +50,7 @@ fl_watch_forks()
 cdef int threads() except -1:
     cdef int64_t n
     # OpenMP's pool does not survive a fork: the child would wait for threads that are not there
-    if fl_forked:
+    if not FL_OPENMP or fl_forked:
         return 1  # no cover: a child that ends by _exit tells gcov nothing
     if fl_local:
         return fl_local
@@ -78,9 +78,9 @@ cdef int checked(n, str name) except -1:
 def get_num_threads():
     """Return the number of threads that a large enough call uses now, in this thread.
 
-    That is, in this order: 1 in a forked child; what :func:`num_threads` set; what :func:`set_num_threads` or the
-    environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, the CPU affinity and the control
-    group's quota.
+    That is, in this order: 1 in a forked child, and without OpenMP; what :func:`num_threads` set; what
+    :func:`set_num_threads` or the environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, the
+    CPU affinity and the control group's quota.
     """
     return threads()
 
@@ -88,8 +88,8 @@ def get_num_threads():
 def set_num_threads(n):
     """Set the number of threads for the whole process; None goes back to the default. Results do not depend on it.
 
-    It is the most that a call uses: a small one uses fewer, and after a thread had to wait for a core that another
-    process holds, calls do with one for ten times as long.
+    It is the most that a call uses: a small one uses fewer, without OpenMP each uses one, and after a thread had to wait
+    for a core that another process holds, calls do with one for ten times as long.
 
     Raises TypeError unless n is an integer, ValueError unless it is between 1 and 4096.
     """

@@ -63,7 +63,7 @@ def system_bytes() -> int:
 def resident_bytes() -> int:
     """The memory of the process; 0 where the system does not say."""
     path = Path("/proc/self/statm")
-    return int(path.read_text().split()[1]) * 4096 if path.exists() else 0
+    return int(path.read_text(encoding="utf-8").split()[1]) * 4096 if path.exists() else 0
 
 
 @dataclass(frozen=True)

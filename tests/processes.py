@@ -256,7 +256,7 @@ def many_threads(threads: int, limit: str = "") -> tuple[bool, int]:
         resource.setrlimit(resource.RLIMIT_NPROC, (10, 10))
     elif limit == "memory":
         # of one page, a thread's stack of megabytes
-        size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        size = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 26), size + (1 << 26)))
     fl.set_num_threads(threads)
     same = all(loss(pred, label) == want for _ in range(3))
@@ -290,7 +290,7 @@ def default_threads() -> tuple[int, int]:
 
 def threads_in_group(procs: str) -> tuple[int, int]:
     """The same, in a control group that this process enters by its file of processes."""
-    Path(procs).write_text(str(os.getpid()))
+    Path(procs).write_text(str(os.getpid()), encoding="utf-8")
     return default_threads()
 
 

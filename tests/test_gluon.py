@@ -12,7 +12,7 @@ import pytest
 import fastloss as fl
 
 DATA = Path(__file__).parent / "data"
-CASES = json.loads((DATA / "gluon_cases.json").read_text())["cases"]
+CASES = json.loads((DATA / "gluon_cases.json").read_text(encoding="utf-8"))["cases"]
 with np.load(DATA / "gluon_cases.npz") as archive:
     ARRAYS = dict(archive)
 

@@ -17,12 +17,13 @@ from typing import Any
 import pytest
 
 import fastloss as fl
-from fastloss import _processors
+from fastloss import _processors, _threads
 from tests import processes
 from tests.processes import CHILDREN, command
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them"),
+    pytest.mark.skipif(not _threads.has_openmp, reason="without OpenMP a call has one thread"),
     pytest.mark.thread_unsafe,
 ]
 
@@ -158,7 +159,7 @@ def half_a_processor() -> Iterator[Path]:
             continue
         try:
             if (group / name).exists():
-                (group / name).write_text(quota)
+                (group / name).write_text(quota, encoding="utf-8")
                 yield group
                 return
         finally:

@@ -28,7 +28,9 @@ def notebook() -> tuple[dict[str, Any], list[Any]]:
     mpl.use("Agg")
     names: dict[str, Any] = {}
     shown = []
-    for source in re.findall(r"^```\{code-cell\}\n(.*?)^```$", NOTEBOOK.read_text(), re.DOTALL | re.MULTILINE):
+    for source in re.findall(
+        r"^```\{code-cell\}\n(.*?)^```$", NOTEBOOK.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    ):
         cell = ast.parse(source)
         last = cell.body.pop() if isinstance(cell.body[-1], ast.Expr) else None
         exec(compile(cell, NOTEBOOK.name, "exec"), names)
@@ -38,7 +40,7 @@ def notebook() -> tuple[dict[str, Any], list[Any]]:
 
 
 def test_every_cell_was_found(notebook: tuple[dict[str, Any], list[Any]]) -> None:
-    assert len(notebook[1]) == NOTEBOOK.read_text().count("{code-cell}") > 15
+    assert len(notebook[1]) == NOTEBOOK.read_text(encoding="utf-8").count("{code-cell}") > 15
 
 
 def test_l2(notebook: tuple[dict[str, Any], list[Any]]) -> None:

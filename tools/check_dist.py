@@ -56,7 +56,7 @@ def check_sdist(path: Path) -> None:
         # a git that does nothing but fail stands before any other
         shim = Path(folder, "bin", "git")
         shim.parent.mkdir()
-        shim.write_text("#!/bin/sh\nexit 1\n")
+        shim.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
         shim.chmod(0o755)
         environment = os.environ | {"PATH": f"{shim.parent}{os.pathsep}{os.environ['PATH']}"}
         command = [

@@ -31,7 +31,7 @@ def places(c_file: Path) -> dict[int, Place]:
     """The Cython line of each line of C that has one."""
     found: dict[int, Place] = {}
     place: Place | None = None
-    for number, text in enumerate(c_file.read_text().splitlines(), 1):
+    for number, text in enumerate(c_file.read_text(encoding="utf-8").splitlines(), 1):
         mark = MARK.match(text)
         if mark:
             name = mark[1] if "/" in mark[1] else f"fastloss/{mark[1]}"
@@ -72,7 +72,7 @@ def main() -> int:
         files[name][number] = count
     missed = 0
     for name, lines in files.items():
-        text = (folder / name).read_text().splitlines()
+        text = (folder / name).read_text(encoding="utf-8").splitlines()
         never = [n for n, count in lines.items() if not count and not EXCLUDED.match(text[n - 1])]
         missed += len(never)
         print(

@@ -36,7 +36,7 @@ def worker(seconds: float, most: int, first_seed: int, trace: Path) -> int:
     warnings.simplefilter("error")
     outcomes: Counter[str] = Counter()
     end = time.monotonic() + seconds
-    with trace.open("w") as last:
+    with trace.open("w", encoding="utf-8") as last:
 
         @settings(
             max_examples=most,
@@ -90,7 +90,7 @@ def main() -> int:
         command += [f"--seed={first_seed}", f"--seconds={arguments.seconds}", f"--round={arguments.round}"]
         code = subprocess.run(command, check=False).returncode
         if code:
-            call = trace.read_text()
+            call = trace.read_text(encoding="utf-8")
             print(f"exit code {code}; the last call, with fastloss {fl.__version__} and NumPy {np.__version__}:")
             print(f'python -m tests.fuzz --call "{call}"', flush=True)
     return 1 if code else 0
