@@ -526,14 +526,14 @@ cdef tuple arguments_of(type cls, tuple args, dict kwargs):
 
 def frozen(value):
     """A number as Python's; a sequence as a tuple, which nobody changes and which compares; all else as it is."""
-    if value is None or isinstance(value, (bool, int, float, str, bytes)) and not isinstance(value, np.generic):
+    if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str, bytes)):
         return value
     try:
         if np.ndim(value) == 1:
             # by way of a list: Python leaks a tuple that gets no memory to grow
             return tuple(list(map(frozen, value if isinstance(value, (list, tuple)) else np.asarray(value).tolist())))
-        if isinstance(value, (np.generic, np.ndarray)):
-            value = value.item()
     except (TypeError, ValueError, RuntimeError):
         # no array: the constructor says so, and for which argument
         return value

@@ -105,6 +105,12 @@ def test_numbers_are_kept_as_pythons(number: Any) -> None:
     assert "weight=0.5" in repr(loss)
 
 
+def test_truth_is_kept_as_pythons() -> None:
+    loss = fl.KLDivLoss(from_logits=np.True_)
+    assert loss.from_logits is True
+    assert pickle.loads(pickle.dumps(loss)) == loss == fl.KLDivLoss(from_logits=True)
+
+
 def test_a_number_that_is_none() -> None:
     """Of Python's floats there is none as large."""
     with pytest.raises(ValueError, match=r"weight must be finite, got Fraction"):
