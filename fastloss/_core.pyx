@@ -396,7 +396,8 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         p.buffer = max(p.buffer, p.block * itemsize)
     if p.rows != NULL:
         # a part of a row, and whole ones
-        p.extra = BLOCK_BYTES + (BUFFERS if p.short else p.row_buffers + tiles(p)) * max(row, p.buffer)
+        k = BUFFERS if p.short else 0 if p.weights_only else p.row_buffers + tiles(p)
+        p.extra = BLOCK_BYTES + k * max(row, p.buffer)
     elif p.size * itemsize <= SMALL_BYTES:
         p.buffer = SMALL_BYTES
     else:
@@ -406,7 +407,7 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
 cdef int tiles(const plan_t* p) noexcept:
     """How many of its arrays a loss of rows may copy: up to the last that is not read or written in place."""
     cdef int k, n = 0
-    for k in range(0 if p.weights_only else FOURTH):
+    for k in range(FOURTH):
         if p.inputs[k].data != NULL and not p.inputs[k].direct and (p.inputs[k].rows or not p.width):
             n = k + 1
     for k in range(GRAD, WEIGHT_GRAD):
@@ -537,10 +538,10 @@ def frozen(value):
     except (TypeError, ValueError, RuntimeError):
         # no array: the constructor says so, and for which argument
         return value
-    for number in (operator.index, float):
-        if hasattr(value, f"__{number.__name__}__"):
+    for convert in (operator.index, float):
+        if hasattr(value, f"__{convert.__name__}__"):
             try:
-                return number(value)
+                return convert(value)
             except (TypeError, ValueError, RuntimeError, OverflowError):
                 pass
     return value
@@ -1322,7 +1323,6 @@ cdef class Loss:
         p.inputs[WEIGHT].data = NULL
         p.inputs[HEAD].data = NULL
         p.weights_only = True
-        p.row_buffers = 0
         p.rows = self.kernel.rows[True]
         p.grad_scale = 1
         execute(&p, True)
@@ -1344,7 +1344,6 @@ cdef class Loss:
         q.inputs[WEIGHT].direct = q.inputs[WEIGHT].direct and q.inputs[WEIGHT].type == FLOAT64
         q.inputs[HEAD].data = NULL
         q.weights_only = True
-        q.row_buffers = 0
         q.rows = self.kernel.rows[True]
         q.value_scale = 1
         execute(&q, True)
