@@ -411,7 +411,14 @@ def expected(
     factor = np.broadcast_to(scale * head, loss.shape)
     m = full * factor
 
-    terms = {"value": largest(full * loss * scale) * max(1.0, loss.size / max(value.size, 1))}
+    terms: dict[str, float] = {}
+    loss_terms: Array = abs(loss)
+    if not empty and s.loss is fl.SoftmaxCELoss and "label" not in s.ids:
+        # the terms of a row's sums have the label's sign
+        sizes = (laid[0], abs(laid[1]))
+        loss_terms = abs(s.value(*sizes)).reshape(unreduced_shape)
+        terms["pred"] = largest(s.gradients(seen(abs(m)), *sizes)["pred"])
+    terms["value"] = largest(full * loss_terms * scale) * max(1.0, loss.size / max(value.size, 1))
     at_all = {k: np.zeros(a.shape) for k, a in wide.items() if k not in s.ids}
     hessian = None if s.hessian is None else np.zeros(shape)
     if not empty:
@@ -423,11 +430,12 @@ def expected(
         if s.hessian is not None:
             hessian = lay.back(s.hessian(seen(m), *laid), ndim).reshape(shape)
     to_weight = factor * loss
-    terms["sample_weight"] = largest(unbroadcast(abs(to_weight), given.shape))
+    terms["sample_weight"] = largest(unbroadcast(abs(factor) * loss_terms, given.shape))
     if reduction == "weighted_mean" and count:
         share = value / count * per_class * head
         to_weight = to_weight - share
-        terms["sample_weight"] = max(terms["sample_weight"], largest(unbroadcast(abs(share), given.shape)))
+        share_terms = (abs(full * scale) * loss_terms).sum() / count * per_class * head
+        terms["sample_weight"] = max(terms["sample_weight"], largest(unbroadcast(abs(share_terms), given.shape)))
     at_all["sample_weight"] = unbroadcast(to_weight, given.shape)
     return Expected(value, at_all, hessian, terms)
 
