@@ -17,6 +17,8 @@ import fastloss as fl
 Array = NDArray[Any]
 Formula = Callable[..., Array]
 
+REDUCTIONS = ("example", "none", "sum", "mean", "weighted_mean")
+
 
 @dataclass(frozen=True)
 class Reference:

@@ -24,7 +24,6 @@ Layout = Literal["elements", "coupled", "rows", "examples"]
 
 # its character, where it is not another name of float64
 LONG_DOUBLE = ["g"] if np.dtype("g").itemsize > 8 else []
-REDUCTIONS = ("example", "none", "sum", "mean", "weighted_mean")
 METHODS = {
     "__call__": ("value",),
     "grad": ("gradient",),

@@ -10,14 +10,13 @@ import pytest
 import fastloss as fl
 from tests.conftest import draw
 from tests.frameworks import CASES
-from tests.reference import LOSSES
+from tests.reference import LOSSES, REDUCTIONS
 from tests.structured import STRUCTURED
 
 autograd = pytest.importorskip("autograd", reason="differentiates through autograd")
 anp = pytest.importorskip("autograd.numpy", reason="differentiates through autograd")
 check_grads = pytest.importorskip("autograd.test_util", reason="differentiates through autograd").check_grads
 
-REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
 SMOOTH = ["L2", "logistic signed", "logistic binary", "BCE", "BCE pos_weight", "Poisson", "KL"]
 
 

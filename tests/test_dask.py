@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 import fastloss as fl
 from tests.conftest import assert_close, call_args, draw
-from tests.reference import LOSSES
+from tests.reference import LOSSES, REDUCTIONS
 from tests.structured import STRUCTURED
 
 dask = pytest.importorskip("dask", reason="computes on Dask's schedulers")
 da = pytest.importorskip("dask.array", reason="computes on Dask's schedulers")
 
-REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
 # of the axis of the examples, and of the one behind it where that may be cut
 CHUNKS: list[tuple[Any, Any]] = [((3, 4), 5), ((2, 0, 4, 1), (2, 3))]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import fastloss as fl
 from tests.conftest import assert_close, call_args, draw
-from tests.reference import LOSSES, Reference, expected
+from tests.reference import LOSSES, REDUCTIONS, Reference, expected
 
 Array = NDArray[Any]
 
@@ -144,7 +144,7 @@ def test_labels_without_axes_of_size_1() -> None:
     assert fl.L2Loss().grad(pred.reshape(2, 1, 3, 1), label.reshape(2, 3), wrt="label").shape == (2, 3)
 
 
-@pytest.mark.parametrize("reduction", ["example", "none", "sum", "mean", "weighted_mean"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 4)], ids=str)
 def test_empty(reference: Reference, rng: np.random.Generator, shape: Any, reduction: str) -> None:
     inputs = draw(reference, rng, shape)
@@ -231,7 +231,7 @@ def test_any_call(data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from([np.float32, np.float64]))
     inputs = draw(reference, rng, shape, dtype)
     batch_axis = data.draw(st.integers(0, len(shape) - 1))
-    reduction = data.draw(st.sampled_from(["example", "none", "sum", "mean", "weighted_mean"]))
+    reduction = data.draw(st.sampled_from(REDUCTIONS))
     pattern = data.draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
     weight_shape = tuple(n if keep else 1 for n, keep in zip(shape, pattern, strict=True))
     if len(shape) == 1:

@@ -10,12 +10,11 @@ import pytest
 
 import fastloss as fl
 from tests.frameworks import CASES, DENSE, Case
+from tests.reference import REDUCTIONS
 
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "fastloss[jax]"')
 
 import jax.numpy as jnp  # noqa: E402
-
-REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
 
 
 @pytest.fixture(params=CASES)

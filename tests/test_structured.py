@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 import fastloss as fl
 from fastloss import _isa
 from tests.conftest import assert_close
+from tests.reference import REDUCTIONS
 from tests.structured import STRUCTURED, Structured
 from tests.test_inputs import LAYOUTS, REAL
 
 Array = NDArray[Any]
-REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
 
 
 @pytest.fixture(params=STRUCTURED)

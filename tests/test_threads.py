@@ -17,7 +17,7 @@ import pytest
 import fastloss as fl
 from fastloss import _processors, _threads
 from tests.conftest import call_args, draw
-from tests.reference import LOSSES, Reference
+from tests.reference import LOSSES, REDUCTIONS, Reference
 from tests.structured import STRUCTURED
 
 
@@ -35,7 +35,7 @@ def default_threads() -> Iterator[None]:
     fl.set_num_threads(None)
 
 
-@pytest.mark.parametrize("reduction", ["example", "none", "sum", "mean", "weighted_mean"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(
     ("shape", "batch_axis"), [((300_000,), 0), ((20_000, 7), 0), ((7, 20_000), 0), ((30, 50, 40), 1), ((20_000, 7), 1)]
 )

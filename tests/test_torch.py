@@ -14,7 +14,7 @@ import pytest
 
 import fastloss as fl
 from tests.frameworks import CASES, DENSE, Case
-from tests.reference import LOSSES
+from tests.reference import LOSSES, REDUCTIONS
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
 
@@ -24,8 +24,6 @@ from torch.library import opcheck  # noqa: E402
 import fastloss.torch as modules  # noqa: E402
 from fastloss import backends  # noqa: E402
 from fastloss.backends import torch_operators  # noqa: E402
-
-REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
 
 
 @pytest.fixture(params=CASES)

@@ -12,9 +12,8 @@ import pytest
 
 import fastloss as fl
 from tests.conftest import assert_close, call_args, draw
-from tests.reference import LOSSES, Reference, expected, unbroadcast
+from tests.reference import LOSSES, REDUCTIONS, Reference, expected, unbroadcast
 
-REDUCTIONS = ["example", "none", "sum", "mean", "weighted_mean"]
 DTYPES = [np.float32, np.float64]
 SHAPES = [(), (1,), (5,), (4, 6), (3, 1, 5), (2, 3, 4, 2), (2, 1, 3, 2, 2), (3, 5000), (5000, 3)]
 

@@ -13,7 +13,7 @@ environment "${PYTHON-python3}" "$WORK/build" abi3audit auditwheel build patchel
 PATH=$WORK/build/bin:$PATH
 rm -rf "$dist"
 python -m build --outdir "$dist" "$WORK/fastloss"
-auditwheel repair --strip --wheel-dir "$repaired" "$dist"/*.whl
+auditwheel repair --strip --zip-compression-level 9 --wheel-dir "$repaired" "$dist"/*.whl
 wheel=$(echo "$repaired"/*.whl)
 case $wheel in
 *-abi3-*) abi3audit --strict "$wheel" ;;

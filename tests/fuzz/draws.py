@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.fuzz.call import FAMILIES, Call
 from tests.fuzz.mistakes import MISTAKES
 from tests.fuzz.run import BUFFERS
-from tests.specimens import METHODS, REDUCTIONS, Shape
+from tests.reference import REDUCTIONS
+from tests.specimens import METHODS, Shape
 from tests.test_inputs import LAYOUTS, REAL
 
 margins = st.integers(-4, 12).map(lambda k: k / 4)

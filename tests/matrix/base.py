@@ -14,9 +14,9 @@ import numpy as np
 import fastloss as fl
 from tests.hostile import OwnError, Value
 from tests.judge import Failure, is_close, parts
+from tests.reference import REDUCTIONS
 from tests.specimens import (
     METHODS,
-    REDUCTIONS,
     Array,
     Expected,
     Lay,

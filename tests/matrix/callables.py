@@ -27,9 +27,9 @@ from tests.matrix.base import (
     plains,
     refused_as,
 )
+from tests.reference import REDUCTIONS
 from tests.specimens import (
     METHODS,
-    REDUCTIONS,
 )
 
 NUMBER, OPTIONAL, INTEGER, ID, FLAG, WEIGHTS = "number", "optional number", "integer", "id", "flag", "weights"

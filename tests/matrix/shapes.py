@@ -26,9 +26,9 @@ from tests.matrix.base import (
     places_of,
     plains,
 )
+from tests.reference import REDUCTIONS
 from tests.specimens import (
     METHODS,
-    REDUCTIONS,
     Array,
     Lay,
     Shape,
