@@ -51,6 +51,8 @@ else:
         "-fno-trapping-math",
         "-ffp-contract=off",
         "-fvisibility=hidden",
+        # nothing is thrown: the tables for that would be a twentieth of the wheel
+        "-fno-asynchronous-unwind-tables",
         # of what is shared by inclusion
         "-Wno-unused-function",
         "-U_FORTIFY_SOURCE",
@@ -59,9 +61,8 @@ else:
     SMALL = ["-Os"]
     # What is declared inline is inlined, whatever that costs in size, and nothing else: a function that has swallowed
     # others takes no more, and its loops stay scalar around a call. Rows may lie in many arrays that might overlap.
-    # Nothing is thrown through a kernel: the tables for that would be a twentieth of the wheel. Its arrays on the stack
-    # are guarded; in the rest of a small call that would be 60 of 5,600 instructions.
-    KERNEL_FLAGS = ["-fstack-protector-strong", "-fno-asynchronous-unwind-tables"]
+    # A kernel's arrays on the stack are guarded; in the rest of a small call that would be 60 of 5,600 instructions.
+    KERNEL_FLAGS = ["-fstack-protector-strong"]
     if is_clang():
         # To clang, -fno-inline-functions means what is declared inline, too. A division in one branch of a choice is to
         # be made in any case, or loops for arm64 stay scalar.

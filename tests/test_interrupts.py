@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+# four at a time would wait for each other
+pytestmark = pytest.mark.thread_unsafe
+
 # each of these takes seconds; of most inputs there is one row in memory
 CALLS = {
     "elementwise": """
