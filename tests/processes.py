@@ -241,6 +241,23 @@ def many_callers(callers: int, most: int) -> tuple[int, list[str]]:
     return callers * len(calls), wrong
 
 
+def callers_at_the_end(callers: int) -> int:
+    """Daemon threads, which are in the middle of calls when Python ends: returns how many there are."""
+    calls = every_call()
+    ready = threading.Barrier(callers + 1)
+
+    def call_for_ever(first: int) -> None:
+        ready.wait()
+        for call in cycle(calls[first:] + calls[:first]):
+            call()
+
+    for k in range(callers):
+        threading.Thread(target=call_for_ever, args=(k,), daemon=True).start()
+    ready.wait()
+    time.sleep(0.05)
+    return threading.active_count() - 1
+
+
 def many_threads(threads: int, limit: str = "") -> tuple[bool, int]:
     """Whether a call that asks for many threads gives the bits of one thread, and how many it started."""
     import resource

@@ -117,6 +117,10 @@ def test_many_callers() -> None:
     assert calls > 16 * 50
 
 
+def test_callers_at_the_end() -> None:
+    assert call(processes.callers_at_the_end, 8) == 8
+
+
 @pytest.mark.parametrize("threads", [64, 4096])
 def test_many_threads(threads: int) -> None:
     """Calls use what they are given, and 4 million losses are work for 300 threads."""
