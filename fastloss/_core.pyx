@@ -5,7 +5,6 @@ import math
 import operator
 import threading
 import weakref
-from functools import partial
 from itertools import repeat, starmap
 
 import numpy as np
@@ -113,9 +112,11 @@ cdef cnp.ndarray as_array(x, str name):
     if cnp.PyArray_CheckExact(x):
         return x
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be dropped; fill it, and give masked examples a sample_weight of 0")
+        raise TypeError(f"{name} must not be a masked array, whose mask would be dropped; fill it with a small number, and give masked examples a sample_weight of 0")
     try:
         return np.asarray(x)
+    except RecursionError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from None
 
@@ -483,25 +484,33 @@ VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 cdef signature_of(type cls):
-    """The signature of a class's constructor. A class seen for the first time gets a property for each argument."""
+    """The signature of a class's constructor. A class seen for the first time gets an attribute for each argument."""
     signature = signatures.get(cls)
     if signature is None:
         signature = inspect.signature(cls)
         for name, parameter in signature.parameters.items():
             # what the class itself has of that name stays; a __getattr__ would make the lookup of every method slow
             if parameter.kind not in VARIABLE and not hasattr(cls, name):
-                setattr(cls, name, property(partial(argument, name)))
-        # last: who finds it, in another thread, finds the properties, too
+                setattr(cls, name, Argument(name))
+        # last: who finds it, in another thread, finds the attributes, too
         signatures[cls] = signature
     return signature
 
 
-def argument(name, loss):
-    """A property's value. A class derived from the one that has the property may take no such argument."""
-    for known, value in loss.arguments:
-        if known == name:
-            return value
-    raise AttributeError(f"{type(loss).__name__} has no argument {name!r}")
+class Argument:
+    """An attribute of a loss, which a subclass with attributes of its own may give another value."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __get__(self, loss, cls=None):
+        if loss is None:
+            return self
+        for known, value in loss.arguments:
+            if known == self.name:
+                return value
+        # a class derived from the one that has this may take no such argument
+        raise AttributeError(f"{type(loss).__name__} has no argument {self.name!r}")
 
 
 cdef tuple arguments_of(type cls, tuple args, dict kwargs):
@@ -525,12 +534,19 @@ cdef tuple arguments_of(type cls, tuple args, dict kwargs):
     return tuple(found), n_positional
 
 
+cdef tuple EXACT = ((int, int.__int__), (float, float.__float__), (str, str.__str__), (bytes, bytes.__bytes__))
+
+
 def frozen(value):
     """A number as Python's; a sequence as a tuple, which nobody changes and which compares; all else as it is."""
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
         value = value.item()
-    if value is None or isinstance(value, (bool, int, float, str, bytes)):
+    if value is None or isinstance(value, bool):
         return value
+    # a member of an Enum, say, is no literal
+    for kind, exact in EXACT:
+        if isinstance(value, kind):
+            return exact(value)
     try:
         if np.ndim(value) == 1:
             # by way of a list: Python leaks a tuple that gets no memory to grow
@@ -676,7 +692,8 @@ cdef class Loss:
 
     - pred, float32 or float64 (float16 is computed in float32, integers and lists in float64); results have its dtype.
     - label, of any real dtype, which has pred's shape, or that without axes of size 1.
-    - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss.
+    - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss. It
+      is read in pred's precision; 0 leaves an example out if its loss is finite, for 0 times infinity is NaN.
 
     and, keyword-only:
 
@@ -722,12 +739,16 @@ cdef class Loss:
         self.expression = f"{type(self).__name__}({', '.join([*map(repr, positional), *starmap('{}={!r}'.format, named)])})"
 
     def __init__(
-        self, kernel, weight, batch_axis, reduction, *, layout="elements", axis=-1, other_kernel=None, third_default=1.0,
+        self, kernel, weight, batch_axis, reduction, *, base=Loss, layout="elements", axis=-1, other_kernel=None, third_default=1.0,
         inputs=("pred", "label", "sample_weight"), required=2, fixed=(), no_hessian=None,
     ):
         cdef int k, next_slot = THIRD
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
+        # the first of a class's bases says how its calls are run, which only that one's kernels can do
+        for kind in (SoftmaxLoss, CosineLoss, SequenceLoss, PairLoss):
+            if isinstance(self, kind) != (base is kind):
+                raise TypeError(f"{type(self).__name__} derives from two kinds of losses, and is built as the other one")
         slot_names = [None] * HEAD + ["head_grad"]
         for k, name in enumerate(inputs):
             if name == "sample_weight":
@@ -1500,7 +1521,7 @@ cdef class SoftmaxLoss(Loss):
             if not are_weights(weights):
                 raise ValueError(f"class_weight must be one finite weight >= 0 per class, got {class_weight!r}")
         # from here on it can be called
-        super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, layout="rows", axis=axis)
+        super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, base=SoftmaxLoss, layout="rows", axis=axis)
         self.sparse, self.from_logits, self.smoothing, self.class_weight = sparse, is_log, smoothing, weights
         self.has_ignore, self.ignore = ignore_index is not None, ignore
 
@@ -1543,7 +1564,7 @@ cdef class CosineLoss(Loss):
 
     def __init__(self, kernel, weight, batch_axis, reduction):
         super().__init__(
-            kernel, weight, batch_axis, reduction, layout="rows",
+            kernel, weight, batch_axis, reduction, base=CosineLoss, layout="rows",
             inputs=("input1", "input2", "label", "sample_weight"), required=3, fixed=("label",))
 
     cdef int describe_others(self, call_t* c) except -1:
@@ -1564,7 +1585,8 @@ cdef class PairLoss(Loss):
     def __init__(self, weight, batch_axis, reduction, *, smoothing_parameter):
         cdef double smoothing = share("smoothing_parameter", smoothing_parameter)
         super().__init__(
-            _isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, layout="examples", inputs=("x1", "x2", "sample_weight"),
+            _isa.kernels.SmoothedMetric(), weight, batch_axis, reduction, base=PairLoss, layout="examples",
+            inputs=("x1", "x2", "sample_weight"),
             no_hessian="each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per feature")
         self.smoothing = smoothing
 
@@ -1593,9 +1615,9 @@ cdef class PairLoss(Loss):
         size = s.panels * PANEL
         if size > PY_SSIZE_T_MAX // 64 // (s.width + 1):
             raise MemoryError(f"{size} rows of {s.width} numbers")
-        memory = <double*>malloc((6 * s.width + 3) * size * sizeof(double) + CACHE_LINE)
+        memory = <double*>malloc((6 * s.width + 4) * size * sizeof(double) + CACHE_LINE)
         if memory == NULL:
-            raise MemoryError(f"{(6 * s.width + 3) * size * sizeof(double)} bytes of rows")
+            raise MemoryError(f"{(6 * s.width + 4) * size * sizeof(double)} bytes of rows")
         try:
             at = <double*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
             s.x = at
@@ -1604,8 +1626,9 @@ cdef class PairLoss(Loss):
             s.y_panels = s.x_panels + size * s.width
             s.x_strips = s.y_panels + size * s.width
             s.y_strips = s.x_strips + size * s.width
-            s.log_total = s.y_strips + size * s.width
-            s.factor = s.log_total + size
+            s.least = s.y_strips + size * s.width
+            s.share = s.least + size
+            s.factor = s.share + size
             s.diagonal = s.factor + size
             p.work = p.size * s.n * s.width // 4
             begin_watch(p, &watch)
@@ -1642,7 +1665,7 @@ cdef class SequenceLoss(Loss):
             if not isinstance(value, str) or value not in choices:
                 raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
         super().__init__(
-            _isa.kernels.TemporalClassification(), weight, layout.index("N"), reduction, layout="examples",
+            _isa.kernels.TemporalClassification(), weight, layout.index("N"), reduction, base=SequenceLoss, layout="examples",
             inputs=("pred", "label", "pred_lengths", "label_lengths", "sample_weight"), fixed=("label", "pred_lengths", "label_lengths"),
             no_hessian="its diagonal takes a recursion of its own for each class")
         self.label_axis = label_layout.index("N")

@@ -10,8 +10,8 @@ from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
 from fastloss._machine cimport (
-    atomic_load, atomic_store, begin_team, doubles_apart, end_streams, end_team, fetch_add, floats_apart, lanes_t, now, prefetch_512,
-    stream,
+    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, end_team, fetch_add, floats_apart,
+    lanes_t, now, prefetch_512, stream,
 )
 from fastloss._math cimport (
     absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
@@ -161,7 +161,8 @@ cdef class WeightedSigmoidCrossEntropy(Kernel):
         cdef real_t tail = logistic(x, m if signed_as(one, x) > 0 else -p, p + m, l, g, h)
         cdef real_t positive = tail + (-x if x < 0 else zero), negative = tail + (x if x > 0 else zero)
         d[0] = fma(q, positive, -negative)
-        e[0] = y * positive
+        # a label of 0 has no part in it: 0 * inf
+        e[0] = zero if y == 0 else y * positive
 
 
 @cython.final
@@ -190,9 +191,10 @@ cdef inline real_t stirling(real_t y, real_t* d) noexcept nogil:
 
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
-    cdef real_t rate = exp(x)
+    # where e^x is infinite, so is the loss: no inf - inf
+    cdef real_t rate = exp(x), most = 1e4, log_rate = most if x > most else x
     # no count, no logarithm: 0 * -inf
-    l[0] = rate if y == 0 else fma(-x, y, rate)
+    l[0] = rate if y == 0 else fma(-log_rate, y, rate)
     g[0] = rate - y
     h[0] = rate
     d[0] = -x
@@ -200,11 +202,12 @@ cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, re
 
 cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
     """l = x - y log(x + eps), x the rate; q = eps."""
-    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0
+    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, time = one / rate
     l[0] = x if y == 0 else fma(-y, log_rate, x)
-    e[0] = zero if y == 0 else -y / rate
-    g[0] = <real_t>1 + e[0]
-    h[0] = zero if y == 0 else y / rate / rate
+    e[0] = zero if y == 0 else -y * time
+    # 1 - y/(x + eps), near the best rate without cancellation
+    g[0] = one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time
+    h[0] = zero if y == 0 else y * time * time
     d[0] = -log_rate
 
 
@@ -751,12 +754,15 @@ cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
     milliseconds, and a call takes microseconds.
     """
     cdef int thread
-    cdef int64_t start = now(), end, first
+    cdef int64_t start = now(), control = arithmetic(), own, end, first
     for thread in range(p.threads):
         p.ranges[thread].next = first_task(p, thread)
     # as many threads as asked for, or fewer: what one does not take another does
     for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
+        # OpenMP's threads have the arithmetic of who called first
+        own = compute_as(control)
         work_off(p, thread, like)
+        compute_as(own)
         p.ranges[thread].done = now()
     end = first = now()
     for thread in range(p.threads):

@@ -1,4 +1,4 @@
-"""What C says of the machine and Cython does not: stores past the cache, prefetches, atomic numbers, the clock, threads, pointers apart."""
+"""What C says of the machine and Cython does not: stores past the cache, prefetches, atomic numbers, the clock, threads, arithmetic, pointers apart."""
 
 from libc.stdint cimport int64_t
 
@@ -46,6 +46,29 @@ cdef extern from *:
     #define FL_STREAM(to, from) _mm_stream_si128((__m128i*)(to), _mm_loadu_si128((const __m128i*)(from)))
     #define FL_STREAMED 16
     #endif
+    #if defined(__x86_64__) || defined(_M_X64)
+    #include <xmmintrin.h>
+    #define FL_CONTROL() ((int64_t)_mm_getcsr())
+    #define FL_SET_CONTROL(n) _mm_setcsr((unsigned)(n))
+    /* without the flags of what has happened */
+    #define FL_CONTROLS 0xffc0
+    #elif defined(__aarch64__) && !defined(_MSC_VER)
+    static int64_t fl_control(void) { int64_t n; __asm__ volatile("mrs %0, fpcr" : "=r"(n)); return n; }
+    #define FL_CONTROL() fl_control()
+    #define FL_SET_CONTROL(n) __asm__ volatile("msr fpcr, %0" : : "r"(n))
+    #define FL_CONTROLS -1
+    #else
+    #define FL_CONTROL() ((int64_t)0)
+    #define FL_SET_CONTROL(n) ((void)(n))
+    #define FL_CONTROLS 0
+    #endif
+    /* How this thread rounds, and whether its subnormal numbers are 0, becomes as in another; returns what it was. */
+    static int64_t fl_compute_as(int64_t control) {
+        int64_t own = FL_CONTROL();
+        if ((own ^ control) & FL_CONTROLS) FL_SET_CONTROL(control);
+        return own;
+    }
+    static int64_t fl_arithmetic(void) { return FL_CONTROL(); }
     typedef float *__restrict fl_floats;
     typedef double *__restrict fl_doubles;
     /* Copies past the cache: what is overwritten is not read first. */
@@ -154,5 +177,7 @@ cdef extern from *:
     int64_t atomic_load "FL_LOAD"(int64_t* p) noexcept nogil
     void atomic_store "FL_STORE"(int64_t* p, int64_t n) noexcept nogil
     int64_t now "fl_now"() noexcept nogil
+    int64_t arithmetic "fl_arithmetic"() noexcept nogil
+    int64_t compute_as "fl_compute_as"(int64_t control) noexcept nogil
     int begin_team "fl_begin_team"(int n) noexcept nogil
     void end_team "fl_end_team"(int n) noexcept nogil

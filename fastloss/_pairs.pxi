@@ -51,26 +51,29 @@ cdef void pull(const double* u, const double* v, const double* to_u, const doubl
 cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* w) noexcept nogil:
     """The loss of row i from its distances in w, which become factor times the derivatives in them.
 
-    With the least distance D_m, log sum e^-D = log sum e^(D_m - D) - D_m. l = sum_j t_j (log(t_j + eps) + D_j + log sum e^-D).
+    l = sum_j t_j (log(t_j + eps) + D_j + log sum e^-D), in which the distances may count from the least of them: what
+    they have in common leaves no rounding errors.
     """
     cdef Py_ssize_t j, n = s.n, best = 0
-    cdef double least = w[0], own = w[i], others, total, log_total, far, c
+    cdef double least = w[0], own, others, total, log_total, far, c
     for j in range(n):
         least = w[j] if w[j] < least else least
     for j in range(n):
         if w[j] == least:
             best = j
             break
-    far = lane_sum(w, i) + lane_sum(w + i + 1, n - i - 1)
     for j in range(n):
-        w[j] = exp_nonpositive(least - w[j])
+        w[j] -= least
+    own, far = w[i], lane_sum(w, i) + lane_sum(w + i + 1, n - i - 1)
+    for j in range(n):
+        w[j] = exp_nonpositive(-w[j])
     w[best] = 0
     others = lane_sum(w, n)
     w[best] = 1
     total = 1 + others
-    log_total = log_sum(<double>1, others) - least
-    s.log_total[i], s.factor[i] = log_total, factor
+    log_total = log_sum(<double>1, others)
     c = -factor / total
+    s.least[i], s.factor[i], s.share[i] = least, factor, c
     for j in range(n):
         w[j] = fma(c, w[j], factor * s.other)
     # what is left of the diagonal's derivative, where both terms may be near 1: those of a row sum to 0
@@ -89,7 +92,6 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
     cdef const double* rows = s.y if s.swapped else s.x
     cdef const double* others
     cdef const double* panels = s.x_panels if s.swapped else s.y_panels
-    cdef double t
     for k in range(s.panels):
         if stopped(p, &since, n * PANEL * width // 4):
             return  # no cover: where a signal meets a call is chance
@@ -103,9 +105,8 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
             l[r] = <real_t>pair_softmax(s, i, p.grad_scale * (m[r] if m != NULL else <real_t>1), w + r * padded)
         else:
             for j in range(s.n):
-                # e^-D/sum, as it was for the row j of the first array
-                t = exp_nonpositive(-w[r * padded + j] - s.log_total[j])
-                w[r * padded + j] = s.factor[j] * (s.other - t)
+                # as it was for the row j of the first array
+                w[r * padded + j] = fma(s.share[j], exp_nonpositive(s.least[j] - w[r * padded + j]), s.factor[j] * s.other)
             w[r * padded + i] = s.diagonal[i]
     if not s.swapped:
         for r in range(n):

@@ -173,7 +173,8 @@ cdef struct pairs_t:
     double* y_panels
     double* x_strips
     double* y_strips
-    double* log_total           # of the softmax of each row of the first
+    double* least               # the least distance from each row of the first
+    double* share               # what its softmax has of the row's derivatives, over e^(least - distance)
     double* factor              # of each row's derivatives
     double* diagonal            # the derivative in the distance of each pair that belongs together
     double same                 # its target

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 def available_processors(root: str = "") -> int:
     """The processors that this process may use: its affinity, and its control group's quota rounded up."""
     try:
-        n = len(os.sched_getaffinity(0))
+        # of its first thread: 0 would be the thread that asks, which may have narrowed its own
+        n = len(os.sched_getaffinity(os.getpid()))
     except AttributeError:
         n = os.cpu_count() or 1
     for quota, period in cgroup_quotas(root):

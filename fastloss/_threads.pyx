@@ -43,7 +43,7 @@ cdef extern from *:
 cdef int64_t chosen = 0      # by set_num_threads; 0: nobody chose
 cdef int64_t processors = 0  # found at the first use; two threads that find them find the same
 has_openmp = bool(FL_OPENMP)
-entered = threading.local()  # num_threads blocks, innermost last
+entered = threading.local()  # num_threads blocks and their numbers, innermost last
 fl_watch_forks()
 
 
@@ -79,8 +79,8 @@ def get_num_threads():
     """Return the number of threads that a large enough call uses now, in this thread.
 
     That is, in this order: 1 in a forked child, and without OpenMP; what :func:`num_threads` set; what
-    :func:`set_num_threads` or the environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, the
-    CPU affinity and the control group's quota.
+    :func:`set_num_threads` or the environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, and of
+    the process's CPU affinity and its control group's quota, as they were when first needed.
     """
     return threads()
 
@@ -97,7 +97,9 @@ def set_num_threads(n):
 
 
 class num_threads:
-    """Use n threads inside a ``with`` block, in the thread that runs it.
+    """Use n threads inside a ``with`` block, in the thread that runs it, and which must leave it.
+
+    Coroutines and generators have the setting of their thread: while one waits inside a block, others run with it.
 
     >>> import fastloss as fl
     >>> with fl.num_threads(1):
@@ -110,12 +112,21 @@ class num_threads:
 
     def __enter__(self):
         global fl_local
-        entered.__dict__.setdefault("before", []).append(fl_local)
-        fl_local = <int>self.n
+        cdef int n = checked(self.n, "n")
+        entered.__dict__.setdefault("blocks", []).append((self, n))
+        fl_local = n
 
     def __exit__(self, *exception):
         global fl_local
-        fl_local = <int>entered.before.pop()
+        cdef list blocks = entered.__dict__.get("blocks", [])
+        cdef Py_ssize_t k = len(blocks) - 1
+        # coroutines leave theirs in any order
+        while k >= 0 and blocks[k][0] is not self:
+            k -= 1
+        if k < 0:
+            raise RuntimeError("a num_threads block must be left in the thread that entered it")
+        del blocks[k]
+        fl_local = <int>blocks[len(blocks) - 1][1] if blocks else 0
 
 
 if os.environ.get("FASTLOSS_NUM_THREADS"):

@@ -84,8 +84,8 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
                        real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
     """1 - c where q = 1, max(0, c - margin) where q = -1, c = x.y / max(|x| |y|, 1e-12), and its derivatives.
 
-    With the unit vectors u and v, s the sign of c, w = u - s v and r = |w|^2/2, c = s (1 - r): no digit of the angle
-    between near parallel vectors is lost. dc/dx = (v - c u)/|x| is s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and
+    With the unit vectors u and v, s the sign of c, w = u - s v and r = |w|^2/2, c = s (1 - r), which keeps the digits of
+    small angles; x.y keeps those of small cosines, and the 0 of orthogonal vectors. dc/dx = (v - c u)/|x| is s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and
     d^2c/dx_i^2 = -(2 u_i v_i + c - 3 c u_i^2)/|x|^2.
     """
     cdef double piece[PIECE]
@@ -97,6 +97,7 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
     cdef bint regular = not (a / scale_x * (b / scale_y) < 1e-12)
     if regular:
         scale_x, scale_y = scale_x / a, scale_y / b
+        c = c / a / b
         s = <double>-1 if c < 0 else <double>1
         while k < n:
             m = min(<Py_ssize_t>PIECE, n - k)
@@ -106,7 +107,10 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
             r += lane_sum(&piece[0], m)
             k += m
         r *= .5
-        c = s * (1 - r)
+        if -.5 < c < .5:
+            r = 1 - s * c
+        else:
+            c = s * (1 - r)
     else:
         s = 1
         c = c / scale_x / scale_y * 1e12

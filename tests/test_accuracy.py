@@ -126,6 +126,34 @@ def test_exponential_and_logarithm(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_rates_near_the_best(dtype: Any) -> None:
+    """The gradient, 1 - label/rate, where that cancels; and far from there."""
+    rng = np.random.default_rng(8)
+    y = np.concatenate([rng.integers(1, 5000, 500), np.zeros(100)]).astype(dtype)
+    x = (y * (1 + rng.normal(size=600) * 10.0 ** rng.uniform(-6, 1, 600))).astype(dtype)
+    x = np.where(x > 0, x, y + 1)
+    x[:100] = np.nextafter(y[:100], dtype(9999))
+    got = fl.PoissonNLLLoss(from_logits=False).grad(x, y, None, 0.0)
+    assert ulps(got, [1 - mpmath.mpf(float(b)) / mpmath.mpf(float(a)) for a, b in zip(x, y, strict=True)], dtype) < 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_infinite_predictions(dtype: Any) -> None:
+    """The limits, where there are such: no inf - inf, no 0 * inf."""
+    inf = np.array([np.inf], dtype)
+    for count in (0, 3):
+        for full in (True, False):
+            value, gradient = fl.PoissonNLLLoss(compute_full=full).value_and_grad(inf, [count])
+            assert (value[0], gradient[0]) == (np.inf, np.inf)
+            assert fl.PoissonNLLLoss(from_logits=False, compute_full=full).grad(inf, [count]) == 1
+    bce = fl.SigmoidBCELoss()
+    value, gradients = bce.value_and_grad(-inf, [0], None, [2.0], wrt=("pred", "label", "pos_weight"))
+    assert (value[0], *[g[0] for g in gradients]) == (0, 0, np.inf, 0)
+    value, gradients = bce.value_and_grad(-inf, [1], None, [2.0], wrt=("pred", "pos_weight"))
+    assert (value[0], *[g[0] for g in gradients]) == (np.inf, -2, np.inf)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_polynomial_losses(dtype: Any) -> None:
     rng = np.random.default_rng(7)
     x, y = (rng.normal(scale=2, size=(2, 1000)) * 10.0 ** rng.integers(-3, 3, (2, 1000))).astype(dtype)

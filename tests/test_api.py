@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import copy
 import dataclasses
+import enum
 import gc
+import itertools
 import pickle
 import subprocess
 import sys
@@ -190,6 +192,56 @@ def test_subclasses_take_arguments_in_every_way(loss: fl.Loss, text: str) -> Non
         assert (repr(other), hash(other)) == (text, hash(loss))
         assert other == loss
         assert other([4.0], [1.0]) == loss([4.0], [1.0])
+
+
+def test_a_subclass_may_keep_its_arguments_as_attributes() -> None:
+    class Focal(fl.L2Loss):
+        def __init__(self, alpha: float = 1, **named: Any) -> None:
+            self.alpha = 2 * alpha
+            super().__init__(**named)
+
+    assert Focal(3).alpha == 6
+    assert dict(Focal(3).arguments) == {"alpha": 3}
+    assert pickle.loads(pickle.dumps(fl.HuberLoss(3))).rho == 3
+    assert fl.HuberLoss.rho.__get__(None) is fl.HuberLoss.rho  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="read-only"):
+        fl.HuberLoss(3).rho = 4  # type: ignore[attr-defined]
+
+
+KINDS = [fl.CosineEmbeddingLoss, fl.SDMLLoss, fl.SoftmaxCELoss, fl.CTCLoss]
+
+
+@pytest.mark.parametrize("bases", [*itertools.permutations(KINDS, 2), *itertools.product(KINDS, [fl.L2Loss])])
+def test_a_loss_of_two_kinds_is_refused(bases: tuple[type[fl.Loss], ...]) -> None:
+    """Its calls would run the loops of one with the state of the other."""
+    kind = type("Both", bases, {"__init__": lambda self: bases[1].__init__(self)})
+    with pytest.raises(TypeError, match="Both derives from two kinds of losses"):
+        kind()
+
+
+def test_members_of_enums_are_kept_as_what_they_are() -> None:
+    class Axis(enum.IntEnum):
+        CLASSES = 1
+
+    class Reduction(enum.StrEnum):
+        NONE = "none"
+
+    class Number(float):
+        pass
+
+    class Raw(bytes):
+        pass
+
+    loss = fl.SoftmaxCELoss(axis=Axis.CLASSES, reduction=Reduction.NONE, label_smoothing=Number(0.5))
+    same = fl.SoftmaxCELoss(axis=1, reduction="none", label_smoothing=0.5)
+    assert repr(loss) == repr(same)
+    assert [type(x) for _, x in loss.arguments] == [type(x) for _, x in same.arguments]
+
+    class Noted(fl.L2Loss):
+        def __init__(self, note: bytes) -> None:
+            super().__init__()
+
+    assert type(dict(Noted(Raw(b"x")).arguments)["note"]) is bytes
 
 
 def test_a_subclass_has_its_own_arguments() -> None:

@@ -101,6 +101,16 @@ def test_methods_of_boxes(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(got, unit.sum(1), rtol=1e-14)
 
 
+def test_a_users_subclass_is_called_once(rng: np.random.Generator) -> None:
+    class Twice(fl.HuberLoss):
+        def __call__(self, pred: Any, label: Any) -> Any:  # type: ignore[override]
+            return 2 * super().__call__(pred, label)
+
+    pred, label = rng.normal(size=(2, 5))
+    got = autograd.grad(lambda x: anp.sum(Twice()(x, label)))(pred)
+    np.testing.assert_array_equal(got, 2 * fl.HuberLoss().grad(pred, label))
+
+
 def test_the_class_axis_as_batch_axis(rng: np.random.Generator) -> None:
     pred, label = draw(LOSSES["softmax"], rng, (6,))
     loss = fl.SoftmaxCELoss(batch_axis=1)

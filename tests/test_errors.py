@@ -459,6 +459,15 @@ def test_a_loss_that_was_not_built_cannot_be_called(kind: Any, parameters: dict[
             loss(X, X)
 
 
+def test_an_argument_that_asks_for_itself_too_often() -> None:
+    class Circle:
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise RecursionError("once more")
+
+    with pytest.raises(RecursionError, match=r"^once more$"):
+        fl.L2Loss()(Circle(), X)
+
+
 def test_labels_that_change_behind_our_back_are_not_followed() -> None:
     """The row kernel looks at every id once more: an id is never an address before it is checked."""
     label = np.zeros(20_000, np.int64)

@@ -217,6 +217,24 @@ def test_near_parallel_vectors() -> None:
         np.testing.assert_array_equal(fl.CosineEmbeddingLoss().grad_and_hess(x, y, [1])[1], zeros)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_orthogonal_vectors(rng: np.random.Generator, dtype: Any) -> None:
+    """At the margin of 0 their loss is flat; the digits of a small cosine are those of the product."""
+    loss = fl.CosineEmbeddingLoss(reduction="none")
+    x = rng.normal(size=(500, 8)).astype(dtype)
+    y = rng.normal(size=(500, 8)).astype(dtype)
+    apart = rng.random(x.shape) < 0.5
+    apart[:, :2] = True, False
+    for label in (1, -1):
+        value, gradients = loss.value_and_grad(x * apart, y * ~apart, np.full(500, label), wrt=("input1", "input2"))
+        np.testing.assert_array_equal(value, max(label, 0))
+        for gradient in gradients:
+            assert gradient.any() == (label == 1)
+    x, y = np.array([[3, 4, 1e-12]], dtype), np.array([[-4, 3, 1]], dtype)
+    exact = mpmath.mpf(float(x[0, 2])) / (5 * mpmath.sqrt(26))
+    np.testing.assert_allclose(loss(x, y, [-1]), float(exact), rtol=4 * np.finfo(dtype).eps)
+
+
 def test_cosine_of_more_axes(rng: np.random.Generator) -> None:
     x, y = rng.normal(size=(2, 3, 4, 5))
     label = rng.choice([-1, 1], (3, 4))
@@ -242,6 +260,16 @@ def test_batch_axis(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(
         got, weight * fl.KLDivLoss(from_logits=False, axis=1, reduction="none")(x, y), rtol=1e-13
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("distance", [2.0**20, 2.0**30])
+def test_pairs_that_are_all_as_far_apart(dtype: Any, distance: float) -> None:
+    """What the distances have in common leaves no trace."""
+    x, y = np.full((3, 1), distance, dtype), np.zeros((3, 1), dtype)
+    value, gradients = fl.SDMLLoss().value_and_grad(x, y, wrt=("x1", "x2"))
+    np.testing.assert_array_equal(value, fl.SDMLLoss()(y, y))
+    np.testing.assert_array_equal(gradients, 0)
 
 
 def test_near_pairs_keep_their_distance(rng: np.random.Generator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -219,6 +220,55 @@ def test_one_block_in_two_threads() -> None:
     assert elsewhere == [in_use(7)]
 
 
+@pytest.mark.thread_unsafe
+def test_blocks_left_elsewhere_or_in_any_order() -> None:
+    default = fl.get_num_threads()
+    first, second = fl.num_threads(3), fl.num_threads(1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__()
+    assert fl.get_num_threads() == 1
+    second.__exit__()
+    assert fl.get_num_threads() == default
+    worker = threading.Thread(target=first.__enter__)
+    worker.start()
+    worker.join()
+    with pytest.raises(RuntimeError, match="must be left in the thread that entered it"):
+        first.__exit__()
+    second.n = -1
+    with pytest.raises(ValueError, match="n must be between 1 and 4096, got -1"):
+        second.__enter__()
+    assert fl.get_num_threads() == default
+
+
+ARITHMETIC = """
+import numpy as np
+import fastloss as fl
+import torch
+x, y = np.random.default_rng(0).normal(size=(2, 4_000_000)).astype(np.float32)
+loss = fl.L2Loss(reduction="none", weight=1e-36)
+fl.set_num_threads(2)
+kept = loss.grad(x, y)
+assert torch.set_flush_denormal(True)
+with fl.num_threads(1):
+    flushed = loss.grad(x, y)
+again = [loss.grad(x, y) for _ in range(10)]
+# or it would compare as it computes
+torch.set_flush_denormal(False)
+print((kept == 0).sum() < (flushed == 0).sum())
+print(all((a == flushed).all() for a in again))
+print((loss.grad(x, y) == kept).all())
+"""
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="PyTorch has this setting for x86-64")
+def test_threads_compute_as_their_caller() -> None:
+    """Subnormal numbers are 0 for all threads of a call or for none, whatever they were when the threads began."""
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    assert run(ARITHMETIC).stdout == "True\nTrue\nTrue\n"
+
+
 SMALL_STACK = """
 import threading
 import numpy as np
@@ -264,6 +314,14 @@ def test_environment() -> None:
 def test_the_affinity_of_the_process() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     assert run(code + "import fastloss as fl; print(fl.get_num_threads())").stdout == "1\n"
+
+
+@AFFINITY
+def test_the_affinity_of_another_thread_does_not_count() -> None:
+    code = "import os, threading, fastloss as fl; one = {min(os.sched_getaffinity(0))}; n = []; "
+    code += "t = threading.Thread(target=lambda: (os.sched_setaffinity(0, one), n.append(fl.get_num_threads()))); "
+    ask = "import fastloss as fl; print(fl.get_num_threads())"
+    assert run(code + "t.start(); t.join(); print(*n)").stdout == run(ask).stdout
 
 
 @pytest.mark.parametrize(

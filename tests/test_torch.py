@@ -18,7 +18,7 @@ from tests.reference import LOSSES, REDUCTIONS
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
 
-from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
+from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.library import opcheck  # noqa: E402
 
 import fastloss.torch as modules  # noqa: E402
@@ -339,6 +339,7 @@ def test_bad_arguments() -> None:
         loss(x, x, pred=x)
     with pytest.raises(TypeError, match="out cannot be differentiated, and pred requires a gradient"):
         loss(x, x, out=torch.empty(3))
+    assert loss(x, x, out=None).requires_grad
     with pytest.raises(TypeError, match="out must be a tensor whose numbers are those in its memory"):
         # a view of the other sign
         loss.grad(x, x, out=torch.zeros(3, dtype=torch.complex64).conj().imag)
@@ -380,7 +381,7 @@ def test_a_pytorch_without_compiler_stays_without() -> None:
 
 def test_what_the_compiler_sees() -> None:
     loss, x, y = fl.HuberLoss(), torch.tensor([1.0, 2]), torch.zeros(2)
-    assert torch.equal(torch_operators.traced(loss, x, label=y), loss(x, y))
+    assert torch.equal(torch_operators.traced(loss, x, label=y, out=None), loss(x, y))
     with pytest.raises(TypeError, match="takes the loss's inputs alone"):
         torch_operators.traced(loss, x, y, out=x)
     # what a call that is not traced refuses before it gets here
@@ -404,6 +405,50 @@ def test_a_users_subclass_is_called_but_not_compiled() -> None:
         torch.func.vmap(loss)(x, y)
     with pytest.raises(Exception, match="takes the losses of fastloss alone, got L2Loss"):
         torch.compile(lambda x, y: loss(x, y), fullgraph=True, backend="eager")(x, y)
+
+
+def test_a_users_subclass_is_called_once() -> None:
+    """What it does around the call, and what it builds, whatever its name."""
+
+    class HuberLoss(fl.HuberLoss):
+        def __init__(self, rho: float, **named: Any) -> None:
+            super().__init__(rho=10 * rho, **named)
+
+        def __call__(self, pred: Any, label: Any) -> Any:  # type: ignore[override]
+            return 2 * super().__call__(pred, label)
+
+        def grad(self, *inputs: Any, **options: Any) -> Any:
+            return 3 * super().grad(*inputs, **options)
+
+    for reduction in ("example", "sum"):
+        loss, label = HuberLoss(1, reduction=reduction), torch.tensor([0.0, 1])
+        for both in (False, True):
+            pred = torch.tensor([5.0, 2], requires_grad=True)
+            want = 2 * fl.HuberLoss(10, reduction=reduction)(pred.detach().numpy(), label.numpy())
+            np.testing.assert_array_equal(loss(pred.detach().numpy(), label.numpy()), want)
+            np.testing.assert_array_equal(loss(pred.detach(), label), want)
+            value = loss(pred, label.clone().requires_grad_(both))
+            np.testing.assert_array_equal(value.detach(), want)
+            for _ in range(2):
+                (gradient,) = torch.autograd.grad(value.sum(), pred, retain_graph=True)
+                np.testing.assert_allclose(gradient, [1, 0.2])
+            np.testing.assert_allclose(loss.grad(pred, label), [1.5, 0.3])
+            with pytest.raises(TypeError, match="takes the losses of fastloss alone, got HuberLoss"):
+                torch.autograd.grad(value.sum(), pred, create_graph=True)[0].sum().backward()
+
+
+# what PyTorch imports for it
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_forward_mode_is_refused() -> None:
+    x, y = torch.ones(3), torch.zeros(3)
+    loss = fl.L2Loss()
+    with forward_ad.dual_level():
+        moving = forward_ad.make_dual(x, x)
+        assert torch.equal(loss(x, y, out=None), torch.full((3,), 0.5))
+        for inputs, name in (((moving, y), "pred"), ((y, moving), "label")):
+            for method in (loss, loss.grad):
+                with pytest.raises(NotImplementedError, match=f"forward-mode .* {name} has a tangent"):
+                    method(*inputs)
 
 
 @pytest.mark.parametrize(

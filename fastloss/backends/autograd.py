@@ -47,15 +47,16 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
 
 
 def evaluate_value(loss: Loss, *inputs: Any) -> Any:
-    return loss(*inputs)
+    # not a subclass's own methods, which have called these
+    return Loss.__call__(loss, *inputs)
 
 
 def evaluate_gradient(loss: Loss, name: str, head: Any, *inputs: Any) -> Any:
-    return loss.grad(*inputs, wrt=name, head_grad=head)
+    return Loss.grad(loss, *inputs, wrt=name, head_grad=head)
 
 
 def evaluate_curvature(loss: Loss, *inputs: Any) -> Any:
-    return loss.grad_and_hess(*inputs)[1]
+    return Loss.grad_and_hess(loss, *inputs)[1]
 
 
 value = primitive(evaluate_value)
@@ -70,7 +71,7 @@ def value_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs
     loss, *inputs = args
     names = tuple([loss.inputs[k - 1] for k in argnums])
     # boxes among these bring the call back to this module: then the gradient has derivatives
-    return lambda g: loss.grad(*inputs, wrt=names, head_grad=g)
+    return lambda g: Loss.grad(loss, *inputs, wrt=names, head_grad=g)
 
 
 def gradient_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
@@ -83,7 +84,7 @@ def gradient_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwa
 
 def to_head(loss: Loss, name: str, head: Any, inputs: list[Any], t: Any) -> Any:
     """What flows from a gradient, which is linear in its head, into the head."""
-    terms = t * loss.grad(*inputs, wrt=name)
+    terms = t * Loss.grad(loss, *inputs, wrt=name)
     if np.size(head) == 1:
         return np.reshape(np.sum(terms), np.shape(head))
     ndim = np.ndim(inputs[0])

@@ -29,7 +29,7 @@ ARRAYS = (jax.Array, jax.core.Tracer)
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     given, options = bind(loss, inputs, named)
-    if "out" in options:
+    if options.pop("out", None) is not None:
         raise TypeError("out cannot be given for JAX's arrays, which do not change")
     arrays = tuple([as_array(name, x) for name, x in given.items()])
     positions = tuple([loss.inputs.index(name) for name in given])

@@ -12,19 +12,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
 
 from fastloss._core import Loss
-from fastloss.backends import along, bind, check_differentiable, is_ready, torch_operators
+from fastloss.backends import along, bind, check_differentiable, check_own, is_ready, torch_operators
 from fastloss.backends.torch_operators import as_array, as_tensor, names, transforms_active
 
 ARRAYS = (Tensor,)
 # a subclass may stand for no memory
 PLAIN = (Tensor, torch.nn.Parameter)
+# not a subclass's own, which has called them
+call = Loss.__call__
 
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    if method != "__call__" or "out" in named:
+    if forward_ad._current_level >= 0:
+        check_no_tangents(loss, inputs, named)
+    if method != "__call__" or named.get("out") is not None:
         return evaluate_constant(loss, method, inputs, named)
     if named:
         given, _ = bind(loss, inputs, named)
@@ -45,17 +50,25 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
             arrays.append(x)
             others = inputs
     if not wrt or not torch.is_grad_enabled():
-        return as_tensor(loss(*arrays))
+        return as_tensor(call(loss, *arrays))
     if wrt == [0] and loss.is_separable(inputs[0].ndim):
-        value, gradient = loss.value_and_grad(*arrays)
+        value, gradient = Loss.value_and_grad(loss, *arrays)
         gradients = [as_tensor(gradient)]
     elif is_ready(loss, wrt, np.ndim(arrays[0])):
-        value, found = loss.value_and_grad(*arrays, wrt=names(loss, wrt))
+        value, found = Loss.value_and_grad(loss, *arrays, wrt=names(loss, wrt))
         gradients = list(map(as_tensor, found))
     else:
         check_differentiable(loss, names(loss, wrt))
-        value, gradients = loss(*arrays), None
+        value, gradients = call(loss, *arrays), None
     return record((loss, wrt, others), gradients, [torch.from_numpy(value.__array__())], *inputs)
+
+
+def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    given, options = bind(loss, inputs, named)
+    unpack: Any = forward_ad.unpack_dual
+    for name, x in (given | options).items():
+        if isinstance(x, Tensor) and unpack(x).tangent is not None:
+            raise NotImplementedError(f"forward-mode derivatives are not implemented, and {name} has a tangent")
 
 
 def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -67,7 +80,7 @@ def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: d
             if isinstance(x, Tensor) and x.requires_grad:
                 raise TypeError(f"out cannot be differentiated, and {name} requires a gradient")
     arrays = {name: as_array(name, x) for name, x in (given | options).items()}
-    result = getattr(loss, method)(**arrays, out=map_out(out))
+    result = getattr(Loss, method)(loss, **arrays, out=map_out(out))
     return as_given(out, result)
 
 
@@ -154,8 +167,10 @@ def constant(head: Tensor) -> Any:
 
 def flow_back(loss: Loss, wrt: list[int], head: Tensor, inputs: Sequence[Any]) -> Sequence[Tensor]:
     """The gradients for a head, computed anew; what is differentiable in them is recorded."""
-    given, tensors = torch_operators.given_tensors(inputs)
     if torch.is_grad_enabled():
+        check_own(loss)
+        given, tensors = torch_operators.given_tensors(inputs)
         return torch_operators.recorded_gradients(loss.expression, given, tensors, wrt, head)
-    results: Sequence[Tensor] = torch_operators.gradient(loss.expression, given, tensors, wrt, head)
-    return results
+    arrays = list(map(as_array, loss.inputs, inputs))
+    found = Loss.grad(loss, *arrays, wrt=names(loss, wrt), head_grad=as_array("head_grad", head))
+    return list(map(as_tensor, found))

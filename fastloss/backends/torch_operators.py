@@ -238,7 +238,7 @@ def call(loss: Loss, inputs: Sequence[Any]) -> Tensor:
 def traced(self: Loss, *inputs: Any, **named: Any) -> Tensor:
     """What the compiler sees of a call."""
     given, options = bind(self, inputs, named)
-    if options:
+    if any(x is not None for x in options.values()):
         raise TypeError("a compiled call takes the loss's inputs alone")
     return call(self, [given.get(name) for name in self.inputs])
 
