@@ -28,7 +28,7 @@ call = Loss.__call__
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if forward_ad._current_level >= 0:
-        check_no_tangents(loss, inputs, named)
+        torch_operators.check_no_tangents(loss, inputs, named)
     if method != "__call__" or named.get("out") is not None:
         return evaluate_constant(loss, method, inputs, named)
     if named:
@@ -61,14 +61,6 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
         check_differentiable(loss, names(loss, wrt))
         value, gradients = call(loss, *arrays), None
     return record((loss, wrt, others), gradients, [torch.from_numpy(value.__array__())], *inputs)
-
-
-def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-    given, options = bind(loss, inputs, named)
-    unpack: Any = forward_ad.unpack_dual
-    for name, x in (given | options).items():
-        if isinstance(x, Tensor) and unpack(x).tangent is not None:
-            raise NotImplementedError(f"forward-mode derivatives are not implemented, and {name} has a tangent")
 
 
 def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:

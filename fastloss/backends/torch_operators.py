@@ -47,6 +47,15 @@ def as_tensor(x: Any) -> Tensor:
     return torch.from_numpy(x.__array__())
 
 
+def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """Forward mode is refused: without this its derivatives would silently be none."""
+    given, options = bind(loss, inputs, named)
+    unpack: Any = torch.autograd.forward_ad.unpack_dual
+    for name, x in (given | options).items():
+        if isinstance(x, Tensor) and unpack(x).tangent is not None:
+            raise NotImplementedError(f"forward-mode derivatives are not implemented, and {name} has a tangent")
+
+
 def named(loss: Loss, given: Sequence[int], inputs: Sequence[Tensor]) -> dict[str, Any]:
     """Arrays by the names of the call."""
     return {loss.inputs[k]: as_array(loss.inputs[k], x) for k, x in zip(given, inputs, strict=True)}
