@@ -85,8 +85,8 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
     """1 - c where q = 1, max(0, c - margin) where q = -1, c = x.y / max(|x| |y|, 1e-12), and its derivatives.
 
     With the unit vectors u and v, s the sign of c, w = u - s v and r = |w|^2/2, c = s (1 - r), which keeps the digits of
-    small angles; x.y keeps those of small cosines, and the 0 of orthogonal vectors. dc/dx = (v - c u)/|x| is s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and
-    d^2c/dx_i^2 = -(2 u_i v_i + c - 3 c u_i^2)/|x|^2.
+    small angles; x.y keeps those of small cosines, and the 0 of orthogonal vectors. dc/dx = (v - c u)/|x| is
+    s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and d^2c/dx_i^2 = -(2 u_i v_i + c - 3 c u_i^2)/|x|^2.
     """
     cdef double piece[PIECE]
     cdef double scale_x, scale_y, a, b, c, r = 0, s, w, loss, u, v, cx, cy, ch
