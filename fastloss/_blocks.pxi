@@ -5,7 +5,7 @@ from libc.string cimport memcpy
 
 cimport cython
 
-from fastloss._math cimport bits_f, from_bits_f, real_t
+from fastloss._math cimport bits_d, bits_f, from_bits_f, real_t
 from fastloss._plan cimport (
     FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32, UINT64, array_t,
 )
@@ -227,21 +227,89 @@ cdef inline real_t* fetch(const array_t* a, Py_ssize_t start, Py_ssize_t n, real
     return buffer
 
 
-cdef void scatter(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
-    """Elements start to start + n of `a` = src."""
+# what results are stored as
+ctypedef fused stored_t:
+    half_t
+    float
+    double
+    long double
+
+
+cdef inline half_t half_of(double v) noexcept nogil:
+    """v rounded once, to the nearest half and between two to the even one; above the largest an infinity."""
+    cdef uint64_t bits = bits_d(v), size = bits & <uint64_t>0x7fffffffffffffff
+    cdef double magnitude = v if v >= 0 else -v
+    cdef half_t h
+    if size > <uint64_t>0x7ff0000000000000:
+        h.bits = 0x7e00
+    elif magnitude >= 65520:
+        h.bits = 0x7c00
+    elif magnitude < 6.103515625e-05:
+        # subnormal: a multiple of 2^-24, to which the addition of 2^52 rounds
+        h.bits = <uint16_t>((magnitude * 16777216 + 4503599627370496.) - 4503599627370496.)
+    else:
+        h.bits = <uint16_t>(((size + <uint64_t>0x1ffffffffff + (size >> 42 & 1)) >> 42) - (1008 << 10))
+    h.bits |= <uint16_t>(bits >> 48 & 0x8000)
+    return h
+
+
+cdef inline stored_t rounded(real_t v, stored_t* like) noexcept nogil:
+    if stored_t is half_t:
+        return half_of(v)
+    else:
+        return <stored_t>v
+
+
+cdef inline void put(char* to, stored_t v) noexcept nogil:
+    """Writes through memcpy, which the compiler makes one instruction, wherever `to` is aligned or not."""
+    memcpy(to, &v, sizeof(stored_t))
+
+
+cdef void scatter_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, stored_t* like) noexcept nogil:
     cdef cursor_t c
     cdef Py_ssize_t i, run, stride = a.stride[a.ndim - 1]
     seek(&c, a, start)
     while n > 0:
         run = min(n, a.shape[a.ndim - 1] - c.index[a.ndim - 1])
-        if stride == sizeof(real_t):
+        if stride == sizeof(stored_t) and sizeof(stored_t) == sizeof(real_t):
             memcpy(c.at, src, run * sizeof(real_t))
+        elif stride == sizeof(stored_t):
+            for i in range(run):
+                put(c.at + i * <Py_ssize_t>sizeof(stored_t), rounded(src[i], like))
         else:
             for i in range(run):
-                memcpy(c.at + i * stride, src + i, sizeof(real_t))
+                put(c.at + i * stride, rounded(src[i], like))
         advance(&c, a, run)
         src += run
         n -= run
+
+
+cdef void scatter(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
+    """Elements start to start + n of `a` = src, rounded to the dtype of `a`."""
+    if a.type == FLOAT32:
+        scatter_as[real_t, float](a, start, n, src, NULL)
+    elif a.type == FLOAT64:
+        scatter_as[real_t, double](a, start, n, src, NULL)
+    elif a.type == FLOAT16:
+        scatter_as[real_t, half_t](a, start, n, src, NULL)
+    elif a.type == LONGDOUBLE:
+        scatter_as[real_t, cython.longdouble](a, start, n, src, NULL)
+
+
+cdef void store(const array_t* a, Py_ssize_t n, const void* source, int is_double) noexcept nogil:
+    """All n elements of `a` = those of the source, which are doubles or floats."""
+    if is_double:
+        scatter(a, 0, n, <const double*>source)
+    else:
+        scatter(a, 0, n, <const float*>source)
+
+
+cdef inline void put_total(const array_t* a, Py_ssize_t i, double total) noexcept nogil:
+    """Element i of a reduced result, which is contiguous, in float32 or float64."""
+    if a.type == FLOAT64:
+        (<double*>a.data)[i] = total
+    else:
+        (<float*>a.data)[i] = <float>total
 
 
 cdef inline bint has_rows(const array_t* a, Py_ssize_t width, real_t* like) noexcept nogil:

@@ -3,7 +3,7 @@ from typing import Any, Literal, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
-# an array of pred's dtype, or a NumPy scalar for a total; a tuple of them where wrt is a tuple
+# an array of pred's dtype, or a float for a total; a tuple of them where wrt is a tuple
 Result: TypeAlias = Any
 Out: TypeAlias = NDArray[Any] | tuple[Any, ...] | None
 Wrt: TypeAlias = str | tuple[str, ...] | None

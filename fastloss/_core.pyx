@@ -144,6 +144,11 @@ cdef str shape_text(cnp.ndarray a):
     return str((<object>a).shape)
 
 
+cdef bint is_turned(a) noexcept:
+    """Whether a lies in Fortran's order."""
+    return cnp.PyArray_CheckExact(a) and cnp.PyArray_IS_F_CONTIGUOUS(<cnp.ndarray>a)
+
+
 cdef bint has_shape(cnp.ndarray a, const Py_ssize_t* shape, int n) noexcept:
     cdef int k
     if cnp.PyArray_NDIM(a) != n:
@@ -205,22 +210,21 @@ cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
 
 
 cdef bint match_squeezed(cnp.ndarray a, const Py_ssize_t* shape, int n, int* axes) noexcept:
-    """Whether a has the n axes of shape but for axes of size 1; fills in which lies along which."""
-    cdef int i = 0, k
-    cdef int ndim = cnp.PyArray_NDIM(a)
-    for k in range(n):
-        axes[k] = -1
-        if shape[k] == 1:
-            continue
-        while i < ndim and a.shape[i] == 1:
+    """Whether a's shape is the given one, or either is the other without some axes of size 1; fills in which axis lies along which."""
+    cdef int i = 0, k = 0, ndim = cnp.PyArray_NDIM(a)
+    while i < ndim or k < n:
+        if i < ndim and k < n and a.shape[i] == shape[k]:
+            axes[k] = i
             i += 1
-        if i == ndim or a.shape[i] != shape[k]:
+            k += 1
+        elif ndim < n and k < n and shape[k] == 1:
+            axes[k] = -1
+            k += 1
+        elif ndim > n and i < ndim and a.shape[i] == 1:
+            i += 1
+        else:
             return False
-        axes[k] = i
-        i += 1
-    while i < ndim and a.shape[i] == 1:
-        i += 1
-    return i == ndim
+    return True
 
 
 cdef bint match_broadcast(cnp.ndarray a, const Py_ssize_t* shape, int n, int* axes) noexcept:
@@ -649,6 +653,8 @@ cdef struct call_t:
     PyObject* results[OUTPUTS]              # NULL: not wanted
     PyObject* outs[OUTPUTS]                 # the caller's buffers, which the argument out holds; NULL: none
     bint wanted[OUTPUTS]
+    bint is_total                           # whether the reduction gives one number
+    double total                            # which is the value then
     int gradients[OUTPUTS]                  # those to return, in the order of wrt
     int n_gradients
     int real
@@ -690,15 +696,17 @@ cdef class Loss:
 
     Every method takes the inputs by position or name:
 
-    - pred, float32 or float64 (float16 is computed in float32, integers and lists in float64); results have its dtype.
-    - label, of any real dtype, which has pred's shape, or that without axes of size 1.
+    - pred, float32 or float64 (float16 is computed in float32, integers and lists in float64); results have its dtype,
+      but a total, the value of "sum", "mean" or "weighted_mean", is Python's float: it is summed in float64.
+    - label, of any real dtype, which has pred's shape; either may lack axes of size 1 that the other has.
     - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss. It
-      is read in pred's precision; 0 leaves an example out if its loss is finite, for 0 times infinity is NaN.
+      is read in pred's precision. A weight of 0 leaves an example out, whatever its pred and label are: its value,
+      gradients and Hessian are 0. SDML keeps such a pair's x2 among those that the other pairs are told from.
 
     and, keyword-only:
 
-    - out: the arrays for the results, in the structure of what is returned, None for those to allocate. One may be the
-      pred or label that it replaces; any other overlap is an error. After an error they are untouched; after a
+    - out: the arrays for the results, in the structure of what is returned, None for those to allocate. They may have
+      any dtype of floats, to which results are rounded as they are stored. One may be the pred or label that it replaces; any other overlap is an error. After an error they are untouched; after a
       MemoryError, or an exception of a handler of signals such as KeyboardInterrupt, undefined.
     - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
     - wrt, of ``grad`` and ``value_and_grad``: the name of the input to differentiate with respect to, or a tuple of
@@ -868,7 +876,6 @@ cdef class Loss:
         cdef int k, value_ndim
         cdef double count, head_factor = 1
         cdef object out = None, wrt = None
-        cdef list staged
 
         if self.kernel == NULL:
             raise TypeError(f"this {type(self).__name__} has not been built: its __init__ has not come to its end")
@@ -906,7 +913,8 @@ cdef class Loss:
         if out is not None:
             self.check_overlaps(c)
         self.check(c)
-        staged = stage(c, value_axes)
+        if out is not None:
+            stage(c, value_axes, self.reduction == WEIGHTED_MEAN)
 
         count = 1
         if self.reduction == EXAMPLE:
@@ -926,10 +934,8 @@ cdef class Loss:
                 self.run_with_shares(c, head_factor / count)
             else:
                 self.run(c)
-        if staged is not None:
-            for k, a in staged:
-                a[...] = <object>c.results[k]
-                keep(&c.results[k], a)
+        if out is not None:
+            store_outs(c)
         return package(c, want, wrt)
 
     cdef tuple bind(self, call_t* c, Py_ssize_t n_args, dict options, int want):
@@ -959,7 +965,8 @@ cdef class Loss:
         """Finds the axes of the unreduced loss in the first input."""
         cdef plan_t* p = &c.plan
         cdef cnp.ndarray pred = self.array_given(c, PRED)
-        cdef int ndim = cnp.PyArray_NDIM(pred), k, kind = kind_of(pred), axis = -1
+        cdef int ndim = cnp.PyArray_NDIM(pred), i, k, kind = kind_of(pred), axis = -1
+        cdef bint turned
         cdef int batch = axis_number("batch_axis", self.batch_axis, ndim, self.inputs[0])
         if kind == LONGDOUBLE:
             raise TypeError(f"{self.inputs[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
@@ -974,14 +981,16 @@ cdef class Loss:
         c.n = 0
         c.batch_item = -1
         p.size = 1
-        for k in range(ndim):
+        turned = self.lies_turned(c, pred)
+        for i in range(ndim):
+            k = ndim - 1 - i if turned else i
             if k == axis or self.layout == EXAMPLES and k != batch:
                 continue
             if k == batch:
                 c.batch_item = c.n
             c.shape[c.n] = c.row_shape[c.n] = pred.shape[k]
             c.row_order[c.n] = k
-            c.order[c.n] = c.n
+            c.order[c.n] = k if turned else c.n
             p.size *= pred.shape[k]
             c.n += 1
         c.row_n = c.n
@@ -1005,6 +1014,7 @@ cdef class Loss:
         if self.layout < ROWS:
             p.width = 0
         c.batch_size = c.shape[c.batch_item] if c.batch_item >= 0 else 1
+        c.is_total = self.reduction > NONE
 
         if max(p.size, <Py_ssize_t>1) > MAX_ELEMENTS // max(p.width, <Py_ssize_t>1):
             raise ValueError(f"{self.inputs[0]} must have at most {MAX_ELEMENTS} elements, got shape {shape_text(pred)}")
@@ -1039,6 +1049,18 @@ cdef class Loss:
         self.describe_input(c, PRED, pred, self.layout >= ROWS)
         return 0
 
+    cdef bint lies_turned(self, const call_t* c, cnp.ndarray pred):
+        """Whether elements are taken in Fortran's order, as pred and the caller's buffers lie: not if any are summed, which has one order."""
+        cdef int kind
+        if self.layout != ELEMENTS or cnp.PyArray_IS_C_CONTIGUOUS(pred) or not cnp.PyArray_IS_F_CONTIGUOUS(pred):
+            return False
+        if c.wanted[VALUE] and self.reduction != NONE or c.wanted[WEIGHT_GRAD] or c.wanted[THIRD_GRAD]:
+            return False
+        for kind in range(THIRD_GRAD):
+            if c.wanted[kind] and (c.outs[kind] == NULL or not is_turned(<object>c.outs[kind])):
+                return False
+        return True
+
     cdef void describe_input(self, call_t* c, int slot, cnp.ndarray a, bint rows) noexcept:
         describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
 
@@ -1046,14 +1068,14 @@ cdef class Loss:
         return numbers(<cnp.ndarray>c.given[slot], self.slot_names[slot])
 
     cdef int describe_like_first(self, call_t* c, int slot) except -1:
-        """An input of the first one's shape, or of that without axes of size 1."""
+        """An input of the first one's shape, or of one that differs from it by axes of size 1 that only one of them has."""
         cdef int k
         cdef int whole[MAX_AXES + 1]
         cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED]
         cdef cnp.ndarray a = self.array_given(c, slot)
         if not match_squeezed(a, <Py_ssize_t*>cnp.PyArray_DIMS(pred), cnp.PyArray_NDIM(pred), whole):
             raise ValueError(
-                f"{self.slot_names[slot]} must have {self.inputs[0]}'s shape {shape_text(pred)}, or that without axes of size 1, "
+                f"{self.slot_names[slot]} must have {self.inputs[0]}'s shape {shape_text(pred)}, though one of the two may lack axes of size 1, "
                 f"got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
         for k in range(c.row_n):
             c.along[slot][k] = whole[c.row_order[k]]
@@ -1061,13 +1083,13 @@ cdef class Loss:
         return 0
 
     cdef int describe_per_row(self, call_t* c, int slot) except -1:
-        """An input of the unreduced loss's shape, or of that without axes of size 1."""
+        """An input of the unreduced loss's shape, or of one that differs from it by axes of size 1 that only one of them has."""
         cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED]
         cdef cnp.ndarray a = self.array_given(c, slot)
         if not match_squeezed(a, c.shape, c.n, c.along[slot]):
             raise ValueError(
                 f"{self.slot_names[slot]} must have {self.inputs[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
-                f"{shape_tuple(c.shape, c.n)}, got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
+                f"{shape_tuple(c.shape, c.n)}, though one of the two may lack axes of size 1, got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
         self.describe_input(c, slot, a, False)
         return 0
 
@@ -1089,7 +1111,7 @@ cdef class Loss:
                 if cnp.PyArray_NDIM(third) != 0:
                     raise ValueError(f"{name} must be a number, got an array of shape {shape_text(third)}")
                 finite(name, third)
-            if not match_broadcast(third, c.shape, c.n, c.along[THIRD]):
+            if not self.match_unreduced(c, THIRD, third):
                 raise ValueError(f"{name} must broadcast to {self.inputs[0]}'s shape {shape_text(<cnp.ndarray>c.given[PRED])}, got shape {shape_text(third)}")
             if kernel.inputs == 3:
                 self.describe_input(c, THIRD, third, False)
@@ -1097,6 +1119,19 @@ cdef class Loss:
             describe_number(&c.plan.inputs[THIRD], &self.third_default, c.plan.size)
         c.plan.kernel = kernel.kernel
         return 0
+
+    cdef bint match_unreduced(self, call_t* c, int slot, cnp.ndarray a) noexcept:
+        """Whether an input broadcasts to the unreduced loss; which of its axes lies along each."""
+        cdef int k
+        cdef int[MAX_AXES + 1] whole
+        cdef Py_ssize_t[MAX_AXES + 1] dims
+        for k in range(c.n):
+            dims[c.order[k]] = c.shape[k]
+        if not match_broadcast(a, dims, c.n, whole):
+            return False
+        for k in range(c.n):
+            c.along[slot][k] = whole[c.order[k]]
+        return True
 
     cdef int describe_weight(self, call_t* c) except -1:
         """Along which axes of the unreduced loss sample_weight lies."""
@@ -1108,8 +1143,6 @@ cdef class Loss:
         cdef int* axes = c.along[WEIGHT]
         weight = self.array_given(c, WEIGHT)
         ndim = cnp.PyArray_NDIM(weight)
-        for k in range(c.n):
-            dims[c.order[k]] = c.shape[k]
         if ndim == 1 and c.batch_item >= 0:
             good = weight.shape[0] == c.batch_size or weight.shape[0] == 1
             for k in range(c.n):
@@ -1121,10 +1154,10 @@ cdef class Loss:
             for k in range(c.n):
                 axes[k] = c.row_order[k + 1 if c.plan.short else k]
         else:
-            good = match_broadcast(weight, dims, c.n, whole)
-            for k in range(c.n if good else 0):
-                axes[k] = whole[c.order[k]]
+            good = self.match_unreduced(c, WEIGHT, weight)
         if not good:
+            for k in range(c.n):
+                dims[c.order[k]] = c.shape[k]
             raise ValueError(
                 f"sample_weight must be one weight per example, shape ({c.batch_size},), or broadcast to the unreduced loss, "
                 f"shape {shape_tuple(dims, c.n)}, got shape {shape_text(weight)}")
@@ -1199,6 +1232,13 @@ cdef class Loss:
         for k in range(OUTPUTS):
             if not c.wanted[k]:
                 continue
+            if k == VALUE and c.is_total:
+                # rounded to nothing less than what it was summed in
+                describe_number(&p.outputs[k], &c.total, p.size)
+                p.outputs[k].reduced = True
+                if c.outs[k] != NULL:
+                    keep(&c.results[k], self.new_result(c, value_ndim, dims, k))
+                continue
             if k == VALUE:
                 result = self.new_result(c, value_ndim, dims, k)
                 describe(&p.outputs[k], result, c.shape, value_axes, c.n, False, c.real)
@@ -1225,11 +1265,10 @@ cdef class Loss:
         # by its type alone: what it says of its class would be code that may change what has been looked at
         if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or issubclass(type(out), np.ma.MaskedArray)):
             raise TypeError(f"out for the {self.result_name(kind)} must be an array or None, got {type(out).__name__}")
-        # a subclass may do as it likes with all but its memory
-        a = out if cnp.PyArray_CheckExact(out) else np.asarray(out)
-        if kind_of(a) != c.real or cnp.PyArray_ISBYTESWAPPED(a):
-            dtype = "float64" if c.is_double else "float32"
-            raise TypeError(f"out for the {self.result_name(kind)} must have dtype {dtype}, got {a.dtype.str if a.dtype.name == dtype else a.dtype}")
+        a = memory_of(out)
+        if kind_of(a) < FLOAT16 or cnp.PyArray_ISBYTESWAPPED(a):
+            raise TypeError(
+                f"out for the {self.result_name(kind)} must have a dtype of floats in this machine's byte order, such as float32 or float64, got {a.dtype.str}")
         if not has_shape(a, shape, ndim):
             raise ValueError(f"out for the {self.result_name(kind)} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
         if not cnp.PyArray_ISWRITEABLE(a):
@@ -1283,10 +1322,10 @@ cdef class Loss:
         cdef watch_t watch
         cdef Py_ssize_t bad
         if p.size < WORK_FOR_A_THREAD:
-            return runner.bad_integer(p, &p.inputs[slot], 0, p.size, low, high, also, NULL)
+            return runner.bad_integer(p, &p.inputs[slot], &p.inputs[WEIGHT], 0, p.size, low, high, also, NULL)
         begin_watch(p, &watch)
         with nogil:
-            bad = runner.bad_integer(p, &p.inputs[slot], 0, p.size, low, high, also, NULL)
+            bad = runner.bad_integer(p, &p.inputs[slot], &p.inputs[WEIGHT], 0, p.size, low, high, also, NULL)
         end_watch(p)
         return bad
 
@@ -1309,20 +1348,15 @@ cdef class Loss:
 
     cdef int run_with_shares(self, call_t* c, double factor) except -1:
         """The gradient in the weights of a weighted mean, which divides by them, too."""
-        cdef cnp.ndarray gradient = <cnp.ndarray>c.results[WEIGHT_GRAD], own = gradient
-        cdef bint apart = not (cnp.PyArray_IS_C_CONTIGUOUS(gradient) and cnp.PyArray_ISALIGNED(gradient))
+        cdef cnp.ndarray gradient = <cnp.ndarray>c.results[WEIGHT_GRAD]
         # first: the results may lie over the labels
         cdef object shares = self.shares(c)
         self.run(c)
-        if apart:
-            own = cnp.PyArray_NewCopy(gradient, cnp.NPY_CORDER)
-        factor *= float(<object>c.results[VALUE])
+        factor *= c.total
         if c.is_double:
-            take_shares(<double*>cnp.PyArray_DATA(own), shares, cnp.PyArray_SIZE(own), factor)
+            take_shares(<double*>cnp.PyArray_DATA(gradient), shares, cnp.PyArray_SIZE(gradient), factor)
         else:
-            take_shares(<float*>cnp.PyArray_DATA(own), shares, cnp.PyArray_SIZE(own), factor)
-        if apart:
-            (<object>gradient)[...] = own
+            take_shares(<float*>cnp.PyArray_DATA(gradient), shares, cnp.PyArray_SIZE(gradient), factor)
         return 0
 
     cdef bint is_weighted_by_label(self):
@@ -1395,24 +1429,53 @@ cdef tuple shape_tuple(const Py_ssize_t* shape, int n):
     return result
 
 
-cdef list stage(call_t* c, const int* value_axes):
-    """Sums are written to contiguous arrays only: new ones stand in for the caller's others. Returns those, to be filled later."""
+cdef int stage(call_t* c, const int* value_axes, bint has_shares) except -1:
+    """Puts new arrays in the place of the caller's that are not contiguous and of the loops' dtype, where these are needed.
+
+    Sums need them, and so do the gradients in weights that a weighted mean takes shares from.
+    """
     cdef plan_t* p = &c.plan
-    cdef list staged = None
     cdef cnp.ndarray a
     cdef int k
     for k in range(OUTPUTS):
-        if p.outputs[k].data == NULL or not p.outputs[k].reduced:
+        if c.outs[k] == NULL or k == VALUE and c.is_total or not (p.outputs[k].reduced or k == WEIGHT_GRAD and has_shares):
             continue
         a = <cnp.ndarray>c.results[k]
-        if cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISALIGNED(a):
+        if p.outputs[k].type == c.real and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISALIGNED(a):
             continue
-        staged = (staged or []) + [(k, a)]
-        contiguous = np.empty((<object>a).shape, a.dtype)
+        contiguous = cnp.PyArray_SimpleNew(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
         keep(&c.results[k], contiguous)
         describe(&p.outputs[k], contiguous, c.shape, value_axes if k == VALUE else &c.along[WEIGHT][0] if k == WEIGHT_GRAD else &c.along[THIRD][0], c.n, False, c.real)
-        p.outputs[k].reduced = True
-    return staged
+        p.outputs[k].reduced = p.outputs[k].size != p.size
+    return 0
+
+
+cdef int store_outs(call_t* c) except -1:
+    """Stores in the caller's buffers what was computed elsewhere: totals, and what stage() has put in their place."""
+    cdef cnp.ndarray a
+    cdef array_t d
+    cdef int k
+    cdef int[MAX_AXES] axes
+    cdef const void* source
+    for k in range(MAX_AXES):
+        axes[k] = k
+    for k in range(OUTPUTS):
+        if c.outs[k] == NULL:
+            continue
+        a = memory_of(<object>c.outs[k])
+        source = cnp.PyArray_DATA(<cnp.ndarray>c.results[k])
+        if k == VALUE and c.is_total:
+            source = &c.total
+        elif source == cnp.PyArray_DATA(a):
+            continue
+        describe(&d, a, <Py_ssize_t*>cnp.PyArray_DIMS(a), axes, cnp.PyArray_NDIM(a), False, c.real)
+        runner.store(&d, cnp.PyArray_SIZE(a), source, c.is_double or source == &c.total)
+    return 0
+
+
+cdef inline cnp.ndarray memory_of(out):
+    """An array over the memory of the caller's: a subclass may do as it likes with all else."""
+    return out if cnp.PyArray_CheckExact(out) else np.asarray(out)
 
 
 cdef int spread_out(call_t* c, out, int want, wrt) except -1:
@@ -1457,6 +1520,8 @@ cdef result(const call_t* c, int kind):
     """The caller's array, or a new one; a number as a NumPy scalar."""
     if c.outs[kind] != NULL:
         return <object>c.outs[kind]
+    if kind == VALUE and c.is_total:
+        return c.total
     a = <object>c.results[kind]
     return a[()] if cnp.PyArray_NDIM(a) == 0 else a
 
@@ -1486,6 +1551,7 @@ cdef void fill_results(call_t* c, double x):
     for k in range(OUTPUTS):
         if c.results[k] != NULL:
             (<object>c.results[k]).fill(x)
+    c.total = x
 
 
 cdef bint are_weights(cnp.ndarray a) noexcept:
@@ -1703,7 +1769,7 @@ cdef class SequenceLoss(Loss):
             if given.ndim != 1 or given.shape[0] != c.batch_size:
                 raise ValueError(f"{self.slot_names[slot]} must be one length per example, shape ({c.batch_size},), got shape {shape_text(given)}")
             describe(&a, given, &c.batch_size, &axis, 1, False, FLOAT64)
-            bad = runner.bad_integer(&c.plan, &a, 0, c.batch_size, 0, longest, NAN, to)
+            bad = runner.bad_integer(&c.plan, &a, &c.plan.inputs[WEIGHT], 0, c.batch_size, 0, longest, NAN, to)
             if bad >= 0:
                 refuse(given, bad, self.slot_names[slot], f"lengths from 0 to {longest},")
         keep(&c.given[slot], lengths)
@@ -1722,7 +1788,7 @@ cdef class SequenceLoss(Loss):
         describe(&a, given, shape, axes, 2, False, FLOAT64)
         for i in range(c.batch_size):
             to = <int64_t*>cnp.PyArray_DATA(labels) + i * width
-            bad = runner.bad_integer(&c.plan, &a, i * width, length[i], low, high, -1 if ended else NAN, to)
+            bad = runner.bad_integer(&c.plan, &a, &c.plan.inputs[WEIGHT], i * width, length[i], low, high, -1 if ended else NAN, to)
             if bad >= 0:
                 # counted example by example
                 bad = bad if self.label_axis == 0 else bad % width * c.batch_size + i

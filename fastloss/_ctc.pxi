@@ -106,12 +106,15 @@ cdef double log_total_below(const double* x, Py_ssize_t n, double top, double* p
     return log_sum(<double>1, lane_sum(piece, n))
 
 
-cdef void ctc_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+cdef void ctc_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
+                   real_t* buffers) noexcept nogil:
     """The loss of examples start to start + n."""
     cdef const ctc_t* c = <const ctc_t*>p.memory
     cdef Py_ssize_t i
     for i in range(n):
         l[i] = <real_t>ctc_example(p, c, start + i, p.grad_scale * (m[i] if m != NULL else <real_t>1), <double*>buffers, <real_t*>NULL)
+        if w != NULL and w[i] == 0:
+            empty_gradient(p, (start + i) * c.all_frames, c.all_frames, <real_t>0, buffers, c.classes)
 
 
 cdef void empty_gradient(const plan_t* p, Py_ssize_t first, Py_ssize_t n, real_t value, real_t* line, Py_ssize_t width) noexcept nogil:

@@ -464,6 +464,22 @@ cdef inline void multiply(real_t* a, const real_t* b, Py_ssize_t n) noexcept nog
         a[i] *= b[i]
 
 
+cdef inline void multiply_counted(real_t* a, const real_t* m, const real_t* w, Py_ssize_t n) noexcept nogil:
+    """a_i *= m_i; 0 where the weight w_i is 0, whatever a_i is."""
+    cdef Py_ssize_t i
+    cdef real_t zero = 0
+    for i in range(n):
+        a[i] = zero if w[i] == 0 else a[i] * m[i]
+
+
+cdef inline Py_ssize_t count_zeros(const real_t* w, Py_ssize_t n) noexcept nogil:
+    """How many of n weights are 0: none where w is NULL."""
+    cdef Py_ssize_t i, count = 0
+    for i in range(n if w != NULL else 0):
+        count += w[i] == 0
+    return count
+
+
 cdef inline void multiply_by(real_t* a, double factor, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     cdef real_t c = <real_t>factor
@@ -483,7 +499,7 @@ cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t
     if p.pieces:
         p.partial[kind][task] = sum
     else:
-        (<real_t*>p.outputs[kind].data)[start // p.span] = <real_t>(scale * sum)
+        put_total(&p.outputs[kind], start // p.span, scale * sum)
 
 
 cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
@@ -545,10 +561,19 @@ cdef inline bint is_good(double x, double low, double high, double also) noexcep
     return low <= x <= high and x == floor(x) or x == also
 
 
-cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, Py_ssize_t start, Py_ssize_t n, double low, double high, double also, int64_t* to) noexcept nogil:
+cdef bint is_left_out(const array_t* weight, Py_ssize_t at) noexcept nogil:
+    """Whether the weight of an element is 0; not if there are no weights."""
+    cdef double w = 1
+    if weight.data != NULL:
+        gather(weight, at, 1, &w)
+    return w == 0
+
+
+cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n, double low, double high,
+                            double also, int64_t* to) noexcept nogil:
     """The position of the first of the elements start to start + n that is no integer from low to high, nor `also`; -1 if all are.
 
-    Copies them unless `to` is NULL: of an array that changes meanwhile the copy is what was checked.
+    Elements of weight 0 are not looked at. Copies them unless `to` is NULL: of an array that changes meanwhile the copy is what was checked.
     """
     cdef double x[1024]
     cdef Py_ssize_t at, m, i, bad, since = 0
@@ -561,7 +586,7 @@ cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, Py_ssize_t start,
         for i in range(m):
             bad += not is_good(x[i], low, high, also)
         for i in range(m if bad else 0):
-            if not is_good(x[i], low, high, also):
+            if not is_good(x[i], low, high, also) and not is_left_out(weight, start + at + i):
                 return start + at + i
         for i in range(m if to != NULL else 0):
             to[at + i] = <int64_t>x[i]
@@ -574,10 +599,14 @@ include "fastloss/_ctc.pxi"
 include "fastloss/_pairs.pxi"
 
 
-cdef inline void weigh(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, real_t* a) noexcept nogil:
-    if m != NULL:
-        multiply(a, m, n)
-    finish(p, kind, start, n, task, 1, a)
+cdef inline void weigh(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, Py_ssize_t at, const real_t* m, const real_t* w,
+                       real_t** out) noexcept nogil:
+    """Brings n derivatives, from the block's element `at` on, where they belong, times what their losses are multiplied by."""
+    if w != NULL:
+        multiply_counted(out[kind] + at, m + at, w + at, n)
+    elif m != NULL:
+        multiply(out[kind] + at, m + at, n)
+    finish(p, kind, start + at, n, task, 1, out[kind] + at)
 
 
 cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* like) noexcept nogil:
@@ -592,7 +621,7 @@ cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* like) noe
                 prefetch_512(at + 512)
 
 
-cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, real_t** out,
+cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, const real_t* w, real_t** out,
                              double* lane, real_t* buffers) noexcept nogil:
     """The values of an elementwise loss, in out[VALUE] or, if it returns True, summed in the lanes; and its derivatives."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
@@ -626,12 +655,26 @@ cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py
         k = n if i == n else i - p.lead
         for kind in range(GRAD, WEIGHT_GRAD):
             if p.outputs[kind].data != NULL and not p.outputs[kind].reduced:
-                weigh(p, kind, start + done, k - done, task, m + done if m != NULL else NULL, out[kind] + done)
+                weigh(p, kind, start, k - done, task, done, m, w, out)
         done = k
     for kind in range(GRAD, WEIGHT_GRAD):
         if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
-            weigh(p, kind, start, n, task, m, out[kind])
+            weigh(p, kind, start, n, task, 0, m, w, out)
     return summed
+
+
+cdef inline void weight_gradients(const real_t* l, const real_t* head, const real_t* w, Py_ssize_t n, real_t* to) noexcept nogil:
+    """The losses times their head_grad; 0 for an example of weight 0 that has no finite loss."""
+    cdef Py_ssize_t i
+    cdef real_t zero = 0
+    if head == NULL:
+        memcpy(to, l, n * sizeof(real_t))
+    else:
+        for i in range(n):
+            to[i] = l[i] * head[i]
+    if w != NULL:
+        for i in range(n):
+            to[i] = zero if w[i] == 0 and not to[i] - to[i] == 0 else to[i]
 
 
 cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
@@ -645,28 +688,24 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
     cdef real_t* m = w if w != NULL else head
     if w != NULL and head != NULL:
         m = buffers + 2 * size
-        for i in range(n):
-            m[i] = w[i] * head[i]
+        memcpy(m, head, n * sizeof(real_t))
+        multiply_counted(m, w, w, n)
     out[VALUE] = place(p, VALUE, start, buffers + 3 * size)
     if p.weights_only and not p.sparse:
         set_all(out[VALUE], <real_t>1, n)
     elif p.rows != NULL:
-        p.rows(p.kernel, p, start, n, m, out[VALUE], buffers + OWN_BUFFERS * size)
+        p.rows(p.kernel, p, start, n, m, w, out[VALUE], buffers + OWN_BUFFERS * size)
     else:
-        summed = elementwise(p, start, n, task, m, &out[0], &lane[0], buffers)
+        summed = elementwise(p, start, n, task, m, w, &out[0], &lane[0], buffers)
     if p.outputs[WEIGHT_GRAD].data != NULL:
         out[WEIGHT_GRAD] = place(p, WEIGHT_GRAD, start, buffers + 4 * size)
-        if head == NULL:
-            memcpy(out[WEIGHT_GRAD], out[VALUE], n * sizeof(real_t))
-        else:
-            for i in range(n):
-                out[WEIGHT_GRAD][i] = out[VALUE][i] * head[i]
+        weight_gradients(out[VALUE], head, w, n, out[WEIGHT_GRAD])
         finish(p, WEIGHT_GRAD, start, n, task, p.grad_scale, out[WEIGHT_GRAD])
     if summed:
         put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
     elif p.outputs[VALUE].data != NULL:
         if w != NULL:
-            multiply(out[VALUE], w, n)
+            multiply_counted(out[VALUE], w, w, n)
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
 
 
@@ -692,7 +731,6 @@ cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* 
 
 cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept nogil:
     """Adds the tasks' sums, in their order."""
-    cdef const char* data = p.outputs[kind].data
     cdef Py_ssize_t j, k, size = p.outputs[kind].size
     cdef double total
     for j in range(size):
@@ -703,7 +741,7 @@ cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept
         else:
             for k in range(p.tasks):
                 total += p.partial[kind][k * size + j]
-        (<real_t*>data)[j] = <real_t>(scale * total)
+        put_total(&p.outputs[kind], j, scale * total)
 
 
 cdef enum:
@@ -866,6 +904,7 @@ def elementary(str name, bint is_double, Py_ssize_t n, size_t a, size_t b, size_
 cdef runner_t runner
 runner.run = run
 runner.bad_integer = bad_integer
+runner.store = store
 runner.load_pairs = load_pairs
 
 

@@ -82,7 +82,16 @@ cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* 
     return s.same * (s.log_same + own + log_total) + s.other * (far + (n - 1) * (s.log_other + log_total))
 
 
-cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+cdef void leave_out(const pairs_t* s, Py_ssize_t i, double* w) noexcept nogil:
+    """Takes row i of the first array from the gradients: its loss has no weight."""
+    cdef Py_ssize_t j
+    s.least[i] = s.factor[i] = s.share[i] = 0
+    for j in range(s.n):
+        w[j] = 0
+
+
+cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* weight, real_t* l,
+                    real_t* buffers) noexcept nogil:
     """The losses of rows start to start + n of the first array and their gradients; or, swapped, those in rows of the second."""
     cdef const pairs_t* s = <const pairs_t*>p.memory
     cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other, at, since = 0
@@ -103,6 +112,8 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
         i = start + r
         if not s.swapped:
             l[r] = <real_t>pair_softmax(s, i, p.grad_scale * (m[r] if m != NULL else <real_t>1), w + r * padded)
+            if weight != NULL and weight[r] == 0:
+                leave_out(s, i, w + r * padded)
         else:
             for j in range(s.n):
                 # as it was for the row j of the first array
@@ -125,8 +136,19 @@ cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t 
                  g + r * width + k * PANEL, g + other * width + k * PANEL)
     for r in range(n):
         for k in range(p.width):
-            line[k] = <real_t>g[r * width + k]
+            # a vector without weight may be infinite
+            line[k] = <real_t>(0 if weight != NULL and weight[r] == 0 and not s.swapped else g[r * width + k])
         scatter(&p.outputs[GRAD], (start + r) * p.width, p.width, line)
+
+
+cdef void forget_row(Py_ssize_t n, double* row) noexcept nogil:
+    """Makes a vector that is not finite 0: without weight its infinities would enter the second array's gradient as NaN."""
+    cdef Py_ssize_t d
+    cdef bint finite = True
+    for d in range(n):
+        finite = finite and row[d] - row[d] == 0
+    for d in range(0 if finite else n):
+        row[d] = 0
 
 
 cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, double* panels, double* strips) noexcept nogil:
@@ -136,6 +158,8 @@ cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, 
         if stopped(p, &since, s.width):
             return
         gather(&p.inputs[kind], i * p.width, p.width, rows + i * s.width)
+        if kind == PRED and is_left_out(&p.inputs[WEIGHT], i):
+            forget_row(p.width, rows + i * s.width)
         for d in range(p.width, s.width):
             rows[i * s.width + d] = 0
         for d in range(s.width):

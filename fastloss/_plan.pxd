@@ -96,8 +96,10 @@ cdef struct watch_t:
 
 cdef struct plan_t
 
-# losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays
-ctypedef void (*rows_t)(void* kernel, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m, void* l, void* buffers) noexcept nogil
+# losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays, but 0 where the
+# weight w is 0: m is w times the head_grad, and NULL where all are 1, as is w
+ctypedef void (*rows_t)(void* kernel, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m, const void* w,
+                        void* l, void* buffers) noexcept nogil
 
 cdef struct plan_t:
     Py_ssize_t size                     # elements of the unreduced loss
@@ -194,4 +196,6 @@ cdef struct kernel_t:
 cdef struct runner_t:
     void (*run)(plan_t* plan, int is_double) noexcept nogil
     void (*load_pairs)(const plan_t* plan, int kind, const pairs_t* pairs, double* rows, double* panels, double* strips) noexcept nogil
-    Py_ssize_t (*bad_integer)(const plan_t* plan, const array_t* a, Py_ssize_t start, Py_ssize_t n, double low, double high, double also, int64_t* to) noexcept nogil
+    Py_ssize_t (*bad_integer)(const plan_t* plan, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n, double low, double high,
+                              double also, int64_t* to) noexcept nogil
+    void (*store)(const array_t* a, Py_ssize_t n, const void* source, int is_double) noexcept nogil

@@ -223,7 +223,14 @@ cdef inline bint is_ignored(const plan_t* p, double id) noexcept nogil:
     return p.has_ignore and id == p.ignore
 
 
-cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t classes, real_t value, real_t* tile, real_t* hess) noexcept nogil:
+    """The derivatives of row i of n, which are held class by class, all of the same value."""
+    cdef Py_ssize_t j
+    for j in range(classes):
+        tile[j * n + i] = hess[j * n + i] = value
+
+
+cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
     """What sparse_row does for one row, for n short ones at once: a vector lane per row, so the tile is held class by class."""
     cdef Py_ssize_t i, j, classes = p.width, size = n * classes
     cdef double* others = <double*>buffers
@@ -268,6 +275,7 @@ cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real
         for i in range(n):
             k = at[i] // n
             weight[i] = p.class_weight[k] if k < classes else <double>1
+            missing += weight[i] == 0
     open_rows(n, top, base, lowest, shift, highest)
     for j in range(classes):
         e = tile + j * n
@@ -313,17 +321,28 @@ cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real
     for i in range(n):
         tile[at[i]] = at_label[i]
     for i in range(n if missing else 0):
-        if at[i] >= size:
-            l[i] = zero if is_ignored(p, id[i]) else <real_t>NAN
-            for j in range(classes):
-                tile[j * n + i] = hess[j * n + i] = l[i]
+        if at[i] >= size or weight[i] == 0:
+            l[i] = zero if weight[i] == 0 or is_ignored(p, id[i]) else <real_t>NAN
+            clear_column(i, n, classes, l[i], tile, hess)
+    for i in range(n if count_zeros(w, n) else 0):
+        if w[i] == 0:
+            clear_column(i, n, classes, zero, tile, hess)
     if p.outputs[HESS].data != NULL:
         scatter_rows(&p.outputs[HESS], start, n, p.size, classes, hess)
     if p.outputs[GRAD].data != NULL:
         scatter_rows(&p.outputs[GRAD], start, n, p.size, classes, tile)
 
 
-cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+cdef void set_row(real_t** row, real_t value, Py_ssize_t classes) noexcept nogil:
+    """All derivatives of a row that are wanted, in pred and in the label, of the same value."""
+    cdef int kind
+    for kind in range(GRAD, THIRD_GRAD):
+        if row[kind] != NULL:
+            set_all(row[kind], value, classes)
+
+
+cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
+                       real_t* buffers) noexcept nogil:
     """Softmax cross-entropy of rows start to start + n."""
     cdef Py_ssize_t classes = p.width, size = n * classes, first = start * classes, i, y = 0
     cdef Py_ssize_t tile = p.block * classes
@@ -340,7 +359,7 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     cdef int k, kind
     cdef bint plain = p.sparse and p.smoothing == 0
     if p.short and not p.weights_only:
-        short_rows(p, start, n, m, l, buffers)
+        short_rows(p, start, n, m, w, l, buffers)
         return
     if not p.weights_only:
         xs = fetch(&p.inputs[PRED], first, size, tiles)
@@ -360,14 +379,16 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
             gather[double](&p.inputs[LABEL], start + i, 1, &id)
             # labels were checked before; one that was changed since is no address
             if is_ignored(p, id) or not (0 <= id < classes):
-                l[i] = <real_t>0 if is_ignored(p, id) else <real_t>NAN
-                for k in range(3):
-                    if row[kinds[k]] != NULL:
-                        set_all(row[kinds[k]], l[i], classes)
+                l[i] = <real_t>0 if is_ignored(p, id) or p.weights_only else <real_t>NAN
+                set_row(row, <real_t>0 if w != NULL and w[i] == 0 else l[i], classes)
                 continue
             y = <Py_ssize_t>id
             if p.class_weight != NULL:
                 weight = p.class_weight[y]
+            if plain and weight == 0:
+                l[i] = 0
+                set_row(row, <real_t>0, classes)
+                continue
         if p.weights_only:
             l[i] = <real_t>weight
         elif plain and not p.from_logits:
@@ -386,12 +407,15 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
                 l[i] = <real_t>linear_row(p, xs + i * classes, t, factor, row[GRAD], row[HESS], row[LABEL_GRAD], piece)
             else:
                 l[i] = <real_t>dense_row(p, xs + i * classes, t, factor, e, piece, row[GRAD], row[HESS], row[LABEL_GRAD])
+        if w != NULL and w[i] == 0:
+            set_row(row, <real_t>0, classes)
     for k in range(3):
         if out[kinds[k]] != NULL and not p.outputs[kinds[k]].direct:
             scatter(&p.outputs[kinds[k]], first, size, out[kinds[k]])
 
 
-cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
+                          real_t* buffers) noexcept nogil:
     """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is that of targets m_j y_j."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.unit
     cdef real_t* piece = buffers
@@ -421,10 +445,16 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
             for i in range(classes):
                 yi, zi = t[i], z[i]
                 d[row + i] = scale * (zi + yi / (yi + eps))
-        if m != NULL:
+        if w != NULL:
+            multiply_counted(t, m + row, w + row, classes)
+            multiply_counted(d + row, m + row, w + row, classes if needs_d else 0)
+        elif m != NULL:
             multiply(t, m + row, classes)
-            if needs_d:
-                multiply(d + row, m + row, classes)
+            multiply(d + row, m + row, classes if needs_d else 0)
+        if count_zeros(w + row if w != NULL else NULL, classes) == classes:
+            set_all(g + row, zero, classes if p.outputs[GRAD].data != NULL else 0)
+            set_all(h + row, zero, classes if p.outputs[HESS].data != NULL else 0)
+            continue
         softmax_derivatives(s, classes, e, t, lane_sum(t, classes), p.grad_scale,
                             g + row if p.outputs[GRAD].data != NULL else NULL, h + row if p.outputs[HESS].data != NULL else NULL)
     if p.outputs[GRAD].data != NULL and not p.outputs[GRAD].direct:

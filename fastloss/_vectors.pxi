@@ -147,7 +147,8 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
     return loss
 
 
-cdef void vector_rows(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
+cdef void vector_rows(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
+                      real_t* buffers) noexcept nogil:
     """The loss of each pair or triple of vectors start to start + n."""
     cdef Py_ssize_t width = p.width, size = n * width, first = start * width, i, k
     cdef Py_ssize_t tile = p.block * width
@@ -172,6 +173,9 @@ cdef void vector_rows(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_s
             l[i] = <real_t>triplet_row(kernel.margin, x + i * width, y + i * width, q + i * step, width, factor, row[0], row[1], row[2], row[3])
         elif row_loss_t is CosineEmbedding:
             l[i] = <real_t>cosine_row(kernel.margin, x + i * width, y + i * width, q + i * step, width, factor, row[0], row[1], row[2], row[3])
+        for k in range(4 if w != NULL and w[i] == 0 else 0):
+            if row[k] != NULL:
+                set_all(row[k], <real_t>0, width)
     for k in range(4):
         if out[k] != NULL and not p.outputs[kinds[k]].direct:
             scatter(&p.outputs[kinds[k]], first, size, out[k])

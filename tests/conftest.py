@@ -35,9 +35,12 @@ def call_args(inputs: tuple[NDArray[Any], ...], sample_weight: Any = None) -> tu
 
 
 def assert_close(got: Any, want: Any, dtype: DTypeLike, terms: Any = 1) -> None:
-    """Equal to the dtype's precision, relative to the largest entry, or to the terms that it is a difference of."""
+    """Equal to the dtype's precision, relative to the largest entry, or to the terms that it is a difference of.
+
+    A total is a float of Python, whatever the dtype.
+    """
     tolerance = 2e-6 if dtype == np.float32 else 1e-12
     largest = max(1, np.max(np.abs(want), initial=0), np.max(np.abs(terms), initial=0))
-    assert np.asarray(got).dtype == dtype
+    assert type(got) is float or np.asarray(got).dtype == dtype
     assert np.shape(got) == np.shape(want)
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * largest)

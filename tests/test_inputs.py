@@ -161,17 +161,94 @@ def test_scalars() -> None:
     for loss in (fl.L2Loss(), fl.L2Loss(reduction="none"), fl.L2Loss(reduction="mean")):
         value, gradient, hessian = loss.value_grad_and_hess(3.0, 1)
         assert (value, gradient, hessian) == (2, 2, 1)
-        assert isinstance(value, np.float64)
+        assert isinstance(value, float)
     value, gradient = fl.L2Loss().value_and_grad(np.float32(3), np.float32(1), 0.5, head_grad=3)
     assert isinstance(value, np.float32)
     assert (value, gradient) == (1, 3)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean", "weighted_mean"])
-def test_totals_are_numpy_scalars(reduction: str) -> None:
-    value = fl.L2Loss(reduction=reduction)([[1.0, 2]], [[0.0, 0]])
-    assert isinstance(value, np.float64)
-    assert float(value) == {"sum": 2.5}.get(reduction, 1.25)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, int])
+def test_totals_are_floats(dtype: Any, reduction: str) -> None:
+    loss, pred, label = fl.L2Loss(reduction=reduction), np.array([[1, 2]], dtype), [[0, 0]]
+    value, gradient = loss.value_and_grad(pred, label)
+    assert type(value) is type(loss(pred, label)) is type(loss(pred[:, :0], np.zeros((1, 0)))) is float
+    assert value == {"sum": 2.5}.get(reduction, 1.25)
+    assert (np.float32(1) * gradient * value).dtype == gradient.dtype == np.result_type(dtype, np.float32)
+
+
+def test_totals_of_float32_are_summed_and_returned_in_float64(reference: Reference, rng: np.random.Generator) -> None:
+    args = call_args(draw(reference, rng, (5000, 2), np.float32), rng.random((5000, 1) if not reference.row else 5000))
+    for reduction, total in (("sum", np.sum), ("mean", np.mean)):
+        each = reference.build(reduction="none")(*args)
+        value = reference.build(reduction=reduction)(*args)
+        assert value == pytest.approx(total(each, dtype=np.float64), rel=1e-7)
+        assert value != float(np.float32(value))
+        rounded, exact = np.empty((), np.float32), np.empty(())
+        reference.build(reduction=reduction)(*args, out=rounded)
+        reference.build(reduction=reduction)(*args, out=exact)
+        assert float(rounded) == float(np.float32(value))
+        assert exact == value
+
+
+# of pred, of what lies like it, and whether they fit
+SHAPES = [
+    ((5,), (5, 1), True),
+    ((5, 1), (5,), True),
+    ((5,), (1, 5), True),
+    ((1, 5), (5,), True),
+    ((2, 1, 3, 1), (2, 3, 1), True),
+    ((2, 3), (1, 2, 1, 3), True),
+    ((), (1, 1), True),
+    ((1,), (), True),
+    ((0,), (0, 1), True),
+    ((5, 1), (1, 5), False),
+    ((1, 5), (5, 1), False),
+    ((2, 3, 1), (2, 1, 3), False),
+    ((2, 3, 1), (1, 2, 3), False),
+    ((2, 1, 1), (1, 2), False),
+    ((1, 2), (2, 1, 1), False),
+    ((5,), (), False),
+    ((4,), (2, 2), False),
+    ((6,), (5,), False),
+    ((5, 1), (5, 2), False),
+]
+
+
+def pairings(shape: tuple[int, ...], label: Array, rows: Array) -> list[tuple[fl.Loss, tuple[Any, ...]]]:
+    """Calls in which what lies like the first input, or like its rows, has the axes of label, and of rows behind a class axis."""
+    x, r = np.full(shape, 0.5), np.full((*shape, 2), 0.5)
+    return [
+        (fl.L2Loss(), (x, label)),
+        (fl.SigmoidBCELoss(), (x, label)),
+        (fl.KLDivLoss(from_logits=False), (r, rows)),
+        (fl.TripletLoss(), (r, rows, r)),
+        (fl.TripletLoss(), (r, r, rows)),
+        (fl.CosineEmbeddingLoss(), (r, rows, np.ones(shape))),
+        (fl.CosineEmbeddingLoss(), (r, r, np.sign(label))),
+        (fl.SoftmaxCELoss(), (r, np.round(label))),
+        (fl.SoftmaxCELoss(sparse_label=False), (r, rows)),
+        (fl.SDMLLoss(), (r[None], rows[None])),
+    ]
+
+
+@pytest.mark.parametrize(("shape", "other", "fits"), SHAPES)
+def test_shapes_fit_but_for_axes_of_size_1(shape: Any, other: Any, fits: bool) -> None:
+    rng = np.random.default_rng(1)
+    label = rng.uniform(0.1, 1, other)
+    rows = rng.uniform(0.1, 1, (*other, 2))
+    laid = pairings(shape, label.reshape(shape), rows.reshape((*shape, 2))) if fits else []
+    for k, (loss, args) in enumerate(pairings(shape, label, rows)):
+        if fits:
+            value, gradient = loss.value_and_grad(*args)
+            want = loss.value_and_grad(*laid[k][1])
+            np.testing.assert_array_equal(value, want[0])
+            np.testing.assert_array_equal(gradient, want[1])
+        else:
+            with pytest.raises(ValueError, match="though one of the two may lack axes of size 1") as info:
+                loss.value_and_grad(*args)
+            assert str(shape)[1:-1].rstrip(",") in str(info.value)
+            assert str(other)[1:-1].rstrip(",") in str(info.value)
 
 
 @pytest.mark.parametrize("position", [0, 3, 4999])

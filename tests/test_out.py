@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 import fastloss as fl
 from tests.conftest import call_args, draw
+from tests.judge import same_bits
 from tests.reference import LOSSES, Reference
+from tests.specimens import LONG_DOUBLE
 
 METHODS = {
     "__call__": 1,
@@ -157,9 +159,17 @@ def bad_outs() -> dict[str, Any]:
         "shape": ("grad", lambda a: np.empty((6, 4)), ValueError, r"shape \(4, 6\), got \(6, 4\)"),
         "too few axes": ("grad", lambda a: np.empty(24), ValueError, r"shape \(4, 6\), got \(24,\)"),
         "value's shape": ("__call__", lambda a: np.empty((4, 6)), ValueError, r"value must have shape \(4,\)"),
-        "dtype": ("grad", lambda a: np.empty((4, 6), np.float32), TypeError, "float64, got float32"),
-        "byte order": ("grad", lambda a: np.empty((4, 6), ">f8"), TypeError, "float64, got >f8"),
-        "integers": ("grad", lambda a: np.empty((4, 6), int), TypeError, "float64, got int64"),
+        "byte order": ("grad", lambda a: np.empty((4, 6), ">f8"), TypeError, "byte order, .* got >f8"),
+        "integers": ("grad", lambda a: np.empty((4, 6), np.int64), TypeError, "dtype of floats .* got <i8"),
+        "booleans": ("grad", lambda a: np.empty((4, 6), bool), TypeError, "dtype of floats .* got |b1"),
+        "complex": ("grad", lambda a: np.empty((4, 6), complex), TypeError, "dtype of floats .* got <c16"),
+        "objects": ("grad", lambda a: np.empty((4, 6), object), TypeError, "dtype of floats .* got |O"),
+        "another dtype over pred": (
+            "grad",
+            lambda a: a["pred"].view(np.float32)[:, ::2],
+            ValueError,
+            "memory with pred",
+        ),
         "read-only": ("grad", lambda a: locked, ValueError, "read-only"),
         "masked": ("grad", lambda a: np.ma.empty((4, 6)), TypeError, "got MaskedArray"),
         "a list": ("grad", lambda a: [[0.0] * 6] * 4, TypeError, "got list"),
@@ -198,6 +208,55 @@ def test_refused(case: str) -> None:
         getattr(fl.L2Loss(), method)(a["pred"], a["label"], a["weight"], out=out, **options)
     for part, copy in zip(parts, before, strict=True):
         np.testing.assert_array_equal(part, copy)
+
+
+FLOATS = ["f2", "f4", "f8", *LONG_DOUBLE]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "fortran", "unaligned"])
+@pytest.mark.parametrize("stored", FLOATS)
+@pytest.mark.parametrize("computed", [np.float32, np.float64])
+def test_out_of_another_dtype(
+    reference: Reference, rng: np.random.Generator, computed: Any, stored: str, layout: str
+) -> None:
+    """Results are computed in pred's precision, and rounded once as they are stored."""
+    args = call_args(
+        draw(reference, rng, (40, 6), computed), rng.random((40, 6)) if not reference.row else rng.random(40)
+    )
+    for reduction in ("example", "none", "sum", "weighted_mean"):
+        loss = reference.build(reduction=reduction)
+        wrt = ("pred", "sample_weight")
+        value, gradients = loss.value_and_grad(*args, wrt=wrt)
+        out = tuple(buffer_like(np.asarray(a).astype(stored), layout) for a in (value, *gradients))
+        got = loss.value_and_grad(*args, wrt=wrt, out=(out[0], out[1:]))
+        for a, b, want in zip((got[0], *got[1]), out, (value, *gradients), strict=True):
+            assert a is b
+            np.testing.assert_array_equal(b, np.asarray(want).astype(stored))
+        want = loss.grad_and_hess(*args)
+        pair = tuple(buffer_like(a.astype(stored), layout) for a in want)
+        loss.grad_and_hess(*args, out=pair)
+        for a, b in zip(pair, want, strict=True):
+            np.testing.assert_array_equal(a, b.astype(stored))
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.parametrize("computed", [np.float32, np.float64])
+def test_halves_are_the_nearest(computed: Any) -> None:
+    """Every half, the numbers halfway between two and their neighbours, and what is no finite half."""
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(computed)
+    finite = np.sort(halves[np.isfinite(halves)])
+    middle = (finite[1:] + finite[:-1]) / 2
+    numbers = [halves, middle, np.nextafter(middle, -np.inf), np.nextafter(middle, np.inf), [65519.996, 65520, 1e30]]
+    x = np.concatenate([np.asarray(a, computed) for a in numbers])
+    out = np.empty(x.size, np.float16)
+    fl.L1Loss().grad(np.ones_like(x), 0 * np.ones_like(x), head_grad=x, out=out)
+    assert same_bits(out, x.astype(np.float16))
+
+
+def test_an_out_of_another_dtype_overflows_to_infinity() -> None:
+    out = np.empty(3, np.float32), np.empty(3, np.float32)
+    fl.L2Loss().value_and_grad([1e200, -1e39, 2.0], [0.0, 0.0, 0.0], out=out)
+    np.testing.assert_array_equal(out, [[np.inf, np.inf, 2], [np.inf, -np.inf, 2]])
 
 
 @pytest.mark.parametrize(

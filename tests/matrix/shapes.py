@@ -86,7 +86,14 @@ def fits(plain: Plain, name: str, given: Shape) -> bool:
         return broadcasts(given, shape)
     if s.loss is fl.CTCLoss:
         return len(given) == 2 and given[0] == shape[0] if name == "label" else given == (shape[0],)
-    return squeezed(given) == squeezed(unreduced if name in s.per_row else shape)
+    return alike(given, unreduced if name in s.per_row else shape)
+
+
+def alike(a: Shape, b: Shape) -> bool:
+    """Whether two shapes are equal, or one is the other without some axes of size 1."""
+    short, long = sorted((a, b), key=len)
+    kept = itertools.combinations(range(len(long)), len(short))
+    return squeezed(a) == squeezed(b) and any(tuple(long[k] for k in keep) == short for keep in kept)
 
 
 def broadcasts(given: Shape, shape: Shape) -> bool:
