@@ -55,6 +55,18 @@ def work(threads: int) -> tuple[str, int]:
     return digest(), fl.get_num_threads()
 
 
+def environment(**given: str) -> dict[str, str]:
+    """That of this process and what is given, without what says how many threads a library has, and where they run.
+
+    Whoever starts the tests may have set it, and libraries do: a cluster of Dask's leaves OMP_NUM_THREADS=1.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OMP_", "GOMP_", "KMP_")) and not name.endswith("_NUM_THREADS")
+    } | given
+
+
 def native_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 

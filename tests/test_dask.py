@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -400,6 +401,16 @@ def test_a_task_uses_one_thread() -> None:
     np.testing.assert_array_equal(seen, 1)
 
 
+@pytest.fixture
+def same_environment() -> Iterator[None]:
+    """Of this process: a cluster sets variables for its workers there, and leaves them."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("same_environment")
 def test_more_than_fits_on_a_cluster() -> None:
     distributed = pytest.importorskip("distributed", reason="computes on a cluster of processes")
     limit = 512 * 2**20

@@ -18,6 +18,7 @@ import pytest
 import fastloss as fl
 from fastloss import _processors, _threads
 from tests.conftest import call_args, draw
+from tests.processes import environment
 from tests.reference import LOSSES, REDUCTIONS, Reference
 from tests.structured import STRUCTURED
 
@@ -292,9 +293,9 @@ def test_a_small_stack_is_enough() -> None:
     assert result.stdout == "done\n", result.stderr
 
 
-def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(code: str, **given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], env=environment(**given), capture_output=True, text=True, timeout=120
     )
 
 

@@ -238,7 +238,7 @@ def test_large_rows(rng: np.random.Generator) -> None:
         label = rng.integers(0, classes, 3)
         for name in ("softmax", "softmax dense"):
             reference = LOSSES[name]
-            target = label if name == "softmax" else np.eye(classes, dtype=np.float32)[label]
+            target = label if name == "softmax" else (label[:, None] == np.arange(classes)).astype(np.float32)
             want = expected(reference, (pred, target))
             value, gradient, hessian = reference.build().value_grad_and_hess(pred, target)
             assert_close(value, want.value, np.float32)
@@ -247,6 +247,43 @@ def test_large_rows(rng: np.random.Generator) -> None:
             np.testing.assert_array_equal(
                 reference.build().value_and_grad(pred, target)[0], reference.build()(pred, target)
             )
+
+
+SOFTMAX: dict[str, tuple[Any, dict[str, Any]]] = {
+    "class ids": (fl.SoftmaxCELoss, {"sparse_label": True}),
+    "smoothed class ids": (fl.SoftmaxCELoss, {"sparse_label": True, "label_smoothing": 0.2}),
+    "targets": (fl.SoftmaxCELoss, {"sparse_label": False}),
+    "divergence": (fl.KLDivLoss, {"from_logits": False}),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gap", [0.5, 20])
+@pytest.mark.parametrize("ties", [1, 2, 3])
+@pytest.mark.parametrize("classes", [4, 40, 250, 5000])
+@pytest.mark.parametrize("name", SOFTMAX)
+def test_logits_that_tie_for_the_top(
+    rng: np.random.Generator, name: str, classes: int, ties: int, gap: float, dtype: Any
+) -> None:
+    """The derivatives keep their digits for each class, in rows of every length, however far below the others are."""
+    kind, parameters = SOFTMAX[name]
+    pred = rng.uniform(-1, 1, (6, classes)).astype(dtype)
+    for row in pred:
+        row[rng.choice(classes, ties, replace=False)] = 1 + gap
+    # those at the top, and others
+    label = np.where(np.arange(6) % 2, pred.argmax(1), pred.argmin(1))
+    target = (label[:, None] == np.arange(classes)).astype(float)
+    if name == "smoothed class ids":
+        target = 0.8 * target + 0.2 / classes
+    e = np.exp(pred.astype(float) - pred.max(1, keepdims=True))
+    below = np.where(e == 1, 0, e).sum(1, keepdims=True)
+    total = below + ties
+    others = np.where(e == 1, below + (ties - 1), total - e)
+    loss = kind(reduction="sum", **parameters)
+    gradient, hessian = loss.grad_and_hess(pred, label if parameters.get("sparse_label") else target.astype(dtype))
+    tolerance = 1e-5 if dtype == np.float32 else 1e-12
+    np.testing.assert_allclose(gradient, (1 - target) * e / total - target * others / total, tolerance)
+    np.testing.assert_allclose(hessian, e * others / total**2, tolerance)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
