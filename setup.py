@@ -5,7 +5,9 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,19 @@ if LIMITED:
     MACROS.append(("Py_LIMITED_API", "0x030B0000"))
 
 
+def compiler(*arguments: str) -> tuple[bool, str]:
+    """Run the C compiler. Returns whether it succeeded, and what it printed, or why it did not run."""
+    try:
+        done = subprocess.run([*COMPILER, *arguments], capture_output=True, text=True, errors="replace")
+    except FileNotFoundError:
+        return False, "it is not installed"
+    except OSError as error:
+        return False, str(error.strerror)
+    return not done.returncode, done.stdout + done.stderr
+
+
 def is_clang() -> bool:
-    macros = subprocess.run([*COMPILER, "-dM", "-E", "-x", "c", os.devnull], capture_output=True, text=True)
-    return "__clang__" in macros.stdout
+    return "__clang__" in compiler("-dM", "-E", "-x", "c", os.devnull)[1]
 
 
 if MSVC:
@@ -98,6 +110,50 @@ if X86:
     BUILDS |= {"x86_64_v3": V3, "x86_64_v4": V4}
 MACROS.append(("FL_BUILDS", str(len(BUILDS))))
 
+
+def complaint(program: str, *flags: str) -> str:
+    """Return the first error of the compiler where it cannot make a library of a program, otherwise nothing."""
+    variables = (word for name in ("CPPFLAGS", "CFLAGS", "LDFLAGS") for word in shlex.split(os.environ.get(name, "")))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "program.c"), Path(folder, "program.so")
+        source.write_text(f"{program}\n", encoding="utf-8")
+        # elsewhere libraries are linked in other ways
+        kind = ["-shared", "-fPIC"] if PLATFORM.startswith("linux") else ["-c"]
+        succeeded, text = compiler(*variables, *flags, *kind, str(source), "-o", str(target))
+        text = text.replace(f"{folder}{os.sep}", "")
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it prints nothing"]
+    telling = (line for line in lines if "error" in line or "cannot find" in line)
+    return "" if succeeded else next(telling, lines[-1]).rstrip(".")
+
+
+def require_compiler() -> None:
+    """Exit with one line that says what to install, unless the C compiler can make extensions."""
+    name = shlex.join(COMPILER)
+    headers = sysconfig.get_path("include")
+    include = [
+        f"-I{folder}" for folder in (headers, sysconfig.get_path("platinclude"), sysconfig.get_config_var("INCLUDEPY"))
+    ]
+    with_python = "#include <Python.h>"
+    error = complaint(with_python, *include, *FLAGS, *KERNEL_FLAGS, *list(BUILDS.values())[-1], *OPENMP, *LINK)
+    if not error:
+        return
+    another = "or name another in the environment variable CC."
+    if first := complaint("#include <stdio.h>"):
+        sys.exit(
+            f"fastloss needs a C compiler, and {name} fails: {first}. "
+            f"Install one (on Debian: apt-get install gcc libc6-dev python3-dev), {another}"
+        )
+    if first := complaint(with_python, *include):
+        sys.exit(
+            f"fastloss needs Python's header files, and {name} fails at Python.h in {headers}: {first}. "
+            "Install them (on Debian: apt-get install python3-dev)."
+        )
+    sys.exit(
+        f"fastloss needs a C compiler with its options and OpenMP, and {name} fails: {error}. "
+        f"Install GCC 12 or later (on Debian: apt-get install gcc), {another}"
+    )
+
+
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -140,6 +196,10 @@ def compiled(extensions: list[Extension], directives: Any) -> Any:
         nthreads=os.cpu_count() or 1 if multiprocessing.get_start_method() == "fork" else 0,
     )
 
+
+if not MSVC:
+    # before Cython works for minutes
+    require_compiler()
 
 setup(
     ext_modules=compiled(

@@ -5,6 +5,7 @@ Asked for are the mean loss and its gradient with respect to pred, both in pred'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
-Result: TypeAlias = tuple[Any, Any]  # the value, which float() can read, and the gradient, which NumPy can
+Result: TypeAlias = tuple[Any, Any]  # the value, a number or what holds one, and the gradient, which NumPy can read
 Step: TypeAlias = Callable[[], Result]
 
 DISTRIBUTION = 8  # how many probabilities sum to 1; divides every elementwise size
@@ -73,8 +74,18 @@ class Case:
     shape: tuple[int, ...]
     dtype: str = "float32"
 
+    @property
+    def size(self) -> int:
+        """How many numbers pred has."""
+        return math.prod(self.shape)
+
     def __str__(self) -> str:
         return f"{self.loss} {self.dtype} {'x'.join(map(str, self.shape))}"
+
+
+def number(value: Any) -> float:
+    """Return the value of a loss as Python's number. PyTorch warns where the tensor still knows its derivative."""
+    return float(value.detach() if hasattr(value, "detach") else value)
 
 
 class Problem(NamedTuple):
@@ -87,7 +98,7 @@ class Problem(NamedTuple):
 
     def check(self, result: Result) -> None:
         """Raise AssertionError unless a contender's result is right to the precision of pred's dtype."""
-        value, grad = float(result[0]), np.asarray(result[1])
+        value, grad = number(result[0]), np.asarray(result[1])
         assert grad.dtype == self.pred.dtype
         epsilon = float(np.finfo(grad.dtype).eps)
         # the error of a sum that is taken element by element grows like the root of their number; and PyTorch's KL

@@ -7,6 +7,9 @@ number of threads; XLA, which cannot be told, takes every core.
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -304,26 +307,37 @@ def ignore_threads(n: int) -> None:
 
 @dataclass(frozen=True)
 class Contender:
-    """A library: its name, the package it needs, and how to prepare a step from a loss, pred and label."""
+    """A library: its name, the package and program it needs, and how to prepare a step from a loss, pred and label."""
 
     name: str
     package: str
     prepare: Prepare
     set_threads: Callable[[int], None] = ignore_threads
+    program: str = ""
+
+    @property
+    def missing(self) -> str:
+        """What it needs and is not installed; empty if all of it is."""
+        if find_spec(self.package) is None:
+            return self.package
+        return "" if not self.program or shutil.which(self.program) else self.program
 
     @property
     def installed(self) -> bool:
-        return find_spec(self.package) is not None
+        return not self.missing
 
     @property
     def distribution(self) -> str:
         return "scikit-learn" if self.package == "sklearn" else self.package
 
 
+# the compiler that torch.compile calls, as PyTorch looks for it
+CXX = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+
 CONTENDERS = (
     Contender("fastloss", "fastloss", fastloss_step, fl.set_num_threads),
     Contender("torch", "torch", torch_step, set_torch_threads),
-    Contender("torch compiled", "torch", partial(torch_step, compiled=True), set_torch_threads),
+    Contender("torch compiled", "torch", partial(torch_step, compiled=True), set_torch_threads, program=CXX),
     Contender("jax", "jax", jax_step),
     Contender("numba", "numba", numba_step, set_numba_threads),
     Contender("sklearn", "sklearn", sklearn_step, set_sklearn_threads),

@@ -28,7 +28,9 @@ def run_demo(output: Path) -> None:
     try:
         from fastloss.demo import run
     except ModuleNotFoundError as error:
-        sys.exit(f'the demo needs {error.name}, which is not installed: pip install "fastloss[demo]"')
+        sys.exit(
+            f'the demo needs {error.name}, which is not installed: pip install -e ".[demo]" in a checkout of fastloss'
+        )
     try:
         run(output)
     except OSError as error:

@@ -109,7 +109,7 @@ class HuberLoss(Loss):
 
     In Gluon's scale, which this follows, the slope of the linear part is 1: this is PyTorch's ``SmoothL1Loss`` with
     ``beta=rho``. PyTorch's ``HuberLoss`` with ``delta=rho`` is rho times as large. The Hessian, 1/rho, is 0 in the
-    linear part, so boosting needs a floor under it.
+    linear part: boosting takes ``1 / max(rho, |x - y|)`` in its place, as the guide to derivatives says.
 
     Source: Huber 1964. Gluon: ``HuberLoss``. PyTorch: ``SmoothL1Loss(beta=rho)``.
 

@@ -96,7 +96,10 @@ def curves(
         from matplotlib.axes import Axes
         from matplotlib.lines import Line2D
     except ImportError as error:
-        raise ImportError('fastloss.plot needs matplotlib: pip install "fastloss[plot]"') from error
+        raise ImportError(
+            "fastloss.plot needs matplotlib, which is not installed: pip install matplotlib, or "
+            'pip install -e ".[plot]" in a checkout of fastloss'
+        ) from error
 
     if ax is not None and not isinstance(ax, Axes):
         raise TypeError(f"ax must be axes of matplotlib's, or None, got {ax!r}")

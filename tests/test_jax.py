@@ -12,7 +12,7 @@ import fastloss as fl
 from tests.frameworks import CASES, DENSE, Case
 from tests.reference import REDUCTIONS
 
-jax = pytest.importorskip("jax", reason='JAX is not installed: pip install "fastloss[jax]"')
+jax = pytest.importorskip("jax", reason='JAX is not installed: pip install -e ".[jax]"')
 
 import jax.numpy as jnp  # noqa: E402
 

@@ -154,7 +154,7 @@ def test_bad_arguments(losses: Any, what: Any, error: type[Exception], message: 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r'pip install "fastloss\[plot\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[plot\]" in a checkout'):
         plot.regression(fl.L1Loss())
 
 

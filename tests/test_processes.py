@@ -183,7 +183,7 @@ def test_quota(half_a_processor: Path) -> None:
 
 @pytest.mark.parametrize("api", [None, "openmp"])
 def test_threadpoolctl(api: str | None) -> None:
-    pytest.importorskip("threadpoolctl", reason='threadpoolctl is not installed: pip install "fastloss[demo]"')
+    pytest.importorskip("threadpoolctl", reason='threadpoolctl is not installed: pip install -e ".[demo]"')
     *limited, (threads, started) = call(processes.under_threadpoolctl, api)
     two = min(2, _processors.available_processors())
     assert limited == [[1, 0], two, [1, 0], two, [1, 0]]
@@ -193,7 +193,7 @@ def test_threadpoolctl(api: str | None) -> None:
 
 @pytest.mark.parametrize("first", ["torch", "fastloss"])
 def test_beside_torch(first: str) -> None:
-    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
     results, others, by_turns = call(processes.beside_torch, before=f"import {first}, torch")
     assert results == in_turn(2) * len(results)
     assert len(set(others)) == 1
@@ -201,7 +201,7 @@ def test_beside_torch(first: str) -> None:
 
 
 def test_workers_of_a_data_loader() -> None:
-    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
     assert call(processes.data_loader, before="import torch") == in_turn(2, 1, 1, 1, 1, 2)
 
 

@@ -266,7 +266,7 @@ print((loss.grad(x, y) == kept).all())
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="PyTorch has this setting for x86-64")
 def test_threads_compute_as_their_caller() -> None:
     """Subnormal numbers are 0 for all threads of a call or for none, whatever they were when the threads began."""
-    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
     assert run(ARITHMETIC).stdout == "True\nTrue\nTrue\n"
 
 

@@ -16,7 +16,7 @@ import fastloss as fl
 from tests.frameworks import CASES, DENSE, Case
 from tests.reference import LOSSES, REDUCTIONS
 
-torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
 
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.library import opcheck  # noqa: E402
