@@ -464,12 +464,23 @@ cdef inline void multiply(real_t* a, const real_t* b, Py_ssize_t n) noexcept nog
         a[i] *= b[i]
 
 
-cdef inline void multiply_counted(real_t* a, const real_t* m, const real_t* w, Py_ssize_t n) noexcept nogil:
-    """a_i *= m_i; 0 where the weight w_i is 0, whatever a_i is."""
+cdef inline void multiply_by_weights(real_t* a, const real_t* m, Py_ssize_t n) noexcept nogil:
+    """a_i *= m_i, and 0 where m_i is 0, whatever a_i is."""
     cdef Py_ssize_t i
-    cdef real_t zero = 0
+    cdef real_t zero = 0, c
     for i in range(n):
-        a[i] = zero if w[i] == 0 else a[i] * m[i]
+        c = m[i]
+        a[i] = zero if c == 0 else a[i] * c
+
+
+cdef inline void multiply_both(real_t* a, const real_t* w, real_t* b, const real_t* m, Py_ssize_t n) noexcept nogil:
+    """a_i *= w_i and b_i *= m_i, and 0 where w_i is 0: in one loop, which loads and compares the weights once."""
+    cdef Py_ssize_t i
+    cdef real_t zero = 0, c
+    for i in range(n):
+        c = w[i]
+        a[i] = zero if c == 0 else a[i] * c
+        b[i] = zero if c == 0 else b[i] * m[i]
 
 
 cdef inline Py_ssize_t count_zeros(const real_t* w, Py_ssize_t n) noexcept nogil:
@@ -603,7 +614,7 @@ cdef inline void weigh(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n
                        real_t** out) noexcept nogil:
     """Brings n derivatives, from the block's element `at` on, where they belong, times what their losses are multiplied by."""
     if w != NULL:
-        multiply_counted(out[kind] + at, m + at, w + at, n)
+        multiply_by_weights(out[kind] + at, m + at, n)
     elif m != NULL:
         multiply(out[kind] + at, m + at, n)
     finish(p, kind, start + at, n, task, 1, out[kind] + at)
@@ -621,21 +632,28 @@ cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* like) noe
                 prefetch_512(at + 512)
 
 
-cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, const real_t* w, real_t** out,
+cdef enum:
+    SUMMED = 1      # the values are in the lanes
+    WEIGHED = 2     # the values are multiplied by their weights
+
+
+cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, const real_t* w, real_t** out,
                              double* lane, real_t* buffers) noexcept nogil:
-    """The values of an elementwise loss, in out[VALUE] or, if it returns True, summed in the lanes; and its derivatives."""
+    """The values of an elementwise loss, in out[VALUE] or the lanes, as the flags that it returns say; and its derivatives."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
     cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else n
     cdef int kind
     cdef real_t* x = fetch(&p.inputs[PRED], start, n, buffers + 9 * size)
     cdef real_t* y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
     cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
-    cdef bint summed
+    cdef bint summed, weighed
     for kind in range(GRAD, WEIGHT_GRAD):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
     summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span)
     for k in range(LANES if summed else 0):
         lane[k] = 0
+    # the gradient in the weights takes the values without them
+    weighed = w != NULL and p.outputs[VALUE].data != NULL and p.outputs[GRAD].data != NULL and p.outputs[WEIGHT_GRAD].data == NULL
     if q == NULL:
         # nobody reads it
         q = x
@@ -653,14 +671,17 @@ cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py
         i += k
         # streamed are whole cache lines: the rest of the last one waits for the next strip
         k = n if i == n else i - p.lead
-        for kind in range(GRAD, WEIGHT_GRAD):
+        if weighed:
+            multiply_both(out[VALUE] + done, w + done, out[GRAD] + done, m + done, k - done)
+            finish(p, GRAD, start + done, k - done, task, 1, out[GRAD] + done)
+        for kind in range(HESS if weighed else GRAD, WEIGHT_GRAD):
             if p.outputs[kind].data != NULL and not p.outputs[kind].reduced:
                 weigh(p, kind, start, k - done, task, done, m, w, out)
         done = k
     for kind in range(GRAD, WEIGHT_GRAD):
         if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
             weigh(p, kind, start, n, task, 0, m, w, out)
-    return summed
+    return SUMMED * summed | WEIGHED * weighed
 
 
 cdef inline void weight_gradients(const real_t* l, const real_t* head, const real_t* w, Py_ssize_t n, real_t* to) noexcept nogil:
@@ -680,7 +701,7 @@ cdef inline void weight_gradients(const real_t* l, const real_t* head, const rea
 cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
     """The pipeline for elements start to start + n of the unreduced loss: gather, the loss, weights, sums, scatter."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i
-    cdef bint summed = False
+    cdef int state = 0
     cdef double lane[LANES]
     cdef real_t* out[OUTPUTS]
     cdef real_t* w = fetch(&p.inputs[WEIGHT], start, n, buffers)
@@ -689,23 +710,23 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
     if w != NULL and head != NULL:
         m = buffers + 2 * size
         memcpy(m, head, n * sizeof(real_t))
-        multiply_counted(m, w, w, n)
+        multiply_by_weights(m, w, n)
     out[VALUE] = place(p, VALUE, start, buffers + 3 * size)
     if p.weights_only and not p.sparse:
         set_all(out[VALUE], <real_t>1, n)
     elif p.rows != NULL:
         p.rows(p.kernel, p, start, n, m, w, out[VALUE], buffers + OWN_BUFFERS * size)
     else:
-        summed = elementwise(p, start, n, task, m, w, &out[0], &lane[0], buffers)
+        state = elementwise(p, start, n, task, m, w, &out[0], &lane[0], buffers)
     if p.outputs[WEIGHT_GRAD].data != NULL:
         out[WEIGHT_GRAD] = place(p, WEIGHT_GRAD, start, buffers + 4 * size)
         weight_gradients(out[VALUE], head, w, n, out[WEIGHT_GRAD])
         finish(p, WEIGHT_GRAD, start, n, task, p.grad_scale, out[WEIGHT_GRAD])
-    if summed:
+    if state & SUMMED:
         put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
     elif p.outputs[VALUE].data != NULL:
-        if w != NULL:
-            multiply_counted(out[VALUE], w, w, n)
+        if w != NULL and not state & WEIGHED:
+            multiply_by_weights(out[VALUE], w, n)
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
 
 

@@ -446,8 +446,8 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
                 yi, zi = t[i], z[i]
                 d[row + i] = scale * (zi + yi / (yi + eps))
         if w != NULL:
-            multiply_counted(t, m + row, w + row, classes)
-            multiply_counted(d + row, m + row, w + row, classes if needs_d else 0)
+            multiply_by_weights(t, m + row, classes)
+            multiply_by_weights(d + row, m + row, classes if needs_d else 0)
         elif m != NULL:
             multiply(t, m + row, classes)
             multiply(d + row, m + row, classes if needs_d else 0)

@@ -216,7 +216,7 @@ SHAPES = [
 
 
 def pairings(shape: tuple[int, ...], label: Array, rows: Array) -> list[tuple[fl.Loss, tuple[Any, ...]]]:
-    """Calls in which what lies like the first input, or like its rows, has the axes of label, and of rows behind a class axis."""
+    """Calls in which what lies like the first input, or like its rows, has the axes of label or of rows."""
     x, r = np.full(shape, 0.5), np.full((*shape, 2), 0.5)
     return [
         (fl.L2Loss(), (x, label)),
