@@ -96,8 +96,9 @@ cdef struct watch_t:
 
 cdef struct plan_t
 
-# losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays, but 0 where the
-# weight w is 0: m is w times the head_grad, and NULL where all are 1, as is w
+# Losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays. m is the weight
+# times the head_grad, and NULL where all are 1; w is the weight alone, and NULL where there is none. Derivatives are 0
+# where w is.
 ctypedef void (*rows_t)(void* kernel, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m, const void* w,
                         void* l, void* buffers) noexcept nogil
 

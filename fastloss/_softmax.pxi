@@ -324,7 +324,7 @@ cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real
         if at[i] >= size or weight[i] == 0:
             l[i] = zero if weight[i] == 0 or is_ignored(p, id[i]) else <real_t>NAN
             clear_column(i, n, classes, l[i], tile, hess)
-    for i in range(n if count_zeros(w, n) else 0):
+    for i in range(n if w != NULL else 0):
         if w[i] == 0:
             clear_column(i, n, classes, zero, tile, hess)
     if p.outputs[HESS].data != NULL:
@@ -414,6 +414,15 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
             scatter(&p.outputs[kinds[k]], first, size, out[kinds[k]])
 
 
+cdef inline bint has_weight(const real_t* w, Py_ssize_t n) noexcept nogil:
+    """Whether a weight of n is not 0."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if w[i] != 0:
+            return True
+    return False
+
+
 cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
                           real_t* buffers) noexcept nogil:
     """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is that of targets m_j y_j."""
@@ -445,13 +454,10 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
             for i in range(classes):
                 yi, zi = t[i], z[i]
                 d[row + i] = scale * (zi + yi / (yi + eps))
-        if w != NULL:
-            multiply_by_weights(t, m + row, classes)
-            multiply_by_weights(d + row, m + row, classes if needs_d else 0)
-        elif m != NULL:
-            multiply(t, m + row, classes)
-            multiply(d + row, m + row, classes if needs_d else 0)
-        if count_zeros(w + row if w != NULL else NULL, classes) == classes:
+        if m != NULL:
+            weigh_or_multiply(t, m + row, w, classes)
+            weigh_or_multiply(d + row, m + row, w, classes if needs_d else 0)
+        if w != NULL and not has_weight(w + row, classes):
             set_all(g + row, zero, classes if p.outputs[GRAD].data != NULL else 0)
             set_all(h + row, zero, classes if p.outputs[HESS].data != NULL else 0)
             continue
