@@ -317,6 +317,13 @@ def default_threads() -> tuple[int, int]:
     return fl.get_num_threads(), native_threads() - before
 
 
+def threads_like_torch() -> tuple[int, int]:
+    """How many threads a call has by default, and how many PyTorch has."""
+    import torch
+
+    return fl.get_num_threads(), torch.get_num_threads()
+
+
 def threads_in_group(procs: str) -> tuple[int, int]:
     """The same, in a control group that this process enters by its file of processes."""
     Path(procs).write_text(str(os.getpid()), encoding="utf-8")
