@@ -10,8 +10,8 @@ from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
 from fastloss._machine cimport (
-    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, end_team, fetch_add, floats_apart,
-    lanes_t, now, prefetch_512, stream,
+    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, fetch_add, floats_apart,
+    lanes_t, now, own_crew, prefetch_512, stream, team_runs,
 )
 from fastloss._math cimport (
     absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
@@ -755,10 +755,12 @@ cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
     """
     cdef int thread
     cdef int64_t start = now(), control = arithmetic(), own, end, first
+    cdef void* crew = own_crew()
     for thread in range(p.threads):
         p.ranges[thread].next = first_task(p, thread)
     # as many threads as asked for, or fewer: what one does not take another does
     for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
+        team_runs(thread, crew)
         # OpenMP's threads have the arithmetic of who called first
         own = compute_as(control)
         work_off(p, thread, like)
@@ -800,8 +802,6 @@ cdef void run(plan_t* p, int is_double) noexcept nogil:
         run_as[double](p, NULL)
     else:
         run_as[float](p, NULL)
-    if p.threads > 1:
-        end_team(p.threads)
 
 
 cdef void fill_rows(row_loss_t kernel, rows_t* rows, real_t* dtype) noexcept:

@@ -152,6 +152,37 @@ def test_threads_that_the_system_refuses(limit: str) -> None:
     assert started < 10
 
 
+@pytest.mark.parametrize("how", ["", "thread", "torch"])
+@pytest.mark.parametrize("limit", ["processes", "memory"])
+def test_threads_that_the_system_refuses_after_a_smaller_team(limit: str, how: str) -> None:
+    """OpenMP ends the threads that a smaller team does not need, and the process where it may not start them again."""
+    if how == "torch":
+        pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    same, (first, fewer, last) = call(processes.threads_after_a_smaller_team, limit, how)
+    assert same
+    assert first >= 63
+    assert max(fewer, last) < 20
+
+
+def test_a_stack_that_does_not_fit() -> None:
+    """Threads are tried with the stacks that OpenMP gives them."""
+    same, started = call(processes.many_threads, 64, "memory", given={"OMP_STACKSIZE": "1G"})
+    assert same
+    assert started == 0
+
+
+def test_calls_do_not_wait_for_each_other() -> None:
+    assert call(processes.call_beside_a_first_call)
+
+
+def test_a_handler_waits_for_a_call() -> None:
+    assert call(processes.wait_in_a_handler) == in_turn(2)
+
+
+def test_a_call_in_a_handler() -> None:
+    assert call(processes.call_in_a_handler) == in_turn(2, 2)
+
+
 BINDING = [
     "OMP_PROC_BIND=true",
     "OMP_PROC_BIND=close",
