@@ -550,10 +550,10 @@ cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, Py_ssize_t start,
 
     Copies them unless `to` is NULL: of an array that changes meanwhile the copy is what was checked.
     """
-    cdef double x[1024]
+    cdef double x[256]
     cdef Py_ssize_t at, m, i, bad, since = 0
-    for at in range(0, n, 1024):
-        m = min(<Py_ssize_t>1024, n - at)
+    for at in range(0, n, 256):
+        m = min(<Py_ssize_t>256, n - at)
         if stopped(p, &since, m):
             return -1
         gather(a, start + at, m, &x[0])
@@ -670,9 +670,7 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
 
 
-cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* like) noexcept nogil:
-    cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
-    cdef char* memory = &stack[0] if p.scratch == NULL else p.scratch + thread * p.scratch_size
+cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* like) noexcept nogil:
     cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
     cdef Py_ssize_t start, end, since = 0
     if p.pieces:
@@ -688,6 +686,19 @@ cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* 
         start += p.block
         if start >= end or stopped(p, &since, p.block):
             return
+
+
+cdef void run_small(const plan_t* p, Py_ssize_t task, real_t* like) noexcept nogil:
+    cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
+    run_in(p, task, &stack[0], like)
+
+
+cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* like) noexcept nogil:
+    # apart: the buffers of a small call would take the stack of a thread that does not need them
+    if p.scratch == NULL:
+        run_small(p, task, like)
+    else:
+        run_in(p, task, p.scratch + thread * p.scratch_size, like)
 
 
 cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept nogil:

@@ -254,6 +254,28 @@ def many_callers(callers: int, most: int) -> tuple[int, list[str]]:
     return callers * len(calls), wrong
 
 
+def with_small_stacks() -> tuple[list[str], int]:
+    """Which calls of every loss have other bits in two threads than in one, and how many threads were started."""
+    calls = every_call()
+    with fl.num_threads(1):
+        want = [bits(call()) for call in calls]
+    before = native_threads()
+    fl.set_num_threads(2)
+    wrong = [repr(call) for call, one in zip(calls, want, strict=True) if bits(call()) != one]
+    return wrong, native_threads() - before
+
+
+def in_a_small_stack(threads: int) -> tuple[list[str], int]:
+    """The same, made by a Python thread whose stack is as small."""
+    calls = every_call()
+    with fl.num_threads(1):
+        want = [bits(call()) for call in calls]
+    fl.set_num_threads(threads)
+    threading.stack_size(1 << 16)
+    [results] = in_threads([lambda: [bits(call()) for call in calls]])
+    return [repr(call) for call, one, other in zip(calls, want, results, strict=True) if one != other], len(calls)
+
+
 def callers_at_the_end(callers: int) -> int:
     """Daemon threads, which are in the middle of calls when Python ends: returns how many there are."""
     calls = every_call()

@@ -171,6 +171,20 @@ def test_a_stack_that_does_not_fit() -> None:
     assert started == 0
 
 
+def test_a_small_stack_is_enough_for_a_thread() -> None:
+    """It is as small as glibc allows."""
+    wrong, started = call(processes.with_small_stacks, given={"OMP_STACKSIZE": "16k"})
+    assert wrong == []
+    assert started > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_small_stack_is_enough_for_a_caller(threads: int) -> None:
+    wrong, calls = call(processes.in_a_small_stack, threads)
+    assert wrong == []
+    assert calls > 50
+
+
 def test_calls_do_not_wait_for_each_other() -> None:
     assert call(processes.call_beside_a_first_call)
 
