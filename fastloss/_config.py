@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastloss import _isa, _processors, _threads
+from fastloss import _isa, _threads
 
 __version__ = "0.1.0"
 
@@ -34,7 +34,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
         "instruction sets of this CPU": list(_isa.supported),
         "OpenMP": _threads.has_openmp,
         "threads": _threads.get_num_threads(),
-        "processors": _processors.available_processors(),
+        "processors": _threads.processors_here(),
     }
     if mode == "dicts":
         return config

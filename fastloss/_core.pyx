@@ -1396,7 +1396,8 @@ cdef class Loss:
             q.outputs[k].data = NULL
         describe_number(&q.outputs[VALUE], &total, p.size)
         q.outputs[VALUE].reduced = True
-        q.inputs[WEIGHT].direct = q.inputs[WEIGHT].direct and q.inputs[WEIGHT].type == FLOAT64
+        if q.inputs[WEIGHT].data != NULL and q.inputs[WEIGHT].type != FLOAT64:
+            q.inputs[WEIGHT].direct = False
         q.inputs[HEAD].data = NULL
         q.weights_only = True
         q.rows = self.kernel.rows[True]

@@ -10,8 +10,8 @@ from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, NAN, floor, fma as exact_fma, sqrt
 
 from fastloss._machine cimport (
-    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, end_team, fetch_add, floats_apart,
-    lanes_t, now, prefetch_512, stream,
+    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, fetch_add, floats_apart,
+    lanes_t, now, own_crew, prefetch_512, stream, team_runs,
 )
 from fastloss._math cimport (
     absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
@@ -593,10 +593,10 @@ cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, const array_t* we
 
     Elements of weight 0 are not looked at. Copies them unless `to` is NULL: of an array that changes meanwhile the copy is what was checked.
     """
-    cdef double x[1024]
+    cdef double x[256]
     cdef Py_ssize_t at, m, i, bad, since = 0
-    for at in range(0, n, 1024):
-        m = min(<Py_ssize_t>1024, n - at)
+    for at in range(0, n, 256):
+        m = min(<Py_ssize_t>256, n - at)
         if stopped(p, &since, m):
             return -1
         gather(a, start + at, m, &x[0])
@@ -730,9 +730,7 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
 
 
-cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* like) noexcept nogil:
-    cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
-    cdef char* memory = &stack[0] if p.scratch == NULL else p.scratch + thread * p.scratch_size
+cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* like) noexcept nogil:
     cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
     cdef Py_ssize_t start, end, since = 0
     if p.pieces:
@@ -748,6 +746,19 @@ cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* 
         start += p.block
         if start >= end or stopped(p, &since, p.block):
             return
+
+
+cdef void run_small(const plan_t* p, Py_ssize_t task, real_t* like) noexcept nogil:
+    cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
+    run_in(p, task, &stack[0], like)
+
+
+cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* like) noexcept nogil:
+    # apart: the buffers of a small call would take the stack of a thread that does not need them
+    if p.scratch == NULL:
+        run_small(p, task, like)
+    else:
+        run_in(p, task, p.scratch + thread * p.scratch_size, like)
 
 
 cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept nogil:
@@ -814,10 +825,12 @@ cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
     """
     cdef int thread
     cdef int64_t start = now(), control = arithmetic(), own, end, first
+    cdef void* crew = own_crew()
     for thread in range(p.threads):
         p.ranges[thread].next = first_task(p, thread)
     # as many threads as asked for, or fewer: what one does not take another does
     for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
+        team_runs(thread, crew)
         # OpenMP's threads have the arithmetic of who called first
         own = compute_as(control)
         work_off(p, thread, like)
@@ -859,8 +872,6 @@ cdef void run(plan_t* p, int is_double) noexcept nogil:
         run_as[double](p, NULL)
     else:
         run_as[float](p, NULL)
-    if p.threads > 1:
-        end_team(p.threads)
 
 
 cdef void fill_rows(row_loss_t kernel, rows_t* rows, real_t* dtype) noexcept:

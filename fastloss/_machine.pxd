@@ -111,59 +111,115 @@ cdef extern from *:
     }
     #if defined(_OPENMP) && defined(__linux__)
     #include <limits.h>
+    #include <omp.h>
     #include <pthread.h>
     #include <sched.h>
     #include <stdlib.h>
     #include <sys/syscall.h>
     #include <unistd.h>
     static pthread_mutex_t fl_growing = PTHREAD_MUTEX_INITIALIZER, fl_gate = PTHREAD_MUTEX_INITIALIZER;
-    static _Thread_local int fl_largest = 1, fl_most = INT_MAX, fl_grows = 0;
+    /* Of the calling thread: the size of its last team, the most that it asks for, whether a team is being made. */
+    static _Thread_local int fl_team = 1, fl_most = INT_MAX, fl_grows = 0;
+    /* How many threads it has, itself among them, of those that were in its teams: each that ends takes itself off. */
+    static _Thread_local int* fl_crew = NULL;
+    static pthread_once_t fl_once = PTHREAD_ONCE_INIT;
+    static pthread_key_t fl_member;
+    static int fl_has_key = 0;
+    static void fl_leave(void* crew) {
+        if (!__atomic_sub_fetch((int*)crew, 1, __ATOMIC_ACQ_REL)) free(crew);
+    }
+    static void fl_make_key(void) { fl_has_key = !pthread_key_create(&fl_member, fl_leave); }
+    static void fl_join(int* crew) {
+        if (pthread_getspecific(fl_member) != crew && !pthread_setspecific(fl_member, crew))
+            __atomic_add_fetch(crew, 1, __ATOMIC_RELAXED);
+    }
+    /* NULL where nobody can count, and inside another team, whose threads end with it. */
+    static void* fl_own_crew(void) {
+        if (omp_get_level()) return NULL;
+        pthread_once(&fl_once, fl_make_key);
+        if (fl_has_key && !fl_crew && (fl_crew = (int*)malloc(sizeof(int)))) {
+            *fl_crew = 0;
+            fl_join(fl_crew);
+        }
+        return fl_crew;
+    }
     typedef struct { pthread_t thread; long id; } fl_probe;
     static void* fl_wait(void* probe) {
         ((fl_probe*)probe)->id = syscall(SYS_gettid);
         pthread_mutex_lock(&fl_gate), pthread_mutex_unlock(&fl_gate);
         return NULL;
     }
+    /* The stack of OpenMP's threads, in bytes; 0: that of any other thread. */
+    static size_t fl_stack_size(void) {
+        const char* text = getenv("OMP_STACKSIZE");
+        char* unit;
+        size_t size;
+        if (!text) text = getenv("GOMP_STACKSIZE");
+        if (!text) return 0;
+        size = strtoul(text, &unit, 10);
+        while (*unit == ' ') unit++;
+        switch (*unit | 32) {
+        case 'b': return size;
+        case 'm': return size << 20;
+        case 'g': return size << 30;
+        default: return size << 10;
+        }
+    }
     /* How many of n threads the system starts, all at once. It counts none of them any more on return. */
     static int fl_startable(int n) {
         int started = 0, k;
+        size_t stack = fl_stack_size();
+        pthread_attr_t attributes;
         fl_probe* probes = (fl_probe*)malloc(n * sizeof(fl_probe));
         if (!probes) return 0;
+        pthread_attr_init(&attributes);
+        if (stack) pthread_attr_setstacksize(&attributes, stack);
         pthread_mutex_lock(&fl_gate);
-        while (started < n && !pthread_create(&probes[started].thread, NULL, fl_wait, &probes[started])) started++;
+        while (started < n && !pthread_create(&probes[started].thread, &attributes, fl_wait, &probes[started]))
+            started++;
         pthread_mutex_unlock(&fl_gate);
         for (k = 0; k < started; k++) {
             pthread_join(probes[k].thread, NULL);
             while (!syscall(SYS_tgkill, (long)getpid(), probes[k].id, 0)) sched_yield();
         }
+        pthread_attr_destroy(&attributes);
         free(probes);
         return started;
     }
-    /* OpenMP ends the process where the system refuses a thread, for a limit on their number or on memory. So before the
-       calling thread's first team of a size its threads are tried, and if some are refused, it makes do with the others
-       from then on. Only one team grows at a time: two cannot both have what is left. */
+    /* OpenMP ends the process where the system refuses a thread, for a limit on their number or on memory. So the
+       threads that a team lacks are tried before; if some are refused, the calling thread makes do with the others from
+       then on. A team that shrinks loses threads, also where another library has made it smaller. One that is bound to
+       places may start anew where its size changes. Only one team is made at a time: two cannot both have what is
+       left. */
     static int fl_begin_team(int n) {
-        int most;
+        const int* crew = (const int*)fl_own_crew();
+        int has = crew ? __atomic_load_n(crew, __ATOMIC_RELAXED) : 1, started;
         if (n > fl_most) n = fl_most;
-        if (n <= fl_largest) return n;
-        /* a call inside a call, by a signal's handler */
-        if (fl_grows) return 1;
+        if (omp_get_level() && omp_get_active_level() >= omp_get_max_active_levels()) return 1;
+        if (has > fl_team) has = fl_team;
+        if (n == has) return n;
+        if (omp_get_proc_bind() != omp_proc_bind_false) has = 1;
+        if (n <= has) return n;
         pthread_mutex_lock(&fl_growing);
-        most = 1 + fl_startable(n - 1);
-        if (most < n) n = fl_most = most > fl_largest ? most : fl_largest;
-        fl_grows = n > fl_largest;
+        started = fl_startable(n - has);
+        if (started < n - has) n = fl_most = has + started;
+        fl_grows = n > 1;
         if (!fl_grows) pthread_mutex_unlock(&fl_growing);
         return n;
     }
-    static void fl_end_team(int n) {
-        if (n <= fl_largest) return;
-        fl_largest = n;
+    /* Called by each thread of a team, once it runs. The first is the one that has made it. */
+    static void fl_team_runs(int thread, void* crew) {
+        if (crew) fl_join((int*)crew);
+        if (thread) return;
+        if (crew && omp_get_num_threads() > 1) fl_team = omp_get_num_threads();
+        if (!fl_grows) return;
         fl_grows = 0;
         pthread_mutex_unlock(&fl_growing);
     }
     #else
     #define fl_begin_team(n) (n)
-    #define fl_end_team(n) ((void)(n))
+    #define fl_own_crew() NULL
+    #define fl_team_runs(thread, crew) ((void)(crew))
     #endif
     """
     # pointers to what no other pointer of a function leads to
@@ -180,4 +236,5 @@ cdef extern from *:
     int64_t arithmetic "fl_arithmetic"() noexcept nogil
     int64_t compute_as "fl_compute_as"(int64_t control) noexcept nogil
     int begin_team "fl_begin_team"(int n) noexcept nogil
-    void end_team "fl_end_team"(int n) noexcept nogil
+    void* own_crew "fl_own_crew"() noexcept nogil
+    void team_runs "fl_team_runs"(int thread, void* crew) noexcept nogil

@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator
 
 
-def available_processors(root: str = "") -> int:
-    """The processors that this process may use: its affinity, and its control group's quota rounded up."""
+def available_processors(root: str = "", bound: int = 0) -> int:
+    """The processors that this process may use: its affinity, and its control group's quota rounded up.
+
+    `bound` is the number that the affinity had before OpenMP bound the first thread to a part of it, 0 if it did not.
+    """
     try:
         # of its first thread: 0 would be the thread that asks, which may have narrowed its own
-        n = len(os.sched_getaffinity(os.getpid()))
+        n = bound or len(os.sched_getaffinity(os.getpid()))
     except AttributeError:
         n = os.cpu_count() or 1
     for quota, period in cgroup_quotas(root):

@@ -16,6 +16,14 @@ cdef extern from *:
     #else
     static int omp_get_max_threads(void) { return 1; }
     #endif
+    /* What OpenMP found before it bound this thread to some of them; 0 where it binds none. */
+    static int fl_bound_processors(void) {
+    #if defined(_OPENMP) && _OPENMP >= 201511
+        return omp_get_num_places() > 0 ? omp_get_num_procs() : 0;
+    #else
+        return 0;
+    #endif
+    }
     #ifdef _WIN32
     #define FL_THREAD_LOCAL __declspec(thread)
     static void fl_watch_forks(void) {}
@@ -35,6 +43,7 @@ cdef extern from *:
     #endif
     """
     int omp_get_max_threads() nogil
+    int fl_bound_processors() nogil
     void fl_watch_forks() nogil
     int fl_forked
     int fl_local
@@ -59,10 +68,15 @@ cdef int threads() except -1:
         return <int>n
     n = atomic_load(&processors)
     if not n:
-        n = available_processors()
+        n = processors_here()
         atomic_store(&processors, n)
     # asked anew each time: threadpoolctl and omp_set_num_threads change it
     return <int>max(1, min(omp_get_max_threads(), n))
+
+
+def processors_here():
+    """The processors that this process may use, also where OpenMP has bound its first thread to one of them."""
+    return available_processors(bound=fl_bound_processors())
 
 
 cdef int checked(n, str name) except -1:
@@ -79,8 +93,9 @@ def get_num_threads():
     """Return the number of threads that a large enough call uses now, in this thread.
 
     That is, in this order: 1 in a forked child, and without OpenMP; what :func:`num_threads` set; what
-    :func:`set_num_threads` or the environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, and of
-    the process's CPU affinity and its control group's quota, as they were when first needed.
+    :func:`set_num_threads` or the environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, and
+    of the process's CPU affinity and its control group's quota, as they were when first needed. Where OpenMP binds
+    threads (OMP_PROC_BIND, OMP_PLACES), the affinity is the one that OpenMP found.
     """
     return threads()
 

@@ -1,19 +1,36 @@
 """Losses of rows that are vectors: distances and angles. Sums are in double precision, whatever the dtype."""
 
 cdef enum:
-    PIECE = 256
+    PIECE = 256     # numbers of a row whose terms are on the stack: that of a thread may have 16 kB
 
 
-cdef inline double dot(const real_t* x, const real_t* y, double x_scale, double y_scale, Py_ssize_t n) noexcept nogil:
-    """The dot product of two vectors, each times a power of two."""
-    cdef double piece[PIECE]
+cdef double dot_piece(const real_t* x, const real_t* y, double x_scale, double y_scale, Py_ssize_t n) noexcept nogil:
+    """What lane_sum gives of the products, without an array of them."""
+    cdef double lane[LANES]
     cdef double total = 0
-    cdef Py_ssize_t i, k = 0, m
+    cdef Py_ssize_t i = 0, k
+    if n < 16:
+        for i in range(n):
+            total += (x_scale * x[i]) * (y_scale * y[i])
+        return total
+    for k in range(LANES):
+        lane[k] = 0
+    while i + LANES <= n:
+        for k in range(LANES):
+            lane[k] += (x_scale * x[i + k]) * (y_scale * y[i + k])
+        i += LANES
+    for k in range(n - i):
+        lane[k] += (x_scale * x[i + k]) * (y_scale * y[i + k])
+    return add_lanes(&lane[0])
+
+
+cdef double dot(const real_t* x, const real_t* y, double x_scale, double y_scale, Py_ssize_t n) noexcept nogil:
+    """The dot product of two vectors, each times a power of two."""
+    cdef double total = 0
+    cdef Py_ssize_t k = 0, m
     while k < n:
         m = min(<Py_ssize_t>PIECE, n - k)
-        for i in range(m):
-            piece[i] = (x_scale * x[k + i]) * (y_scale * y[k + i])
-        total += lane_sum(&piece[0], m)
+        total += dot_piece(x + k, y + k, x_scale, y_scale, m)
         k += m
     return total
 

@@ -6,12 +6,13 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import cycle
@@ -253,6 +254,28 @@ def many_callers(callers: int, most: int) -> tuple[int, list[str]]:
     return callers * len(calls), wrong
 
 
+def with_small_stacks() -> tuple[list[str], int]:
+    """Which calls of every loss have other bits in two threads than in one, and how many threads were started."""
+    calls = every_call()
+    with fl.num_threads(1):
+        want = [bits(call()) for call in calls]
+    before = native_threads()
+    fl.set_num_threads(2)
+    wrong = [repr(call) for call, one in zip(calls, want, strict=True) if bits(call()) != one]
+    return wrong, native_threads() - before
+
+
+def in_a_small_stack(threads: int) -> tuple[list[str], int]:
+    """The same, made by a Python thread whose stack is as small."""
+    calls = every_call()
+    with fl.num_threads(1):
+        want = [bits(call()) for call in calls]
+    fl.set_num_threads(threads)
+    threading.stack_size(1 << 16)
+    [results] = in_threads([lambda: [bits(call()) for call in calls]])
+    return [repr(call) for call, one, other in zip(calls, want, results, strict=True) if one != other], len(calls)
+
+
 def callers_at_the_end(callers: int) -> int:
     """Daemon threads, which are in the middle of calls when Python ends: returns how many there are."""
     calls = every_call()
@@ -270,15 +293,10 @@ def callers_at_the_end(callers: int) -> int:
     return threading.active_count() - 1
 
 
-def many_threads(threads: int, limit: str = "") -> tuple[bool, int]:
-    """Whether a call that asks for many threads gives the bits of one thread, and how many it started."""
+def refuse_threads(limit: str, spare: int) -> None:
+    """Lets the system start few threads more: for a limit on their number, or on memory beyond what is spare."""
     import resource
 
-    pred, label = np.random.default_rng(3).random((2, 1 << 22), np.float32)
-    loss = fl.SigmoidBCELoss(reduction="mean")
-    with fl.num_threads(1):
-        want = loss(pred, label)
-    before = native_threads()
     if limit == "processes":
         if os.getuid() == 0:
             os.setuid(65534)
@@ -286,10 +304,129 @@ def many_threads(threads: int, limit: str = "") -> tuple[bool, int]:
     elif limit == "memory":
         # of one page, a thread's stack of megabytes
         size = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 26), size + (1 << 26)))
+        resource.setrlimit(resource.RLIMIT_AS, (size + spare, size + spare))
+
+
+def many_threads(threads: int, limit: str = "") -> tuple[bool, int]:
+    """Whether a call that asks for many threads gives the bits of one thread, and how many it started."""
+    pred, label = np.random.default_rng(3).random((2, 1 << 22), np.float32)
+    loss = fl.SigmoidBCELoss(reduction="mean")
+    with fl.num_threads(1):
+        want = loss(pred, label)
+    before = native_threads()
+    refuse_threads(limit, 1 << 26)
     fl.set_num_threads(threads)
     same = all(loss(pred, label) == want for _ in range(3))
     return same, native_threads() - before
+
+
+def threads_after_a_smaller_team(limit: str, how: str) -> tuple[bool, list[int]]:
+    """Whether 64 threads, then 2, then 64 that the system refuses give the bits of one, and how many it were each time.
+
+    The smaller team is fastloss's or PyTorch's, which may have the same OpenMP; or all is in another Python thread.
+    """
+    pred, label = np.random.default_rng(3).random((2, 1 << 20), np.float32)
+    loss = fl.SigmoidBCELoss(reduction="mean")
+    with fl.num_threads(1):
+        want = loss(pred, label)
+    others = native_threads()
+    results, counts = [], []
+
+    def smaller_team() -> None:
+        if how == "torch":
+            import torch
+
+            torch.set_num_threads(2)
+            torch.exp(torch.ones(1 << 20))
+        else:
+            results.append(loss(pred, label))
+
+    def teams() -> None:
+        for threads in (64, 2, 64):
+            fl.set_num_threads(threads)
+            if threads == 2:
+                end = time.perf_counter() + 5
+                # calls do with one for a while where cores are taken; threads that are not needed end by themselves
+                while native_threads() - others > 5 and time.perf_counter() < end:
+                    smaller_team()
+                    time.sleep(0.01)
+                refuse_threads(limit, 40 << 20)
+            else:
+                results.extend(loss(pred, label) for _ in range(5))
+            counts.append(native_threads() - others)
+
+    if how == "thread":
+        in_threads([teams])
+    else:
+        teams()
+    return all(result == want for result in results), counts
+
+
+# a row in memory for all of them, so that calls take seconds; and a call of many threads that takes milliseconds
+LONG = np.broadcast_to(np.float32(0.5), (1 << 29,))
+LONG_LOSS = fl.PoissonNLLLoss(compute_full=True, reduction="mean")
+
+
+def call_beside_a_first_call() -> bool:
+    """Whether a thread's first call ends while that of another, which takes seconds, goes on."""
+    fl.set_num_threads(2)
+
+    def call_and_interrupt() -> None:
+        time.sleep(0.1)
+        work(2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=call_and_interrupt)
+    thread.start()
+    try:
+        LONG_LOSS(LONG, LONG)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        thread.join()
+    return False
+
+
+def wait_in_a_handler() -> list[Any]:
+    """The work of a pool's thread, for which the handler of a signal waits that comes during the main thread's call."""
+    fl.set_num_threads(2)
+    results: list[Any] = []
+
+    def shut_down(number: int, frame: Any) -> None:
+        pool.shutdown(wait=True)
+        results.append(future.result())
+        raise InterruptedError
+
+    def later() -> tuple[str, int]:
+        time.sleep(0.1)
+        return work(2)
+
+    signal.signal(signal.SIGTERM, shut_down)
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(later)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        while True:
+            LONG_LOSS(LONG, LONG)
+    except InterruptedError:
+        return results
+
+
+def call_in_a_handler() -> list[Any]:
+    """The work of a handler, whose signal comes during a call, and work after it."""
+    fl.set_num_threads(2)
+    results: list[Any] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: results.append(work(2)))
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    x = LONG[: 1 << 27]
+    while not results:
+        value = LONG_LOSS(x, x)
+    timer.join()
+    assert value == LONG_LOSS(x[:1], x[:1])
+    return [*results, work(2)]
 
 
 def with_little_memory(name: str, rows: int) -> bool:
@@ -315,6 +452,13 @@ def default_threads() -> tuple[int, int]:
     before = native_threads()
     digest()
     return fl.get_num_threads(), native_threads() - before
+
+
+def threads_like_torch() -> tuple[int, int]:
+    """How many threads a call has by default, and how many PyTorch has."""
+    import torch
+
+    return fl.get_num_threads(), torch.get_num_threads()
 
 
 def threads_in_group(procs: str) -> tuple[int, int]:

@@ -31,13 +31,22 @@ ROOT = Path(__file__).parent.parent
 ALONE = _processors.available_processors() == 1
 
 
-def call(task: Callable[..., Any], *args: Any, prefix: tuple[str, ...] = (), before: str = "") -> Any:
-    """What a task returns in a process of its own, which has 10 seconds and those that its Pythons need to start."""
+def call(
+    task: Callable[..., Any],
+    *args: Any,
+    prefix: tuple[str, ...] = (),
+    before: str = "",
+    given: dict[str, str] | None = None,
+) -> Any:
+    """What a task returns in a process of its own, with variables of its environment as given.
+
+    It has 10 seconds and those that its Pythons need to start.
+    """
     limit = 10 + 5 * seconds_to_start(before)
     with subprocess.Popen(
         [*prefix, *command(task, *args, before=before)],
         cwd=ROOT,
-        env=environment(),
+        env=environment(**(given or {})),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -143,18 +152,99 @@ def test_threads_that_the_system_refuses(limit: str) -> None:
     assert started < 10
 
 
+@pytest.mark.parametrize("how", ["", "thread", "torch"])
+@pytest.mark.parametrize("limit", ["processes", "memory"])
+def test_threads_that_the_system_refuses_after_a_smaller_team(limit: str, how: str) -> None:
+    """OpenMP ends the threads that a smaller team does not need, and the process where it may not start them again."""
+    if how == "torch":
+        pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    same, (first, fewer, last) = call(processes.threads_after_a_smaller_team, limit, how)
+    assert same
+    assert first >= 63
+    assert max(fewer, last) < 20
+
+
+def test_a_stack_that_does_not_fit() -> None:
+    """Threads are tried with the stacks that OpenMP gives them."""
+    same, started = call(processes.many_threads, 64, "memory", given={"OMP_STACKSIZE": "1G"})
+    assert same
+    assert started == 0
+
+
+def test_a_small_stack_is_enough_for_a_thread() -> None:
+    """It is as small as glibc allows."""
+    wrong, started = call(processes.with_small_stacks, given={"OMP_STACKSIZE": "16k"})
+    assert wrong == []
+    assert started > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_small_stack_is_enough_for_a_caller(threads: int) -> None:
+    wrong, calls = call(processes.in_a_small_stack, threads)
+    assert wrong == []
+    assert calls > 50
+
+
+def test_calls_do_not_wait_for_each_other() -> None:
+    assert call(processes.call_beside_a_first_call)
+
+
+def test_a_handler_waits_for_a_call() -> None:
+    assert call(processes.wait_in_a_handler) == in_turn(2)
+
+
+def test_a_call_in_a_handler() -> None:
+    assert call(processes.call_in_a_handler) == in_turn(2, 2)
+
+
+BINDING = [
+    "OMP_PROC_BIND=true",
+    "OMP_PROC_BIND=close",
+    "OMP_PROC_BIND=spread",
+    "OMP_PLACES=cores",
+    "OMP_PLACES=threads",
+]
+
+
+@pytest.mark.parametrize("given", BINDING)
+def test_threads_that_openmp_binds(given: str) -> None:
+    """The process's processors count, not the one that its first thread is bound to."""
+    name, value = given.split("=")
+    threads, started = call(processes.default_threads, given={name: value})
+    assert threads == _processors.available_processors()
+    assert ALONE or started > 0
+
+
+@pytest.mark.parametrize("given", BINDING)
+def test_binding_keeps_to_the_affinity(given: str) -> None:
+    name, value = given.split("=")
+    assert call(processes.default_threads, prefix=on_one_processor(), given={name: value}) == [1, 0]
+
+
+@pytest.mark.parametrize("given", BINDING)
+@pytest.mark.parametrize("first", ["torch", "fastloss"])
+def test_binding_beside_torch(first: str, given: str) -> None:
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    name, value = given.split("=")
+    ours, theirs = call(processes.threads_like_torch, before=f"import {first}, torch", given={name: value})
+    assert ours == theirs == _processors.available_processors()
+
+
 @pytest.mark.parametrize(("name", "rows"), [("triplet", 0), ("cosine", 0), ("softmax", 2), ("weighted softmax", 2)])
 def test_a_long_row_is_not_copied_without_need(name: str, rows: int) -> None:
     """What is read in place needs no buffer; softmax keeps the exponentials and the targets of one row."""
     assert call(processes.with_little_memory, name, rows)
 
 
-def test_affinity() -> None:
+def on_one_processor() -> tuple[str, ...]:
     taskset = shutil.which("taskset")
     if not taskset:
         pytest.skip("taskset, of util-linux, is not installed")
-    cpu = str(min(os.sched_getaffinity(0)))
-    assert call(processes.default_threads, prefix=(taskset, "-c", cpu)) == [1, 0]
+    return taskset, "-c", str(min(os.sched_getaffinity(0)))
+
+
+def test_affinity() -> None:
+    assert call(processes.default_threads, prefix=on_one_processor()) == [1, 0]
 
 
 @pytest.fixture

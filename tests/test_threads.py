@@ -359,6 +359,7 @@ def test_control_groups(files: dict[str, str], want: Any, tmp_path: Path) -> Non
     processors = len(os.sched_getaffinity(0))
     quotas = [-(-quota // period) for quota, period in want if quota > 0]
     assert _processors.available_processors(str(tmp_path)) == min([processors, *quotas])
+    assert _processors.available_processors(str(tmp_path), bound=99) == min([99, *quotas])
 
 
 def test_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
