@@ -106,6 +106,14 @@ cdef double log_total_below(const double* x, Py_ssize_t n, double top, double* p
     return log_sum(<double>1, lane_sum(piece, n))
 
 
+cdef inline bint load_frame(const plan_t* p, Py_ssize_t frame, Py_ssize_t classes, double* x, double* piece, double* top, double* rest) noexcept nogil:
+    """Logits of a frame, the largest and what log_total_below says; False if one is NaN or infinite, or none is possible."""
+    gather(&p.inputs[PRED], frame * classes, classes, x)
+    top[0] = lane_max(x, classes)
+    rest[0] = log_total_below(x, classes, top[0], piece)
+    return top[0] - top[0] == 0 and rest[0] == rest[0]
+
+
 cdef void ctc_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
     """The loss of examples start to start + n."""
     cdef const ctc_t* c = <const ctc_t*>p.memory
@@ -151,8 +159,14 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     for j in range(1, n):
         needed += label[j] == label[j - 1]
     if needed > frames:
-        empty_gradient(p, first, c.all_frames, <real_t>0, line, classes)
-        return 0 if c.zero_infinity else INFINITY
+        loss = 0 if c.zero_infinity else INFINITY
+        for t in range(frames):
+            if stopped(p, &since, classes):
+                return NAN  # no cover: where a signal meets a call is chance
+            if not load_frame(p, first + t, classes, x, q, top, rest):
+                loss = NAN
+        empty_gradient(p, first, c.all_frames, <real_t>0 if loss == loss else <real_t>NAN, line, classes)
+        return loss
 
     skip[0] = skip[n] = 0
     for j in range(1, n):
@@ -170,11 +184,7 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     for t in range(frames):
         if stopped(p, &since, classes + 4 * n):
             return NAN
-        gather(&p.inputs[PRED], (first + t) * classes, classes, x)
-        top[t] = lane_max(x, classes)
-        rest[t] = log_total_below(x, classes, top[t], q)
-        if not (top[t] - top[t] == 0 and rest[t] == rest[t]):
-            # NaN, an infinite logit, or none that is possible
+        if not load_frame(p, first + t, classes, x, q, top + t, rest + t):
             empty_gradient(p, first, c.all_frames, <real_t>NAN, line, classes)
             return NAN
         for j in range(n):

@@ -2,6 +2,9 @@
 
 Notation: x prediction, y target, z = x - y, a = |x| or |z|; l the loss, g and h its first and second derivative
 in x, d its derivative in y; q a third input and e the derivative in it.
+
+Where l is NaN, so are all derivatives. For d and e the loop sees to that, which has l at hand; g and h are computed
+without l where nobody wants it, so each loss gives them a NaN of their own.
 """
 
 cimport cython
@@ -32,6 +35,12 @@ cdef class Kernel:
     cdef kernel_t table
 
 
+cdef inline real_t zero_like(real_t z) noexcept nogil:
+    """0, but NaN where z is."""
+    cdef real_t zero = 0
+    return zero if z == z else z
+
+
 @cython.final
 cdef class L1(Kernel):
     """l = |z|; the derivative at 0 is 0."""
@@ -39,7 +48,7 @@ cdef class L1(Kernel):
         cdef real_t z = x - y, a = absolute(z)
         l[0] = a
         g[0] = signed_as(<real_t>1, z) if a > 0 else z
-        h[0] = 0
+        h[0] = zero_like(z)
         d[0] = -g[0]
 
 
@@ -47,10 +56,10 @@ cdef class L1(Kernel):
 cdef class L2(Kernel):
     """l = z^2 / 2."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t z = x - y
+        cdef real_t z = x - y, one = 1
         l[0] = <real_t>.5 * z * z
         g[0] = z
-        h[0] = 1
+        h[0] = one if z == z else z
         d[0] = -z
 
 
@@ -79,7 +88,7 @@ cdef class Huber(Kernel):
         cdef real_t slope = one if a > rho else fma(a, high, a * low)
         l[0] = slope * (a - <real_t>.5 * c)
         g[0] = signed_as(slope, z)
-        h[0] = zero if a > rho else high
+        h[0] = zero if a > rho else (high if a <= rho else a)
         d[0] = -g[0]
 
 
@@ -96,7 +105,7 @@ cdef class Hinge(Kernel):
         l[0] = zero if z <= 0 else z
         # beyond the margin 0, and NaN if z is
         g[0] = -y if z > 0 else l[0]
-        h[0] = 0
+        h[0] = zero_like(z)
         d[0] = -x if z > 0 else l[0]
 
 
@@ -113,7 +122,7 @@ cdef class SquaredHinge(Kernel):
         cdef real_t c = zero if z <= 0 else z
         l[0] = c * c
         g[0] = <real_t>-2 * c * y
-        h[0] = zero if z <= 0 else <real_t>2 * y * y
+        h[0] = zero if z <= 0 else (<real_t>2 * y * y if z > 0 else z)
         d[0] = <real_t>-2 * c * x
 
 
@@ -128,10 +137,11 @@ cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_
     # total has a sign of its own, for labels and weights of any kind
     cdef real_t u = exp_nonpositive(minus_absolute(x)), s = one + u, near = far - signed_as(one, x) * total
     cdef real_t tail = log1p_unit(u)
-    # a certain and correct prediction, 0 * inf, costs nothing
-    l[0] = fma(total, tail, zero if far == 0 else far * x)
+    cdef real_t linear = far * x
+    # 0 * inf, a certain and correct prediction, costs nothing
+    l[0] = fma(total, tail, zero if (linear != linear) & (x == x) & (far == far) else linear)
     g[0] = fma(near, u, far) / s
-    h[0] = total * (u / s / s)
+    h[0] = total * (u / s / s) if far == far else far
     return tail
 
 
@@ -167,47 +177,63 @@ cdef class WeightedSigmoidCrossEntropy(Kernel):
 
 @cython.final
 cdef class ProbabilityCrossEntropy(Kernel):
-    """l = -q y log(x + eps) - (1 - y) log(1 - x + eps), eps = 1e-12, for a probability x."""
+    """l = -q y log(x + eps) - (1 - y) log(1 - x + eps), eps = 1e-12, for a probability x; 0 where eps takes it below."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
-        cdef real_t one = 1, eps = 1e-12
+        cdef real_t one = 1, zero = 0, eps = 1e-12, nan = NAN
         # each logarithm of a sum of which one part is exact: 1 + (x - 1 + eps) near 1, x + eps elsewhere
         cdef bint high = x >= <real_t>.5
         cdef real_t positive = -log_sum(one if high else x, (x - one) + eps if high else eps)
         cdef real_t negative = -log_sum(one - x if high else one, eps if high else eps - x)
-        cdef real_t p = q * y / (x + eps), m = (one - y) / ((one - x) + eps)
-        l[0] = fma(q * y, positive, (one - y) * negative)
+        # the logarithm of a negative number is NaN, as are the two parts of an infinite label together
+        cdef real_t left = x + eps if x + eps >= 0 else nan, right = (one - x) + eps if (one - x) + eps >= 0 else nan
+        cdef real_t share = y + (y - y), rest = one - share
+        cdef real_t p = q * share / left, m = rest / right
+        l[0] = fma(q * share, positive, rest * negative)
+        l[0] = zero if (l[0] < 0) & (q * share >= 0) & (rest >= 0) else l[0]
         g[0] = m - p
-        h[0] = p / (x + eps) + m / ((one - x) + eps)
+        h[0] = p / left + m / right
         d[0] = fma(q, positive, -negative)
         e[0] = y * positive
 
 
-cdef inline real_t stirling(real_t y, real_t* d) noexcept nogil:
-    """log y!, approximately: (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0; d its derivative."""
-    cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_sum(c, zero)
-    d[0] = zero if y <= one else log_c + <real_t>.5 / c
-    return zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
+cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l, real_t* d) noexcept nogil:
+    """Adds log y!, approximately, to l = rate - y log_rate: (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0; its derivative to d."""
+    cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_sum(c, zero), inf = <real_t>INFINITY
+    cdef real_t constant = zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
+    # what is far beyond the range together: no inf - inf
+    cdef real_t both = fma(c, (log_c - one) - (zero if rate == inf else log_rate), rate)
+    l[0] = l[0] + constant if constant < inf else both
+    d[0] += zero if y <= one else log_c + <real_t>.5 / c
 
 
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
     # where e^x is infinite, so is the loss: no inf - inf
-    cdef real_t rate = exp(x), most = 1e4, log_rate = most if x > most else x
-    # no count, no logarithm: 0 * -inf
-    l[0] = rate if y == 0 else fma(-log_rate, y, rate)
+    cdef real_t rate = exp(x), one = 1, log_rate = one if rate == <real_t>INFINITY else x
+    cdef real_t loss = fma(-log_rate, y, rate)
+    # 0 * inf, as for no count and no rate, is 0
+    l[0] = rate if (loss != loss) & (x == x) & (y == y) else loss
     g[0] = rate - y
-    h[0] = rate
+    h[0] = rate if g[0] == g[0] else g[0]
     d[0] = -x
 
 
 cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
     """l = x - y log(x + eps), x the rate; q = eps."""
-    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, time = one / rate
-    l[0] = x if y == 0 else fma(-y, log_rate, x)
-    e[0] = zero if y == 0 else -y * time
+    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, nan = NAN, up, time
+    cdef real_t loss = fma(-y, log_rate, x)
+    # what has no logarithm has no reciprocal; that of a rate at the ends of the range, times 2^-up, is in the middle
+    if real_t is float:
+        up = <float>18446744073709551616. if rate < <float>1e-30 else (<float>5.421010862427522e-20 if rate > <float>1e30 else one)
+    else:
+        up = 1.3407807929942597e+154 if rate < 1e-250 else (7.458340731200207e-155 if rate > 1e250 else one)
+    time = one / (rate * up if rate >= 0 else nan)
+    # no count, no logarithm; and 0 * inf is 0, inf less its logarithm inf
+    l[0] = x if (y == 0) | ((loss != loss) & (y == y) & (log_rate == log_rate)) else loss
+    e[0] = zero if (y == 0) & (x == x) else -y * time * up
     # 1 - y/(x + eps), near the best rate without cancellation
-    g[0] = one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time
-    h[0] = zero if y == 0 else y * time * time
+    g[0] = one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time * up
+    h[0] = zero if (y == 0) & (x == x) else y * time * up * time * up
     d[0] = -log_rate
 
 
@@ -222,10 +248,8 @@ cdef class Poisson(Kernel):
 cdef class PoissonFull(Kernel):
     """l = e^x - y x + log y!."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t slope, constant = stirling(y, &slope)
         poisson(x, y, l, g, h, d)
-        l[0] += constant
-        d[0] += slope
+        add_stirling(y, exp(x), x, l, d)
 
 
 @cython.final
@@ -239,21 +263,21 @@ cdef class PoissonRate(Kernel):
 cdef class PoissonRateFull(Kernel):
     """l = x - y log(x + eps) + log y!."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
-        cdef real_t slope, constant = stirling(y, &slope)
         poisson_rate(x, y, q, l, g, h, d, e)
-        l[0] += constant
-        d[0] += slope
+        add_stirling(y, x, -d[0], l, d)
 
 
 @cython.final
 cdef class KLDivergence(Kernel):
     """l = y (log(y + eps) - x), x a log-probability, eps = 1e-12; 0 where y is 0."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t eps = 1e-12, zero = 0, z = log_sum(y, eps) - x
+        cdef real_t eps = 1e-12, zero = 0, nan = NAN, z = log_sum(y, eps) - x, loss = y * z
+        # whether there is a loss, which takes no logarithm
+        cdef bint good = (y + eps > 0) & ((y + eps) - x == (y + eps) - x)
         # & and not `and`, which is a branch
-        l[0] = zero if (y == 0) & (z == <real_t>INFINITY) else y * z
-        g[0] = -y
-        h[0] = 0
+        l[0] = zero if (loss != loss) & (y == y) & (z == z) else loss
+        g[0] = -y if good else nan
+        h[0] = zero if good else nan
         d[0] = z + y / (y + eps)
 
 
@@ -401,9 +425,9 @@ cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, cons
         if pass_t is GradientHessian or pass_t is AllOfPred or pass_t is Everything:
             h[i] = c * hi
         if pass_t is Everything:
-            d[i] = c * di
+            d[i] = c * di if li == li else li
             if loss_t in ternary_t:
-                e[i] = c * ei
+                e[i] = c * ei if li == li else li
 
 
 cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,

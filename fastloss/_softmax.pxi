@@ -163,7 +163,8 @@ cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
         for i in range(n):
-            piece[i] = zero if t[k + i] == 0 else -t[k + i] * x[k + i]
+            # such a class may have a logit of -inf, but not NaN
+            piece[i] = zero if (t[k + i] == 0) & (x[k + i] == x[k + i]) else -t[k + i] * x[k + i]
         total += lane_sum(piece, n)
         k += n
     # first what reads x: the others may lie over it
@@ -323,6 +324,18 @@ cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real
         scatter_rows(&p.outputs[GRAD], start, n, p.size, classes, tile)
 
 
+cdef inline void spoil(real_t loss, Py_ssize_t n, real_t* g, real_t* h, real_t* d) noexcept nogil:
+    """A row that has no loss has no derivatives."""
+    if loss == loss:
+        return
+    if g != NULL:
+        set_all(g, loss, n)
+    if h != NULL:
+        set_all(h, loss, n)
+    if d != NULL:
+        set_all(d, loss, n)
+
+
 cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, real_t* l, real_t* buffers) noexcept nogil:
     """Softmax cross-entropy of rows start to start + n."""
     cdef Py_ssize_t classes = p.width, size = n * classes, first = start * classes, i, y = 0
@@ -386,6 +399,7 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
                 l[i] = <real_t>linear_row(p, xs + i * classes, t, factor, row[GRAD], row[HESS], row[LABEL_GRAD], piece)
             else:
                 l[i] = <real_t>dense_row(p, xs + i * classes, t, factor, e, piece, row[GRAD], row[HESS], row[LABEL_GRAD])
+        spoil(l[i], classes, row[GRAD], row[HESS], row[LABEL_GRAD])
     for k in range(3):
         if out[kinds[k]] != NULL and not p.outputs[kinds[k]].direct:
             scatter(&p.outputs[kinds[k]], first, size, out[kinds[k]])
@@ -404,8 +418,9 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
     cdef real_t* g = place(p, GRAD, start, tiles + (THIRD + GRAD) * size)
     cdef real_t* h = place(p, HESS, start, tiles + (THIRD + HESS) * size)
     cdef real_t* d = place(p, LABEL_GRAD, start, tiles + (THIRD + LABEL_GRAD) * size)
-    cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi
+    cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi, li
     cdef softmax_t s
+    cdef Py_ssize_t bad
     cdef bint needs_d = p.outputs[LABEL_GRAD].data != NULL
     for block_row in range(n // classes):
         row = block_row * classes
@@ -415,12 +430,18 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
             z[i] = log_sum(y[row + i], eps) + ((top - x[row + i]) + log_total)
             t[i] = y[row + i]
         # from here on the results may lie over x and y
+        bad = 0
         for i in range(classes):
-            l[row + i] = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
+            li = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
+            bad += li != li
+            l[row + i] = li
         if needs_d:
             for i in range(classes):
                 yi, zi = t[i], z[i]
-                d[row + i] = scale * (zi + yi / (yi + eps))
+                d[row + i] = scale * (zi + yi / (yi + eps)) if l[row + i] == l[row + i] else l[row + i]
+        if bad:
+            # the row's other elements depend on that one
+            t[0] = NAN
         if m != NULL:
             multiply(t, m + row, classes)
             if needs_d:

@@ -76,7 +76,7 @@ cdef double triplet_row(double margin, const real_t* x, const real_t* y, const r
             if e != NULL:
                 e[i] = two * c * (x_ - q_)
     if h != NULL:
-        set_all(h, <real_t>0, n)
+        set_all(h, <real_t>0 if loss == loss else <real_t>NAN, n)
     return <double>0 if loss <= 0 else loss
 
 
