@@ -337,7 +337,8 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     try:
         for k in range(OUTPUTS if has_reduced else 0):
             if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
-                length = p.tasks if p.pieces else p.tasks * p.outputs[k].size
+                # sums of any shape have a rest each
+                length = p.tasks if p.pieces else p.tasks * 2 * p.outputs[k].size
                 p.partial[k] = <double*>calloc(length, sizeof(double))
                 if p.partial[k] == NULL:
                     raise MemoryError(f"{length} partial sums")

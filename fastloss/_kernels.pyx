@@ -137,11 +137,11 @@ cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_
     # total has a sign of its own, for labels and weights of any kind
     cdef real_t u = exp_nonpositive(minus_absolute(x)), s = one + u, near = far - signed_as(one, x) * total
     cdef real_t tail = log1p_unit(u)
-    cdef real_t linear = far * x
-    # 0 * inf, a certain and correct prediction, costs nothing
-    l[0] = fma(total, tail, zero if (linear != linear) & (x == x) & (far == far) else linear)
-    g[0] = fma(near, u, far) / s
-    h[0] = total * (u / s / s) if far == far else far
+    # a certain and correct prediction, 0 * inf, costs nothing
+    l[0] = fma(total, tail, zero if far == 0 else far * x)
+    # an infinite label has no loss where x is 0: times 0, it is NaN
+    g[0] = fma(near, u, fma(far, zero, far)) / s
+    h[0] = fma(far, zero, total * (u / s / s))
     return tail
 
 
@@ -186,7 +186,7 @@ cdef class ProbabilityCrossEntropy(Kernel):
         cdef real_t negative = -log_sum(one - x if high else one, eps if high else eps - x)
         # the logarithm of a negative number is NaN, as are the two parts of an infinite label together
         cdef real_t left = x + eps if x + eps >= 0 else nan, right = (one - x) + eps if (one - x) + eps >= 0 else nan
-        cdef real_t share = y + (y - y), rest = one - share
+        cdef real_t share = fma(y, zero, y), rest = one - share
         cdef real_t p = q * share / left, m = rest / right
         l[0] = fma(q * share, positive, rest * negative)
         l[0] = zero if (l[0] < 0) & (q * share >= 0) & (rest >= 0) else l[0]
@@ -209,31 +209,33 @@ cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l,
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
     # where e^x is infinite, so is the loss: no inf - inf
-    cdef real_t rate = exp(x), one = 1, log_rate = one if rate == <real_t>INFINITY else x
-    cdef real_t loss = fma(-log_rate, y, rate)
-    # 0 * inf, as for no count and no rate, is 0
-    l[0] = rate if (loss != loss) & (x == x) & (y == y) else loss
-    g[0] = rate - y
-    h[0] = rate if g[0] == g[0] else g[0]
+    cdef real_t rate = exp(x), one = 1, zero = 0, most = 1e3, log_rate = one if x > most else x
+    # no count, no logarithm: 0 * -inf
+    l[0] = rate if y == 0 else fma(-log_rate, y, rate)
+    # an infinite count has no loss where x is 0: times 0, it is NaN
+    g[0] = fma(y, zero, rate - y)
+    h[0] = fma(y, zero, rate)
     d[0] = -x
 
 
 cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
     """l = x - y log(x + eps), x the rate; q = eps."""
-    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, nan = NAN, up, time
-    cdef real_t loss = fma(-y, log_rate, x)
-    # what has no logarithm has no reciprocal; that of a rate at the ends of the range, times 2^-up, is in the middle
+    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, nan = NAN, most = 1e3, least, large, up, time
+    # a factor keeps the reciprocal of a rate of about 0 in the range
     if real_t is float:
-        up = <float>18446744073709551616. if rate < <float>1e-30 else (<float>5.421010862427522e-20 if rate > <float>1e30 else one)
+        least, large = <float>1e-30, <float>1.8446744073709552e+19
     else:
-        up = 1.3407807929942597e+154 if rate < 1e-250 else (7.458340731200207e-155 if rate > 1e250 else one)
-    time = one / (rate * up if rate >= 0 else nan)
-    # no count, no logarithm; and 0 * inf is 0, inf less its logarithm inf
-    l[0] = x if (y == 0) | ((loss != loss) & (y == y) & (log_rate == log_rate)) else loss
+        least, large = 1e-290, 1.8446744073709552e+19
+    up = large if rate < least else one
+    # what has no logarithm has no reciprocal
+    rate = nan if rate < 0 else rate
+    time = one / (rate * up)
+    # no count, no logarithm; an infinite rate is larger than its logarithm
+    l[0] = x if y == 0 else fma(-y, one if log_rate > most else log_rate, x)
     e[0] = zero if (y == 0) & (x == x) else -y * time * up
-    # 1 - y/(x + eps), near the best rate without cancellation
-    g[0] = one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time * up
-    h[0] = zero if (y == 0) & (x == x) else y * time * up * time * up
+    # 1 - y/(x + eps), near the best rate without cancellation; times 0, an infinite count, which has no loss for a rate of 1, is NaN
+    g[0] = fma(y, zero, one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time * up)
+    h[0] = zero if (y == 0) & (x == x) else fma(y, zero, y * time * up * time * up)
     d[0] = -log_rate
 
 
@@ -271,13 +273,11 @@ cdef class PoissonRateFull(Kernel):
 cdef class KLDivergence(Kernel):
     """l = y (log(y + eps) - x), x a log-probability, eps = 1e-12; 0 where y is 0."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t eps = 1e-12, zero = 0, nan = NAN, z = log_sum(y, eps) - x, loss = y * z
-        # whether there is a loss, which takes no logarithm
-        cdef bint good = (y + eps > 0) & ((y + eps) - x == (y + eps) - x)
+        cdef real_t eps = 1e-12, zero = 0, nan = NAN, inf = <real_t>INFINITY, z = log_sum(y, eps) - x
         # & and not `and`, which is a branch
-        l[0] = zero if (loss != loss) & (y == y) & (z == z) else loss
-        g[0] = -y if good else nan
-        h[0] = zero if good else nan
+        l[0] = zero if (y == 0) & (z == inf) else y * z
+        g[0] = -y if (y + eps > 0) & (x < inf) else nan
+        h[0] = zero if (y + eps > 0) & (x < inf) else nan
         d[0] = z + y / (y + eps)
 
 
@@ -454,18 +454,21 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
             out[kind][at + i] = results[kind][i - whole]
 
 
-cdef void evaluate_sum(summed_t kernel, sum_pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
-                       apart_t g, lanes_t lane) noexcept nogil:
-    """Adds the losses of a multiple of LANES elements to the lanes without storing them."""
-    cdef Py_ssize_t i = 0, k
+cdef void evaluate_sum(summed_t kernel, sum_pass_t* what, Py_ssize_t n, Py_ssize_t run, double scale, const real_t* x,
+                       const real_t* y, apart_t g, lanes_t lane) noexcept nogil:
+    """Adds the losses of a multiple of LANES elements to the lanes without storing them, each run to lanes of its own."""
+    cdef Py_ssize_t i = 0, end = 0, k
     cdef real_t c = <real_t>scale, li, gi, hi, di
     while i < n:
-        for k in range(LANES):
-            kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
-            lane[k] += li
-            if sum_pass_t is ValueGradient:
-                g[i + k] = c * gi
-        i += LANES
+        end = end + run if end + run < n else n
+        while i < end:
+            for k in range(LANES):
+                kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
+                lane[k] += li
+                if sum_pass_t is ValueGradient:
+                    g[i + k] = c * gi
+            i += LANES
+        lane += LANES
 
 
 cdef void fill_sums(summed_t kernel, sum_t* sums, real_t* dtype, apart_t result) noexcept:
@@ -513,6 +516,7 @@ cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t
 cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
     """Brings a block of results where it belongs: the caller's array, or the sums."""
     cdef const char* data = p.outputs[kind].data
+    cdef double* sums
     cdef Py_ssize_t i
     if not p.outputs[kind].reduced:
         multiply_by(a, scale, n)
@@ -521,12 +525,13 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
         elif not p.outputs[kind].direct:
             scatter(&p.outputs[kind], start, n, a)
     elif p.pieces:
-        put_sum(p, kind, start, task, scale, lane_sum(a, n), a)
+        put_sum(p, kind, start, task, scale, long_sum(a, n), a)
     elif p.span:
         for i in range(n // p.span):
             put_sum(p, kind, start + i * p.span, task, scale, lane_sum(a + i * p.span, p.span), a)
     else:
-        accumulate(&p.outputs[kind], start, n, a, p.partial[kind] + task * p.outputs[kind].size)
+        sums = p.partial[kind] + task * 2 * p.outputs[kind].size
+        accumulate(&p.outputs[kind], start, n, a, sums, sums + p.outputs[kind].size)
 
 
 cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* buffer) noexcept nogil:
@@ -626,11 +631,16 @@ cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py
     cdef real_t* y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
     cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
     cdef bint summed
+    # of doubles several pieces of which are summed, a lane adds few; no Hessian is wanted then
+    cdef double* lanes = <double*>(buffers + (4 + HESS) * size)
+    cdef bint deep = p.pieces and real_t is double
     for kind in range(GRAD, WEIGHT_GRAD):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
     summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span)
     for k in range(LANES if summed else 0):
         lane[k] = 0
+    for k in range(rows_of_lanes(n) * LANES if summed and deep else 0):
+        lanes[k] = 0
     if q == NULL:
         # nobody reads it
         q = x
@@ -640,7 +650,8 @@ cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py
         k = min(strip, n - i)
         whole = k & -LANES if summed else 0
         if whole:
-            p.sum(p.kernel, NULL, whole, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
+            p.sum(p.kernel, NULL, whole, FOLDED if deep else whole, p.grad_scale, x + i, y + i, out[GRAD] + i,
+                  lanes + i // FOLDED * LANES if deep else lane)
         if whole < k:
             evaluate_all(p.loop, p.kernel, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole, out, i + whole)
             for j in range(i + whole, i + k if summed else 0):
@@ -652,6 +663,8 @@ cdef inline bint elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py
             if p.outputs[kind].data != NULL and not p.outputs[kind].reduced:
                 weigh(p, kind, start + done, k - done, task, m + done if m != NULL else NULL, out[kind] + done)
         done = k
+    if summed and deep:
+        fold(lanes, rows_of_lanes(n), lane)
     for kind in range(GRAD, WEIGHT_GRAD):
         if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
             weigh(p, kind, start, n, task, m, out[kind])
@@ -718,16 +731,17 @@ cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept
     """Adds the tasks' sums, in their order."""
     cdef const char* data = p.outputs[kind].data
     cdef Py_ssize_t j, k, size = p.outputs[kind].size
-    cdef double total
+    cdef total_t total
     for j in range(size):
-        total = 0
+        total.sum = total.rest = 0
         if p.pieces:
             for k in range(p.pieces):
-                total += p.partial[kind][j * p.pieces + k]
+                add_to(&total, p.partial[kind][j * p.pieces + k])
         else:
             for k in range(p.tasks):
-                total += p.partial[kind][k * size + j]
-        (<real_t*>data)[j] = <real_t>(scale * total)
+                add_to(&total, p.partial[kind][k * 2 * size + j])
+                total.rest += p.partial[kind][(k * 2 + 1) * size + j]
+        (<real_t*>data)[j] = <real_t>(scale * total_of(&total))
 
 
 cdef enum:
