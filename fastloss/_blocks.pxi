@@ -393,14 +393,15 @@ cdef void fold(double* lanes, Py_ssize_t rows, double* lane) noexcept nogil:
         lane[k] += lanes[k]
 
 
-cdef double long_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
-    """The sum of a piece of a longer run: of doubles a lane adds few, for where all are the same each addition rounds as the one before."""
-    cdef double lanes[8 * LANES]    # of a block
+cdef enum:
+    MOST_FOLDED = 8 * FOLDED
+
+
+cdef double folded_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum of at most MOST_FOLDED numbers: a lane adds few, for where all are the same each rounds as the one before."""
+    cdef double lanes[8 * LANES]
     cdef double lane[LANES]
     cdef Py_ssize_t i = 0, row, k
-    # float32 leaves the lanes more digits than they need
-    if sizeof(real_t) == 4 or n <= FOLDED:
-        return lane_sum(a, n)
     for k in range(LANES):
         lane[k] = 0
     for k in range(rows_of_lanes(n) * LANES):
@@ -416,17 +417,23 @@ cdef double long_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     return add_lanes(&lane[0])
 
 
-cdef double sum_of(const real_t* a, Py_ssize_t n) noexcept nogil:
-    """The sum of any number of numbers."""
+cdef double long_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum of a piece of a longer run."""
     cdef total_t total
-    cdef Py_ssize_t k = 0, piece = BLOCK_BYTES // <Py_ssize_t>sizeof(real_t)
-    if n <= piece:
+    cdef Py_ssize_t k = 0
+    # float32 leaves the lanes more digits than they need
+    if n <= FOLDED or sizeof(real_t) == 4 and n <= 2 * MOST_FOLDED:
         return lane_sum(a, n)
     total.sum = total.rest = 0
     while k < n:
-        add_to(&total, long_sum(a + k, min(piece, n - k)))
-        k += piece
+        add_to(&total, folded_sum(a + k, min(<Py_ssize_t>MOST_FOLDED, n - k)))
+        k += MOST_FOLDED
     return total_of(&total)
+
+
+cdef double sum_of(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum of any number of numbers."""
+    return lane_sum(a, n) if n * <Py_ssize_t>sizeof(real_t) <= BLOCK_BYTES else long_sum(a, n)
 
 
 cdef real_t lane_max(const real_t* a, Py_ssize_t n) noexcept nogil:

@@ -109,7 +109,7 @@ def test_probabilities(dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pos_weight", [None, 0.0, 1e-3, 1.0, 3.0, 1e6])
 def test_probabilities_cost_nothing_or_more(pos_weight: float | None, dtype: Any) -> None:
-    """For labels from 0 to 1 the value is not below 0, where epsilon takes the formula there; otherwise it is the formula's."""
+    """For labels from 0 to 1 the value is 0 where epsilon takes the formula below; otherwise it is the formula's."""
     near = np.array([0, 1e-13, 1e-12, 1e-9, 1e-7, 1e-3, 0.25, 0.5], dtype)
     x, y = (a.ravel() for a in np.meshgrid(np.concatenate([near, 1 - near]), np.concatenate([near, 1 - near])))
     value = fl.SigmoidBCELoss(from_sigmoid=True)(x, y, None, pos_weight)

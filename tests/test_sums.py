@@ -1,7 +1,8 @@
-"""Sums of float64: within 2 units in the last place of the sum of the terms' absolute values, and the same for any number of threads."""
+"""Sums of float64: within 2 units in the last place of the absolute terms' sum, the same for any number of threads."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,9 @@ KINDS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Array]] = {
 
 def error(got: Any, terms: Array) -> float:
     """How far a sum is off, in units in the last place of the sum of the absolute terms."""
-    return abs(math.fsum([*terms.ravel().tolist(), -float(got)])) / float(np.spacing(math.fsum(abs(terms).ravel().tolist())))
+    return abs(math.fsum([*terms.ravel().tolist(), -float(got)])) / float(
+        np.spacing(math.fsum(abs(terms).ravel().tolist()))
+    )
 
 
 def for_any_threads(call: Callable[[], Any]) -> Any:
@@ -42,7 +45,7 @@ def test_totals(kind: str, size: int) -> None:
     zeros = np.zeros(size)
     losses: dict[fl.Loss, Array] = {fl.L1Loss(reduction="sum"): x, fl.L2Loss(reduction="sum"): 0.5 * x * x}
     for loss, terms in losses.items():
-        value = for_any_threads(lambda loss=loss: loss(x, zeros))
+        value = for_any_threads(functools.partial(loss, x, zeros))
         assert error(value, terms) <= 2
         assert value == loss.value_and_grad(x, zeros)[0]
         # from stored values
@@ -105,7 +108,9 @@ def test_infinite_terms() -> None:
     x[[10, 3000]] = np.inf
     zeros = np.zeros(5000)
     assert fl.L1Loss(reduction="sum")(x, zeros) == np.inf
-    gradient = fl.L1Loss(reduction="sum").grad(x.reshape(-1, 2), zeros.reshape(-1, 2), np.ones((1, 2)), wrt="sample_weight")
+    gradient = fl.L1Loss(reduction="sum").grad(
+        x.reshape(-1, 2), zeros.reshape(-1, 2), np.ones((1, 2)), wrt="sample_weight"
+    )
     np.testing.assert_array_equal(gradient, [[np.inf, 2500]])
     x[4000] = np.nan
     assert np.isnan(fl.L1Loss(reduction="sum")(x, zeros))
