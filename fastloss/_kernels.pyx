@@ -209,7 +209,7 @@ cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l,
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
     # where e^x is infinite, so is the loss: no inf - inf
-    cdef real_t rate = exp(x), one = 1, zero = 0, most = 1e3, log_rate = one if x > most else x
+    cdef real_t rate = exp(x), one = 1, zero = 0, log_rate = one if rate == <real_t>INFINITY else x
     # no count, no logarithm: 0 * -inf
     l[0] = rate if y == 0 else fma(-log_rate, y, rate)
     # an infinite count has no loss where x is 0: times 0, it is NaN
