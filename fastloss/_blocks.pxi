@@ -7,7 +7,7 @@ cimport cython
 
 from fastloss._math cimport bits_d, bits_f, from_bits_f, real_t
 from fastloss._plan cimport (
-    FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32, UINT64, array_t,
+    BLOCK_BYTES, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32, UINT64, array_t,
 )
 
 cdef extern from *:
@@ -350,21 +350,54 @@ cdef void scatter_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssiz
             scatter(a, j * all + start, n, src + j * n)
 
 
-cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, double* total) noexcept nogil:
+cdef struct total_t:
+    double sum
+    double rest     # what rounding has left of it
+
+
+cdef inline void add(double* sum, double* rest, double x) noexcept nogil:
+    """Adds x to a sum, and to the rest what the sum has no digits for (Knuth 1969)."""
+    cdef double total = sum[0] + x, part = total - sum[0]
+    rest[0] += (sum[0] - (total - part)) + (x - part)
+    sum[0] = total
+
+
+cdef inline double settled(double sum, double rest) noexcept nogil:
+    """The sum with its rest, which is NaN where the sum is infinite."""
+    return sum + rest if rest == rest else sum
+
+
+cdef inline void add_to(total_t* t, double x) noexcept nogil:
+    add(&t.sum, &t.rest, x)
+
+
+cdef inline double total_of(const total_t* t) noexcept nogil:
+    return settled(t.sum, t.rest)
+
+
+cdef void add_each(Py_ssize_t n, const real_t* a, double* sum, double* rest) noexcept nogil:
+    """Adds n numbers to n sums."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        add(sum + i, rest + i, a[i])
+
+
+cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, double* sum, double* rest) noexcept nogil:
     """Adds src to the sums that a reduced result's elements start to start + n belong to."""
     cdef cursor_t c
     cdef int last = a.ndim - 1
-    cdef Py_ssize_t i, run, width = a.stride[last] // <Py_ssize_t>sizeof(real_t)
-    cdef double* at
+    cdef Py_ssize_t i, at, run, width = a.stride[last] // <Py_ssize_t>sizeof(real_t)
     seek(&c, a, start)
     while n > 0:
         run = min(n, a.shape[last] - c.index[last])
-        at = total + (c.at - a.data) // <Py_ssize_t>sizeof(real_t)
+        at = (c.at - a.data) // <Py_ssize_t>sizeof(real_t)
         if width == 0:
-            at[0] += lane_sum(src, run)
+            add(sum + at, rest + at, long_sum(src, run))
+        elif width == 1:
+            add_each(run, src, sum + at, rest + at)
         else:
             for i in range(run):
-                at[i * width] += src[i]
+                add(sum + at + i * width, rest + at + i * width, src[i])
         advance(&c, a, run)
         src += run
         n -= run
@@ -404,6 +437,71 @@ cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     for k in range(n - i):
         lane[k] += a[i + k]
     return add_lanes(&lane[0])
+
+
+cdef enum:
+    FOLDED = 4 * LANES      # numbers
+
+
+cdef inline Py_ssize_t rows_of_lanes(Py_ssize_t n) noexcept nogil:
+    return (n + FOLDED - 1) // FOLDED
+
+
+cdef void fold(double* lanes, Py_ssize_t rows, double* lane) noexcept nogil:
+    """Adds rows of lanes to one, by a tree: what rounds in each as in the others is not rounded again."""
+    cdef Py_ssize_t step = 1, r, k
+    while step < rows:
+        r = 0
+        while r + step < rows:
+            for k in range(LANES):
+                lanes[r * LANES + k] += lanes[(r + step) * LANES + k]
+            r += 2 * step
+        step *= 2
+    for k in range(LANES):
+        lane[k] += lanes[k]
+
+
+cdef enum:
+    MOST_FOLDED = 8 * FOLDED
+
+
+cdef double folded_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum of at most MOST_FOLDED numbers: a lane adds few, for where all are the same each rounds as the one before."""
+    cdef double lanes[8 * LANES]
+    cdef double lane[LANES]
+    cdef Py_ssize_t i = 0, row, k
+    for k in range(LANES):
+        lane[k] = 0
+    for k in range(rows_of_lanes(n) * LANES):
+        lanes[k] = 0
+    while i + LANES <= n:
+        row = i // FOLDED * LANES
+        for k in range(LANES):
+            lanes[row + k] += a[i + k]
+        i += LANES
+    for k in range(n - i):
+        lane[k] += a[i + k]
+    fold(&lanes[0], rows_of_lanes(n), &lane[0])
+    return add_lanes(&lane[0])
+
+
+cdef double long_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum of a piece of a longer run."""
+    cdef total_t total
+    cdef Py_ssize_t k = 0
+    # float32 leaves the lanes more digits than they need
+    if n <= FOLDED or sizeof(real_t) == 4 and n <= 2 * MOST_FOLDED:
+        return lane_sum(a, n)
+    total.sum = total.rest = 0
+    while k < n:
+        add_to(&total, folded_sum(a + k, min(<Py_ssize_t>MOST_FOLDED, n - k)))
+        k += MOST_FOLDED
+    return total_of(&total)
+
+
+cdef double sum_of(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum of any number of numbers."""
+    return lane_sum(a, n) if n * <Py_ssize_t>sizeof(real_t) <= BLOCK_BYTES else long_sum(a, n)
 
 
 cdef real_t lane_max(const real_t* a, Py_ssize_t n) noexcept nogil:

@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GetSlice
-from libc.math cimport INFINITY, NAN
+from libc.math cimport INFINITY, NAN, fabs
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc
 
@@ -341,7 +341,8 @@ cdef int execute(plan_t* p, bint is_double) except -1:
     try:
         for k in range(OUTPUTS if has_reduced else 0):
             if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
-                length = p.tasks if p.pieces else p.tasks * p.outputs[k].size
+                # sums of any shape have a rest each
+                length = p.tasks if p.pieces else p.tasks * 2 * p.outputs[k].size
                 p.partial[k] = <double*>calloc(length, sizeof(double))
                 if p.partial[k] == NULL:
                     raise MemoryError(f"{length} partial sums")
@@ -737,6 +738,7 @@ cdef class Loss:
     cdef int batch_axis, reduction
     cdef int axis                   # of the rows
     cdef bint sparse, from_logits, has_ignore
+    cdef bint wide                  # an argument is out of float32's range
     cdef double ignore, smoothing
 
     def __cinit__(self, *args, **kwargs):
@@ -781,6 +783,7 @@ cdef class Loss:
         self.inputs, self.required, self.fixed, self.no_hessian = inputs, required, fixed, no_hessian
         self.kernel_object, self.other_kernel_object = kernel, other_kernel
         self.other_kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(other_kernel or kernel), "fastloss.kernel")
+        self.wide = any(list(map(is_wide, self.arguments)))
         # last: a loss without one cannot be called
         self.kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(kernel), "fastloss.kernel")
 
@@ -929,6 +932,11 @@ cdef class Loss:
 
         if p.size == 0:
             fill_results(c, 0)
+        elif is_beyond(count, FAR_SUM) and (exponent := exponent_of_weights(c)):
+            self.evaluate_otherwise(c, args, options, want, wrt, exponent)
+        elif not c.is_double and (
+                self.wide or is_beyond(p.value_scale, FAR_IN_SINGLE) or is_beyond(p.grad_scale, FAR_IN_SINGLE)):
+            self.evaluate_otherwise(c, args, options, want, wrt, 0)
         else:
             if self.reduction == WEIGHTED_MEAN and c.wanted[WEIGHT_GRAD] and count:
                 self.run_with_shares(c, head_factor / count)
@@ -937,6 +945,39 @@ cdef class Loss:
         if out is not None:
             store_outs(c)
         return package(c, want, wrt)
+
+    cdef int evaluate_otherwise(self, call_t* c, tuple args, dict options, int want, wrt, int exponent) except -1:
+        """Fills the results from a call in float64, of weights times 2^exponent: this one would leave the range."""
+        cdef dict named = dict(options)
+        cdef int k
+        cdef tuple parts, gradients
+        cdef list given = list(args)
+        cdef bint single = want == WANT_VALUE or want == WANT_GRAD
+        named.pop("out", None)
+        for at, slot in ((0, PRED), (self.inputs.index("sample_weight"), WEIGHT)):
+            if c.given[slot] == NULL:
+                continue
+            x = np.asarray(<object>c.given[slot], np.float64)
+            if slot == WEIGHT:
+                x = np.ldexp(x, exponent)
+            if at < len(given):
+                given[at] = x
+            else:
+                named[self.inputs[at]] = x
+        found = self.evaluate(tuple(given), named, want)
+        parts = (found,) if single else found
+        with np.errstate(over="ignore", under="ignore"):
+            if want & WANT_VALUE:
+                (<object>c.results[VALUE])[...] = parts[0]
+            if want & WANT_HESS:
+                (<object>c.results[HESS])[...] = parts[len(parts) - 1]
+            if want & WANT_GRAD:
+                gradient = parts[1 if want & WANT_VALUE else 0]
+                gradients = gradient if isinstance(wrt, tuple) else (gradient,)
+                for k in range(c.n_gradients):
+                    scaled = np.ldexp(gradients[k], exponent) if c.gradients[k] == WEIGHT_GRAD else gradients[k]
+                    (<object>c.results[c.gradients[k]])[...] = scaled
+        return 0
 
     cdef tuple bind(self, call_t* c, Py_ssize_t n_args, dict options, int want):
         """Puts the inputs that were given by name where they belong; returns out and wrt."""
@@ -1404,6 +1445,35 @@ cdef class Loss:
         q.value_scale = 1
         execute(&q, True)
         return total
+
+
+# 2^100, 2^500 and 2^900
+cdef double FAR_IN_SINGLE = 1.2676506002282294e+30
+cdef double FAR_WEIGHT = 3.273390607896142e+150
+cdef double FAR_SUM = 8.452712498170644e+270
+
+
+cdef inline bint is_beyond(double x, double far) noexcept:
+    """Whether a number is larger than another, or nearer to 0 than its reciprocal, but not 0."""
+    return not (fabs(x) <= far and fabs(x) * far >= 1) and x != 0
+
+
+def is_wide(argument):
+    """Whether an argument of a constructor is, or holds, a number that float32 does not, or with few digits."""
+    _, value = argument
+    for x in value if isinstance(value, tuple) else (value,):
+        if isinstance(x, float) and math.isfinite(x) or isinstance(x, int) and abs(x) < 2**1000:
+            if is_beyond(x, FAR_IN_SINGLE):
+                return True
+    return False
+
+
+cdef int exponent_of_weights(const call_t* c) except? -1:
+    """That of the power of two which brings the weights near 1, for their sum to have a reciprocal; else 0."""
+    if c.given[WEIGHT] == NULL:
+        return 0
+    largest = float(np.max(np.abs(<object>c.given[WEIGHT]), initial=0))
+    return -math.frexp(largest)[1] if math.isfinite(largest) and is_beyond(largest, FAR_WEIGHT) else 0
 
 
 cdef int take_shares(floating* gradient, shares, Py_ssize_t n, double factor) except -1:

@@ -5,8 +5,8 @@ doubles: no alignment underflows, however unlikely, and no logarithm rounds. Sta
 b_0 .. b_L and the labels a_0 .. a_{L-1}, where b_j comes before a_j.
 """
 
-# the exponent of 0
-cdef double NOTHING = -1e300
+# the exponent of 0, below all others
+cdef double NOTHING = -1.7976931348623157e308
 
 
 cdef inline double normal(double m, double* e) noexcept nogil:
@@ -15,8 +15,8 @@ cdef inline double normal(double m, double* e) noexcept nogil:
     # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
     cdef double n = from_bits_d((bits >> 52) | <uint64_t>0x4330000000000000) - (4503599627370496. + 1023)
     cdef double mantissa = from_bits_d((bits & <uint64_t>0x000fffffffffffff) | <uint64_t>0x3ff0000000000000)
-    e[0] = e[0] + n if m > 0 else NOTHING
-    return mantissa if m > 0 else <double>0
+    e[0] = e[0] + n if (m > 0) & (e[0] > NOTHING) else NOTHING
+    return mantissa if (m > 0) & (e[0] > NOTHING) else <double>0
 
 
 cdef inline double shifted(double m, double e) noexcept nogil:
@@ -32,8 +32,8 @@ cdef inline double probability(double log_p, double* e) noexcept nogil:
     e[0] = floor(log_p * 1.4426950408889634) if far else count(c)
     m = <double>1 if far else m
     # -inf is 0, and so is what is left of it
-    e[0] = e[0] if log_p > NOTHING else NOTHING
-    return m if log_p > NOTHING else <double>0
+    e[0] = e[0] if e[0] > NOTHING else NOTHING
+    return m if e[0] > NOTHING else <double>0
 
 
 cdef void forward_step(Py_ssize_t n, const double* am, const double* ae, const double* bm, const double* be,
@@ -103,7 +103,33 @@ cdef double log_total_below(const double* x, Py_ssize_t n, double top, double* p
     for k in range(n):
         piece[k] = exp_nonpositive(x[k] - top)
     piece[find(x, n, top)] = 0
-    return log_sum(<double>1, lane_sum(piece, n))
+    return log_sum(<double>1, sum_of(piece, n))
+
+
+cdef void total_of_frame(Py_ssize_t n, Py_ssize_t size, const double* forward, const double* am, const double* ae, const double* bm,
+                         const double* be, double* total_m, double* total_e) noexcept nogil:
+    """The probability of all states at a frame, which is that of the label, but for how its exponents were rounded."""
+    cdef Py_ssize_t j
+    cdef double top = NOTHING, e, sum = 0
+    for j in range(n):
+        e = forward[size + j] + ae[j]
+        top = e if e > top and forward[j] * am[j] > 0 else top
+    for j in range(n + 1):
+        e = forward[3 * size + j] + be[j]
+        top = e if e > top and forward[2 * size + j] * bm[j] > 0 else top
+    for j in range(n):
+        sum += shifted(forward[j] * am[j], forward[size + j] + ae[j] - top)
+    for j in range(n + 1):
+        sum += shifted(forward[2 * size + j] * bm[j], forward[3 * size + j] + be[j] - top)
+    total_m[0], total_e[0] = sum, top
+
+
+cdef inline bint load_frame(const plan_t* p, Py_ssize_t frame, Py_ssize_t classes, double* x, double* piece, double* top, double* rest) noexcept nogil:
+    """Logits of a frame, the largest and what log_total_below says; False if one is NaN or infinite, or none is possible."""
+    gather(&p.inputs[PRED], frame * classes, classes, x)
+    top[0] = lane_max(x, classes)
+    rest[0] = log_total_below(x, classes, top[0], piece)
+    return top[0] - top[0] == 0 and rest[0] == rest[0]
 
 
 cdef void ctc_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
@@ -132,7 +158,7 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     cdef Py_ssize_t classes = c.classes, frames = c.frames[example], n = c.lengths[example], size = c.longest + 2
     cdef const int64_t* label = c.labels + example * c.stride
     cdef Py_ssize_t first = example * c.all_frames, t, j, best, record = 4 * size, needed = n, since = 0
-    cdef bint has_gradient = p.outputs[GRAD].data != NULL
+    cdef bint has_gradient = p.outputs[GRAD].data != NULL, far
     cdef double* x = memory
     cdef double* q = x + classes
     cdef real_t* line = <real_t*>(q + classes)
@@ -154,8 +180,14 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     for j in range(1, n):
         needed += label[j] == label[j - 1]
     if needed > frames:
-        empty_gradient(p, first, c.all_frames, <real_t>0, line, classes)
-        return 0 if c.zero_infinity else INFINITY
+        loss = 0 if c.zero_infinity else INFINITY
+        for t in range(frames):
+            if stopped(p, &since, classes):
+                return NAN  # no cover: where a signal meets a call is chance
+            if not load_frame(p, first + t, classes, x, q, top, rest):
+                loss = NAN
+        empty_gradient(p, first, c.all_frames, <real_t>0 if loss == loss else <real_t>NAN, line, classes)
+        return loss
 
     skip[0] = skip[n] = 0
     for j in range(1, n):
@@ -173,11 +205,7 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
     for t in range(frames):
         if stopped(p, &since, classes + 4 * n):
             return NAN
-        gather(&p.inputs[PRED], (first + t) * classes, classes, x)
-        top[t] = lane_max(x, classes)
-        rest[t] = log_total_below(x, classes, top[t], q)
-        if not (top[t] - top[t] == 0 and rest[t] == rest[t]):
-            # NaN, an infinite logit, or none that is possible
+        if not load_frame(p, first + t, classes, x, q, top + t, rest + t):
             empty_gradient(p, first, c.all_frames, <real_t>NAN, line, classes)
             return NAN
         for j in range(n):
@@ -203,6 +231,8 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
         total_e += 1
     loss = -(total_e * 0.6931471803691238 + fma(total_e, <double>1.9082149292705877e-10, log_sum(total_m, <double>0)))
     loss = <double>0 if loss <= 0 else loss
+    # an exponent so large is rounded, forward in another way than backward
+    far = total_e < -1e15
     if not has_gradient:
         return loss
 
@@ -220,16 +250,18 @@ cdef double ctc_example(const plan_t* p, const ctc_t* c, Py_ssize_t example, dou
         best = find(x, classes, top[t])
         for j in range(classes):
             q[j] = exp_nonpositive((x[j] - top[t]) - rest[t])
+        if far:
+            total_of_frame(n, size, old, am, ae, bm, be, &total_m, &total_e)
         for j in range(n):
             ym[j] = shifted(old[j] * am[j] / total_m, old[size + j] + ae[j] - total_e)
         for j in range(n):
             q[label[j]] -= ym[j]
         for j in range(n + 1):
             ym[j] = shifted(old[2 * size + j] * bm[j] / total_m, old[3 * size + j] + be[j] - total_e)
-        q[c.blank] -= lane_sum(ym, n + 1)
+        q[c.blank] -= sum_of(ym, n + 1)
         # the gradients of a frame sum to 0: that of the likeliest class, where 1 - p cancels, is the others'
         q[best] = 0
-        q[best] = -lane_sum(q, classes)
+        q[best] = -sum_of(q, classes)
         for j in range(classes):
             line[j] = <real_t>(factor * q[j])
         if t > 0:

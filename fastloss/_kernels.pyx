@@ -2,6 +2,9 @@
 
 Notation: x prediction, y target, z = x - y, a = |x| or |z|; l the loss, g and h its first and second derivative
 in x, d its derivative in y; q a third input and e the derivative in it.
+
+Where l is NaN, so are all derivatives. For d and e the loop sees to that, which has l at hand; g and h are computed
+without l where nobody wants it, so each loss gives them a NaN of their own.
 """
 
 cimport cython
@@ -32,6 +35,12 @@ cdef class Kernel:
     cdef kernel_t table
 
 
+cdef inline real_t zero_like(real_t z) noexcept nogil:
+    """0, but NaN where z is."""
+    cdef real_t zero = 0
+    return zero if z == z else z
+
+
 @cython.final
 cdef class L1(Kernel):
     """l = |z|; the derivative at 0 is 0."""
@@ -39,7 +48,7 @@ cdef class L1(Kernel):
         cdef real_t z = x - y, a = absolute(z)
         l[0] = a
         g[0] = signed_as(<real_t>1, z) if a > 0 else z
-        h[0] = 0
+        h[0] = zero_like(z)
         d[0] = -g[0]
 
 
@@ -47,10 +56,10 @@ cdef class L1(Kernel):
 cdef class L2(Kernel):
     """l = z^2 / 2."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t z = x - y
+        cdef real_t z = x - y, one = 1
         l[0] = <real_t>.5 * z * z
         g[0] = z
-        h[0] = 1
+        h[0] = one if z == z else z
         d[0] = -z
 
 
@@ -79,7 +88,7 @@ cdef class Huber(Kernel):
         cdef real_t slope = one if a > rho else fma(a, high, a * low)
         l[0] = slope * (a - <real_t>.5 * c)
         g[0] = signed_as(slope, z)
-        h[0] = zero if a > rho else high
+        h[0] = zero if a > rho else (high if a <= rho else a)
         d[0] = -g[0]
 
 
@@ -96,7 +105,7 @@ cdef class Hinge(Kernel):
         l[0] = zero if z <= 0 else z
         # beyond the margin 0, and NaN if z is
         g[0] = -y if z > 0 else l[0]
-        h[0] = 0
+        h[0] = zero_like(z)
         d[0] = -x if z > 0 else l[0]
 
 
@@ -113,7 +122,7 @@ cdef class SquaredHinge(Kernel):
         cdef real_t c = zero if z <= 0 else z
         l[0] = c * c
         g[0] = <real_t>-2 * c * y
-        h[0] = zero if z <= 0 else <real_t>2 * y * y
+        h[0] = zero if z <= 0 else (<real_t>2 * y * y if z > 0 else z)
         d[0] = <real_t>-2 * c * x
 
 
@@ -130,8 +139,9 @@ cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_
     cdef real_t tail = log1p_unit(u)
     # a certain and correct prediction, 0 * inf, costs nothing
     l[0] = fma(total, tail, zero if far == 0 else far * x)
-    g[0] = fma(near, u, far) / s
-    h[0] = total * (u / s / s)
+    # an infinite label has no loss where x is 0: times 0, it is NaN
+    g[0] = fma(near, u, fma(far, zero, far)) / s
+    h[0] = fma(far, zero, total * (u / s / s))
     return tail
 
 
@@ -167,47 +177,65 @@ cdef class WeightedSigmoidCrossEntropy(Kernel):
 
 @cython.final
 cdef class ProbabilityCrossEntropy(Kernel):
-    """l = -q y log(x + eps) - (1 - y) log(1 - x + eps), eps = 1e-12, for a probability x."""
+    """l = -q y log(x + eps) - (1 - y) log(1 - x + eps), eps = 1e-12, for a probability x; 0 where eps takes it below."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
-        cdef real_t one = 1, eps = 1e-12
+        cdef real_t one = 1, zero = 0, eps = 1e-12, nan = NAN
         # each logarithm of a sum of which one part is exact: 1 + (x - 1 + eps) near 1, x + eps elsewhere
         cdef bint high = x >= <real_t>.5
         cdef real_t positive = -log_sum(one if high else x, (x - one) + eps if high else eps)
         cdef real_t negative = -log_sum(one - x if high else one, eps if high else eps - x)
-        cdef real_t p = q * y / (x + eps), m = (one - y) / ((one - x) + eps)
-        l[0] = fma(q * y, positive, (one - y) * negative)
+        # the logarithm of a negative number is NaN, as are the two parts of an infinite label together
+        cdef real_t left = x + eps if x + eps >= 0 else nan, right = (one - x) + eps if (one - x) + eps >= 0 else nan
+        cdef real_t share = fma(y, zero, y), rest = one - share
+        cdef real_t p = q * share / left, m = rest / right
+        l[0] = fma(q * share, positive, rest * negative)
+        l[0] = zero if (l[0] < 0) & (q * share >= 0) & (rest >= 0) else l[0]
         g[0] = m - p
-        h[0] = p / (x + eps) + m / ((one - x) + eps)
+        h[0] = p / left + m / right
         d[0] = fma(q, positive, -negative)
         e[0] = y * positive
 
 
-cdef inline real_t stirling(real_t y, real_t* d) noexcept nogil:
-    """log y!, approximately: (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0; d its derivative."""
-    cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_sum(c, zero)
-    d[0] = zero if y <= one else log_c + <real_t>.5 / c
-    return zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
+cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l, real_t* d) noexcept nogil:
+    """Adds log y!, approximately, to l = rate - y log_rate: (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0; its derivative to d."""
+    cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_sum(c, zero), inf = <real_t>INFINITY
+    cdef real_t constant = zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
+    # what is far beyond the range together: no inf - inf
+    cdef real_t both = fma(c, (log_c - one) - (zero if rate == inf else log_rate), rate)
+    l[0] = l[0] + constant if constant < inf else both
+    d[0] += zero if y <= one else log_c + <real_t>.5 / c
 
 
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
     # where e^x is infinite, so is the loss: no inf - inf
-    cdef real_t rate = exp(x), most = 1e4, log_rate = most if x > most else x
+    cdef real_t rate = exp(x), one = 1, zero = 0, log_rate = one if rate == <real_t>INFINITY else x
     # no count, no logarithm: 0 * -inf
     l[0] = rate if y == 0 else fma(-log_rate, y, rate)
-    g[0] = rate - y
-    h[0] = rate
+    # an infinite count has no loss where x is 0: times 0, it is NaN
+    g[0] = fma(y, zero, rate - y)
+    h[0] = fma(y, zero, rate)
     d[0] = -x
 
 
 cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
     """l = x - y log(x + eps), x the rate; q = eps."""
-    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, time = one / rate
-    l[0] = x if y == 0 else fma(-y, log_rate, x)
-    e[0] = zero if y == 0 else -y * time
-    # 1 - y/(x + eps), near the best rate without cancellation
-    g[0] = one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time
-    h[0] = zero if y == 0 else y * time * time
+    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, nan = NAN, most = 1e3, least, large, up, time
+    # a factor keeps the reciprocal of a rate of about 0 in the range
+    if real_t is float:
+        least, large = <float>1e-30, <float>1.8446744073709552e+19
+    else:
+        least, large = 1e-290, 1.8446744073709552e+19
+    up = large if rate < least else one
+    # what has no logarithm has no reciprocal
+    rate = nan if rate < 0 else rate
+    time = one / (rate * up)
+    # no count, no logarithm; an infinite rate is larger than its logarithm
+    l[0] = x if y == 0 else fma(-y, one if log_rate > most else log_rate, x)
+    e[0] = zero if (y == 0) & (x == x) else -y * time * up
+    # 1 - y/(x + eps), near the best rate without cancellation; times 0, an infinite count, which has no loss for a rate of 1, is NaN
+    g[0] = fma(y, zero, one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time * up)
+    h[0] = zero if (y == 0) & (x == x) else fma(y, zero, y * time * up * time * up)
     d[0] = -log_rate
 
 
@@ -222,10 +250,8 @@ cdef class Poisson(Kernel):
 cdef class PoissonFull(Kernel):
     """l = e^x - y x + log y!."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t slope, constant = stirling(y, &slope)
         poisson(x, y, l, g, h, d)
-        l[0] += constant
-        d[0] += slope
+        add_stirling(y, exp(x), x, l, d)
 
 
 @cython.final
@@ -239,21 +265,19 @@ cdef class PoissonRate(Kernel):
 cdef class PoissonRateFull(Kernel):
     """l = x - y log(x + eps) + log y!."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
-        cdef real_t slope, constant = stirling(y, &slope)
         poisson_rate(x, y, q, l, g, h, d, e)
-        l[0] += constant
-        d[0] += slope
+        add_stirling(y, x, -d[0], l, d)
 
 
 @cython.final
 cdef class KLDivergence(Kernel):
     """l = y (log(y + eps) - x), x a log-probability, eps = 1e-12; 0 where y is 0."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t eps = 1e-12, zero = 0, z = log_sum(y, eps) - x
+        cdef real_t eps = 1e-12, zero = 0, nan = NAN, inf = <real_t>INFINITY, z = log_sum(y, eps) - x
         # & and not `and`, which is a branch
-        l[0] = zero if (y == 0) & (z == <real_t>INFINITY) else y * z
-        g[0] = -y
-        h[0] = 0
+        l[0] = zero if (y == 0) & (z == inf) else y * z
+        g[0] = -y if (y + eps > 0) & (x < inf) else nan
+        h[0] = zero if (y + eps > 0) & (x < inf) else nan
         d[0] = z + y / (y + eps)
 
 
@@ -401,9 +425,9 @@ cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, cons
         if pass_t is GradientHessian or pass_t is AllOfPred or pass_t is Everything:
             h[i] = c * hi
         if pass_t is Everything:
-            d[i] = c * di
+            d[i] = c * di if li == li else li
             if loss_t in ternary_t:
-                e[i] = c * ei
+                e[i] = c * ei if li == li else li
 
 
 cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
@@ -430,18 +454,21 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
             out[kind][at + i] = results[kind][i - whole]
 
 
-cdef void evaluate_sum(summed_t kernel, sum_pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
-                       apart_t g, lanes_t lane) noexcept nogil:
-    """Adds the losses of a multiple of LANES elements to the lanes without storing them."""
-    cdef Py_ssize_t i = 0, k
+cdef void evaluate_sum(summed_t kernel, sum_pass_t* what, Py_ssize_t n, Py_ssize_t run, double scale, const real_t* x,
+                       const real_t* y, apart_t g, lanes_t lane) noexcept nogil:
+    """Adds the losses of a multiple of LANES elements to the lanes without storing them, each run to lanes of its own."""
+    cdef Py_ssize_t i = 0, end = 0, k
     cdef real_t c = <real_t>scale, li, gi, hi, di
     while i < n:
-        for k in range(LANES):
-            kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
-            lane[k] += li
-            if sum_pass_t is ValueGradient:
-                g[i + k] = c * gi
-        i += LANES
+        end = end + run if end + run < n else n
+        while i < end:
+            for k in range(LANES):
+                kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
+                lane[k] += li
+                if sum_pass_t is ValueGradient:
+                    g[i + k] = c * gi
+            i += LANES
+        lane += LANES
 
 
 cdef void fill_sums(summed_t kernel, sum_t* sums, real_t* dtype, apart_t result) noexcept:
@@ -523,6 +550,7 @@ cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t
 cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
     """Brings a block of results where it belongs: the caller's array, or the sums."""
     cdef const char* data = p.outputs[kind].data
+    cdef double* sums
     cdef Py_ssize_t i
     if not p.outputs[kind].reduced:
         multiply_by(a, scale, n)
@@ -531,12 +559,13 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
         elif not p.outputs[kind].direct:
             scatter(&p.outputs[kind], start, n, a)
     elif p.pieces:
-        put_sum(p, kind, start, task, scale, lane_sum(a, n), a)
+        put_sum(p, kind, start, task, scale, long_sum(a, n), a)
     elif p.span:
         for i in range(n // p.span):
             put_sum(p, kind, start + i * p.span, task, scale, lane_sum(a + i * p.span, p.span), a)
     else:
-        accumulate(&p.outputs[kind], start, n, a, p.partial[kind] + task * p.outputs[kind].size)
+        sums = p.partial[kind] + task * 2 * p.outputs[kind].size
+        accumulate(&p.outputs[kind], start, n, a, sums, sums + p.outputs[kind].size)
 
 
 cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* buffer) noexcept nogil:
@@ -646,11 +675,16 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     cdef real_t* y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
     cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
     cdef bint summed, weighed
+    # of doubles several pieces of which are summed, a lane adds few; no Hessian is wanted then
+    cdef double* lanes = <double*>(buffers + (4 + HESS) * size)
+    cdef bint deep = p.pieces and real_t is double
     for kind in range(GRAD, WEIGHT_GRAD):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
     summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span)
     for k in range(LANES if summed else 0):
         lane[k] = 0
+    for k in range(rows_of_lanes(n) * LANES if summed and deep else 0):
+        lanes[k] = 0
     # the gradient in the weights takes the values without them
     weighed = w != NULL and p.outputs[VALUE].data != NULL and p.outputs[WEIGHT_GRAD].data == NULL
     if q == NULL:
@@ -662,7 +696,8 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         k = min(strip, n - i)
         whole = k & -LANES if summed else 0
         if whole:
-            p.sum(p.kernel, NULL, whole, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
+            p.sum(p.kernel, NULL, whole, FOLDED if deep else whole, p.grad_scale, x + i, y + i, out[GRAD] + i,
+                  lanes + i // FOLDED * LANES if deep else lane)
         if whole < k:
             evaluate_all(p.loop, p.kernel, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole, out, i + whole)
             for j in range(i + whole, i + k if summed else 0):
@@ -677,6 +712,8 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
                 weigh_or_multiply(out[kind] + done, m + done if m != NULL else NULL, w, k - done)
                 finish(p, kind, start + done, k - done, task, 1, out[kind] + done)
         done = k
+    if summed and deep:
+        fold(lanes, rows_of_lanes(n), lane)
     for kind in range(GRAD, WEIGHT_GRAD):
         if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
             weigh_or_multiply(out[kind], m, w, n)
@@ -764,16 +801,17 @@ cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* 
 cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept nogil:
     """Adds the tasks' sums, in their order."""
     cdef Py_ssize_t j, k, size = p.outputs[kind].size
-    cdef double total
+    cdef total_t total
     for j in range(size):
-        total = 0
+        total.sum = total.rest = 0
         if p.pieces:
             for k in range(p.pieces):
-                total += p.partial[kind][j * p.pieces + k]
+                add_to(&total, p.partial[kind][j * p.pieces + k])
         else:
             for k in range(p.tasks):
-                total += p.partial[kind][k * size + j]
-        put_total(&p.outputs[kind], j, scale * total)
+                add_to(&total, p.partial[kind][k * 2 * size + j])
+                total.rest += p.partial[kind][(k * 2 + 1) * size + j]
+        put_total(&p.outputs[kind], j, scale * total_of(&total))
 
 
 cdef enum:

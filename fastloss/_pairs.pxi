@@ -64,11 +64,11 @@ cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* 
             break
     for j in range(n):
         w[j] -= least
-    own, far = w[i], lane_sum(w, i) + lane_sum(w + i + 1, n - i - 1)
+    own, far = w[i], sum_of(w, i) + sum_of(w + i + 1, n - i - 1)
     for j in range(n):
         w[j] = exp_nonpositive(-w[j])
     w[best] = 0
-    others = lane_sum(w, n)
+    others = sum_of(w, n)
     w[best] = 1
     total = 1 + others
     log_total = log_sum(<double>1, others)
@@ -78,8 +78,10 @@ cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* 
         w[j] = fma(c, w[j], factor * s.other)
     # what is left of the diagonal's derivative, where both terms may be near 1: those of a row sum to 0
     w[i] = 0
-    w[i] = -lane_sum(w, n)
-    return s.same * (s.log_same + own + log_total) + s.other * (far + (n - 1) * (s.log_other + log_total))
+    w[i] = -sum_of(w, n)
+    # what is infinitely far costs nothing where it has no share
+    far = s.other * (far + (n - 1) * (s.log_other + log_total)) if s.other > 0 else <double>0
+    return s.same * (s.log_same + own + log_total) + far if s.same > 0 else far
 
 
 cdef void leave_out(const pairs_t* s, Py_ssize_t i, double* w) noexcept nogil:

@@ -1,7 +1,12 @@
 """Softmax over rows: cross-entropy with class ids or targets, and divergence from logits."""
 
 
-cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, real_t* piece, Py_ssize_t* ties) noexcept nogil:
+cdef inline double row_sum(const real_t* a, Py_ssize_t n, Py_ssize_t classes) noexcept nogil:
+    """The sum of a row, or of a piece of one."""
+    return lane_sum(a, n) if n == classes else long_sum(a, n)
+
+
+cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, Py_ssize_t classes, real_t* piece, Py_ssize_t* ties) noexcept nogil:
     """The sum of the e_j below the highest; counts those that equal it, whose sum would swallow the others."""
     cdef Py_ssize_t i, count = 0
     cdef real_t zero = 0
@@ -9,7 +14,7 @@ cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, real
         count += e[i] == highest
         piece[i] = zero if e[i] == highest else e[i]
     ties[0] += count
-    return lane_sum(piece, n)
+    return row_sum(piece, n, classes)
 
 
 cdef inline void exponentiate(const real_t* x, Py_ssize_t n, real_t base, real_t lowest, real_t shift, Py_ssize_t ahead, real_t* e) noexcept nogil:
@@ -37,7 +42,9 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
     cdef real_t logit = x[y]        # the results may lie over x
     cdef real_t own, highest
     cdef real_t* part
-    cdef double others = 0, total, below = 0
+    cdef double others, total
+    cdef total_t sums, belows
+    sums.sum = sums.rest = belows.sum = belows.rest = 0
     exp_range(top, &base, &lowest, &shift)
     own = exp_from(logit - base, lowest, shift)
     highest = exp_from(top - base, lowest, shift)
@@ -48,16 +55,17 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
         part = e + k if e != NULL else piece
         exponentiate(x + k, n, base, lowest, shift, p.ahead, part)
         if h != NULL:
-            below += sum_below(part, highest, n, piece, &ties)
+            add_to(&belows, sum_below(part, highest, n, classes, piece, &ties))
         if k <= y < k + n:
             part[y - k] = 0
-        others += lane_sum(part, n)
+        add_to(&sums, row_sum(part, n, classes))
         k += n
+    others = total_of(&sums)
     total = others + own
     scale = <real_t>(factor / total)
     if h != NULL:
         e[y] = own
-        rest = <real_t>(below + (ties - 1) * <double>highest)
+        rest = <real_t>(total_of(&belows) + (ties - 1) * <double>highest)
         sum_ = <real_t>total
         for i in range(classes):
             h[i] = scale * e[i] * ((rest if e[i] == highest else sum_ - e[i]) / sum_)
@@ -81,16 +89,17 @@ cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, Py_ssize_t ahea
     cdef softmax_t s
     cdef Py_ssize_t i, k = 0, n, ties = 0
     cdef real_t top = lane_max(x, classes), base, lowest, shift, highest
-    cdef double others = 0
+    cdef total_t others
+    others.sum = others.rest = 0
     exp_range(top, &base, &lowest, &shift)
     highest = exp_from(top - base, lowest, shift)
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
         exponentiate(x + k, n, base, lowest, shift, ahead, e + k)
-        others += sum_below(e + k, highest, n, piece, &ties)
+        add_to(&others, sum_below(e + k, highest, n, classes, piece, &ties))
         k += n
     s.top, s.highest = top, highest
-    s.others = others + (ties - 1) * s.highest
+    s.others = total_of(&others) + (ties - 1) * s.highest
     s.total = s.others + s.highest
     s.log_total = log_sum(<double>1, s.others / s.highest)
     return s
@@ -120,20 +129,23 @@ cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double 
     cdef Py_ssize_t i, k = 0, n
     cdef softmax_t s = exponentials(x, p.width, p.ahead, e, piece)
     cdef real_t top = <real_t>s.top, zero = 0
-    cdef double targets = 0, linear = 0
+    cdef double targets
+    cdef total_t all_targets, linear
+    all_targets.sum = all_targets.rest = linear.sum = linear.rest = 0
     while k < p.width:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), p.width - k)
-        targets += lane_sum(t + k, n)
+        add_to(&all_targets, row_sum(t + k, n, p.width))
         # a class without weight may have a logit of -inf
         for i in range(n):
             piece[i] = zero if t[k + i] == 0 else t[k + i] * (top - x[k + i])
-        linear += lane_sum(piece, n)
+        add_to(&linear, row_sum(piece, n, p.width))
         k += n
+    targets = total_of(&all_targets)
     # first what reads x: the others may lie over it
     if d != NULL:
         label_gradients(p, factor, s.log_total, top, x, d)
     softmax_derivatives(s, p.width, e, t, targets, factor, g, h)
-    return targets * s.log_total + linear
+    return targets * s.log_total + total_of(&linear)
 
 
 cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
@@ -159,12 +171,14 @@ cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double
     """-sum_j t_j x_j of one row of log-probabilities."""
     cdef Py_ssize_t i, k = 0, n, classes = p.width
     cdef real_t zero = 0, c = <real_t>factor
-    cdef double total = 0
+    cdef total_t total
+    total.sum = total.rest = 0
     while k < classes:
         n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
         for i in range(n):
-            piece[i] = zero if t[k + i] == 0 else -t[k + i] * x[k + i]
-        total += lane_sum(piece, n)
+            # such a class may have a logit of -inf, but not NaN
+            piece[i] = zero if (t[k + i] == 0) & (x[k + i] == x[k + i]) else -t[k + i] * x[k + i]
+        add_to(&total, row_sum(piece, n, classes))
         k += n
     # first what reads x: the others may lie over it
     if d != NULL:
@@ -174,7 +188,7 @@ cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double
             g[i] = -c * t[i]
     if h != NULL:
         set_all(h, zero, classes)
-    return total
+    return total_of(&total)
 
 
 cdef inline void set_targets(const plan_t* p, const real_t* label, Py_ssize_t y, real_t* t) noexcept nogil:
@@ -333,6 +347,18 @@ cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real
         scatter_rows(&p.outputs[GRAD], start, n, p.size, classes, tile)
 
 
+cdef inline void spoil(real_t loss, Py_ssize_t n, real_t* g, real_t* h, real_t* d) noexcept nogil:
+    """A row that has no loss has no derivatives."""
+    if loss == loss:
+        return
+    if g != NULL:
+        set_all(g, loss, n)
+    if h != NULL:
+        set_all(h, loss, n)
+    if d != NULL:
+        set_all(d, loss, n)
+
+
 cdef void set_row(real_t** row, real_t value, Py_ssize_t classes) noexcept nogil:
     """All derivatives of a row that are wanted, in pred and in the label, of the same value."""
     cdef int kind
@@ -407,6 +433,7 @@ cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize
                 l[i] = <real_t>linear_row(p, xs + i * classes, t, factor, row[GRAD], row[HESS], row[LABEL_GRAD], piece)
             else:
                 l[i] = <real_t>dense_row(p, xs + i * classes, t, factor, e, piece, row[GRAD], row[HESS], row[LABEL_GRAD])
+        spoil(l[i], classes, row[GRAD], row[HESS], row[LABEL_GRAD])
         if w != NULL and w[i] == 0:
             set_row(row, <real_t>0, classes)
     for k in range(3):
@@ -437,7 +464,7 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
     cdef real_t* g = place(p, GRAD, start, tiles + (THIRD + GRAD) * size)
     cdef real_t* h = place(p, HESS, start, tiles + (THIRD + HESS) * size)
     cdef real_t* d = place(p, LABEL_GRAD, start, tiles + (THIRD + LABEL_GRAD) * size)
-    cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi
+    cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi, li
     cdef softmax_t s
     cdef bint needs_d = p.outputs[LABEL_GRAD].data != NULL
     for block_row in range(n // classes):
@@ -449,7 +476,10 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
             t[i] = y[row + i]
         # from here on the results may lie over x and y
         for i in range(classes):
-            l[row + i] = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
+            li = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
+            # what has no loss has no derivatives, nor has the row, unless its weight is 0
+            t[i] = t[i] if li == li else li
+            l[row + i] = li
         if needs_d:
             for i in range(classes):
                 yi, zi = t[i], z[i]
@@ -461,7 +491,7 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
             set_all(g + row, zero, classes if p.outputs[GRAD].data != NULL else 0)
             set_all(h + row, zero, classes if p.outputs[HESS].data != NULL else 0)
             continue
-        softmax_derivatives(s, classes, e, t, lane_sum(t, classes), p.grad_scale,
+        softmax_derivatives(s, classes, e, t, sum_of(t, classes), p.grad_scale,
                             g + row if p.outputs[GRAD].data != NULL else NULL, h + row if p.outputs[HESS].data != NULL else NULL)
     if p.outputs[GRAD].data != NULL and not p.outputs[GRAD].direct:
         scatter(&p.outputs[GRAD], start, n, g)

@@ -26,18 +26,19 @@ cdef double dot_piece(const real_t* x, const real_t* y, double x_scale, double y
 
 cdef double dot(const real_t* x, const real_t* y, double x_scale, double y_scale, Py_ssize_t n) noexcept nogil:
     """The dot product of two vectors, each times a power of two."""
-    cdef double total = 0
+    cdef total_t total
     cdef Py_ssize_t k = 0, m
+    total.sum = total.rest = 0
     while k < n:
         m = min(<Py_ssize_t>PIECE, n - k)
-        total += dot_piece(x + k, y + k, x_scale, y_scale, m)
+        add_to(&total, dot_piece(x + k, y + k, x_scale, y_scale, m))
         k += m
-    return total
+    return total_of(&total)
 
 
 cdef double norm(const real_t* x, Py_ssize_t n, double* scale) noexcept nogil:
     """|x| times a power of two, which is 1 unless the squares leave the range of a double."""
-    cdef double square, largest = 0, a
+    cdef double square, largest = 0, a, exponent = 0
     cdef Py_ssize_t i
     scale[0] = 1
     square = dot(x, x, <double>1, <double>1, n)
@@ -46,7 +47,9 @@ cdef double norm(const real_t* x, Py_ssize_t n, double* scale) noexcept nogil:
             a = absolute(<double>x[i])
             largest = a if a > largest else largest
         if 0 < largest < <double>INFINITY:
-            scale[0] = <double>2.**500 if largest < 1 else <double>2.**-530
+            normal(largest, &exponent)
+            # a subnormal number's is below all that has a reciprocal
+            scale[0] = pow2(counter(<double>1000 if exponent < -1000 else (<double>-1000 if exponent > 1000 else -exponent)), 0)
             square = dot(x, x, scale[0], scale[0], n)
     return sqrt(square)
 
@@ -58,17 +61,19 @@ cdef double triplet_row(double margin, const real_t* x, const real_t* y, const r
     The difference of the squares as (y - q).((y - x) + (q - x)): neighbours of y keep their digits.
     """
     cdef double piece[PIECE]
-    cdef double total = 0, loss, xi, yi, qi
+    cdef double loss, xi, yi, qi
+    cdef total_t total
     cdef real_t c, two = 2, x_, y_, q_
     cdef Py_ssize_t i, k = 0, m
+    total.sum = total.rest = 0
     while k < n:
         m = min(<Py_ssize_t>PIECE, n - k)
         for i in range(m):
             xi, yi, qi = x[k + i], y[k + i], q[k + i]
             piece[i] = (yi - qi) * ((yi - xi) + (qi - xi))
-        total += lane_sum(&piece[0], m)
+        add_to(&total, lane_sum(&piece[0], m))
         k += m
-    loss = margin + total
+    loss = margin + total_of(&total)
     # a NaN spoils the gradient, too
     c = <real_t>0 if loss <= 0 else <real_t>(factor if loss > 0 else loss)
     if c == 0:
@@ -93,7 +98,7 @@ cdef double triplet_row(double margin, const real_t* x, const real_t* y, const r
             if e != NULL:
                 e[i] = two * c * (x_ - q_)
     if h != NULL:
-        set_all(h, <real_t>0, n)
+        set_all(h, <real_t>0 if loss == loss else <real_t>NAN, n)
     return <double>0 if loss <= 0 else loss
 
 
@@ -106,31 +111,34 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
     s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and d^2c/dx_i^2 = -(2 u_i v_i + c - 3 c u_i^2)/|x|^2.
     """
     cdef double piece[PIECE]
-    cdef double scale_x, scale_y, a, b, c, r = 0, s, w, loss, u, v, cx, cy, ch
+    cdef double scale_x, scale_y, over_a, over_b, a, b, c, r, s, w, loss, u, v, cx, cy, ch
+    cdef total_t half_square
     cdef Py_ssize_t i, k = 0, m
+    half_square.sum = half_square.rest = 0
     a, b = norm(x, n, &scale_x), norm(y, n, &scale_y)
     c = dot(x, y, scale_x, scale_y, n)
     # NaN goes here as well
-    cdef bint regular = not (a / scale_x * (b / scale_y) < 1e-12)
+    cdef bint regular = not (a * b / (scale_x * scale_y) < 1e-12)
     if regular:
-        scale_x, scale_y = scale_x / a, scale_y / b
+        # apart from the scale: the reciprocal of a subnormal number is infinite
+        over_a, over_b = 1 / a, 1 / b
         c = c / a / b
         s = <double>-1 if c < 0 else <double>1
         while k < n:
             m = min(<Py_ssize_t>PIECE, n - k)
             for i in range(m):
-                w = scale_x * x[k + i] - s * (scale_y * y[k + i])
+                w = over_a * (scale_x * x[k + i]) - s * (over_b * (scale_y * y[k + i]))
                 piece[i] = w * w
-            r += lane_sum(&piece[0], m)
+            add_to(&half_square, lane_sum(&piece[0], m))
             k += m
-        r *= .5
+        r = total_of(&half_square) * .5
         if -.5 < c < .5:
             r = 1 - s * c
         else:
             c = s * (1 - r)
     else:
         s = 1
-        c = c / scale_x / scale_y * 1e12
+        c = c / (scale_x * scale_y) * 1e12
         r = 1 - c
     if q[0] > 0:
         loss = r if s > 0 else 2 - r
@@ -140,18 +148,18 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
         factor = <double>0 if loss <= 0 else factor
         loss = <double>0 if loss <= 0 else loss
     if regular:
-        cx, cy, ch = factor * scale_x, factor * scale_y, factor * scale_x * scale_x
+        cx, cy, ch = factor * over_a, factor * over_b, factor * over_a * over_a
         if factor == 0 and loss == loss:
             cx = cy = ch = 0
         for i in range(n):
-            u, v = scale_x * x[i], scale_y * y[i]
+            u, v = over_a * (scale_x * x[i]), over_b * (scale_y * y[i])
             w = u - s * v
             if g != NULL:
-                g[i] = <real_t>(cx * (s * (r * u - w)))
+                g[i] = <real_t>(cx * (s * (r * u - w)) * scale_x)
             if d != NULL:
-                d[i] = <real_t>(cy * (r * (s * v) + w))
+                d[i] = <real_t>(cy * (r * (s * v) + w) * scale_y)
             if h != NULL:
-                h[i] = <real_t>(-ch * (2 * u * v + c - 3 * c * u * u))
+                h[i] = <real_t>(-ch * (2 * u * v + c - 3 * c * u * u) * scale_x * scale_x)
     else:
         for i in range(n):
             u, v = x[i], y[i]

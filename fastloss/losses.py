@@ -243,7 +243,8 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
         \ell = q\, y \log(1 + e^{-x}) + (1 - y) \log(1 + e^x)
 
     With ``from_sigmoid=True`` pred is a probability p and
-    :math:`\ell = -q\, y \log(p + \epsilon) - (1 - y) \log(1 - p + \epsilon)`, :math:`\epsilon = 10^{-12}`.
+    :math:`\ell = -q\, y \log(p + \epsilon) - (1 - y) \log(1 - p + \epsilon)`, :math:`\epsilon = 10^{-12}`,
+    or 0 where epsilon would take it below.
 
     Args:
         from_sigmoid: whether pred went through a sigmoid already.
@@ -368,8 +369,8 @@ class KLDivLoss(Loss):
     shape, which is that of the unreduced loss, too.
 
     The reductions are means over elements, classes included, as in Gluon 2: for the divergence itself multiply by the
-    number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf. From log-probabilities, values are
-    within 4 units in the last place of the larger term.
+    number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf. A target below 0 has neither value nor
+    gradient: both are NaN. From log-probabilities, values are within 4 units in the last place of the larger term.
 
     Source: Kullback and Leibler 1951. Gluon: ``KLDivLoss``, which sums in 1.9. PyTorch: ``KLDivLoss``.
 
@@ -422,6 +423,9 @@ class SoftmaxCrossEntropyLoss(SoftmaxLoss):
     sample_weight is one per example, or broadcasts to the unreduced loss, which may have the class axis with size 1.
 
     Raises ValueError for class ids that are fractional, NaN or out of range, naming the first; nothing is written then.
+
+    From log-probabilities and class ids without smoothing only the label's own entry is read: a NaN elsewhere in a row
+    has no effect. In every other case a NaN anywhere in a row spoils its value and its derivatives.
 
     A logit of -inf means probability 0, and gradient 0. A confident prediction keeps its digits: with the label's
     logit far above the rest the value is log1p of the sum of the others, not log of 1. All examples ignored: 0, not
@@ -623,7 +627,8 @@ class SDMLLoss(PairLoss):
     Raises NotImplementedError for the Hessian.
 
     Every vector of the batch is a negative example for every other: large batches make the loss harder, and the time
-    grows with their square, the memory does not. A batch of a single pair costs nothing.
+    grows with their square, the memory does not. A single pair costs log(1 + ε), about 1e-12. A row so far
+    from all others that the squares leave the range of float64 has neither value nor gradient: both are NaN.
 
     Source: Bonadiman, Kumar and Mittal 2019. Gluon: ``SDMLLoss``, which in 2.x divides by N. PyTorch: none.
 

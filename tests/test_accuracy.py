@@ -107,6 +107,26 @@ def test_probabilities(dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pos_weight", [None, 0.0, 1e-3, 1.0, 3.0, 1e6])
+def test_probabilities_cost_nothing_or_more(pos_weight: float | None, dtype: Any) -> None:
+    """For labels from 0 to 1 the value is 0 where epsilon takes the formula below; otherwise it is the formula's."""
+    near = np.array([0, 1e-13, 1e-12, 1e-9, 1e-7, 1e-3, 0.25, 0.5], dtype)
+    x, y = (a.ravel() for a in np.meshgrid(np.concatenate([near, 1 - near]), np.concatenate([near, 1 - near])))
+    value = fl.SigmoidBCELoss(from_sigmoid=True)(x, y, None, pos_weight)
+    assert (value >= 0).all()
+    eps, q = mpmath.mpf(float(dtype(1e-12))), mpmath.mpf(float(dtype(1 if pos_weight is None else pos_weight)))
+    for a, b, got in zip(x.tolist(), y.tolist(), value.tolist(), strict=True):
+        exact = -q * b * mpmath.log(a + eps) - (1 - mpmath.mpf(b)) * mpmath.log(1 - a + eps)
+        assert abs(got - max(exact, 0)) <= 1e-12 + 8 * float(np.finfo(dtype).eps) * abs(exact)
+    # labels from elsewhere, and weights below 0, have the formula's value with its sign
+    for label, weight in ((1.5, 1.0), (-0.5, 1.0), (0.5, -2.0)):
+        got = fl.SigmoidBCELoss(from_sigmoid=True)(np.array([0.25, 0.75], dtype), [label] * 2, None, weight)
+        exact = [-weight * label * mpmath.log(a + eps) - (1 - label) * mpmath.log(1 - a + eps) for a in (0.25, 0.75)]
+        np.testing.assert_allclose(got, [float(a) for a in exact], rtol=1e-5)
+        assert (got < 0).any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_exponential_and_logarithm(dtype: Any) -> None:
     x = logits(dtype)
     top = 88 if dtype == np.float32 else 709
