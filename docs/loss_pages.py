@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import label_tables
 import matplotlib as mpl
 import numpy as np
 from matplotlib import style
@@ -52,7 +53,17 @@ def heading(text: str) -> str:
 
 def loss_page(cls: type[fl.Loss], aliases: list[str]) -> str:
     also = "".join(f"``{name}`` is another name of this class.\n\n" for name in aliases)
-    return f"{heading(cls.__name__)}\n{also}.. autoclass:: fastloss.{cls.__name__}\n"
+    return f"{heading(cls.__name__)}\n{also}.. autoclass:: fastloss.{cls.__name__}\n\n{meanings(cls)}"
+
+
+def meanings(cls: type[fl.Loss]) -> str:
+    """A table of what labels and predictions hold."""
+    lines = [".. list-table:: What ``validate`` holds the inputs against", "   :header-rows: 1", ""]
+    for row in [("built with", "label", "prediction"), *label_tables.rows(cls)]:
+        how, *cells = row
+        code = how if how == "built with" or not how else f"``{how}``"
+        lines += [f"   * - {code}", *(f"     - {cell}" for cell in cells)]
+    return "\n".join(lines) + "\n"
 
 
 def index_page(classes: dict[type[fl.Loss], list[str]]) -> str:

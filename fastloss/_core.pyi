@@ -1,7 +1,9 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
+
+from fastloss._domains import Domain
 
 # an array of pred's dtype, or a float for a total; a tuple of them where wrt is a tuple
 Result: TypeAlias = Any
@@ -17,6 +19,8 @@ class Loss:
     def fixed(self) -> tuple[str, ...]: ...
     @property
     def no_hessian(self) -> str | None: ...
+    @property
+    def domains(self) -> Mapping[str, Domain]: ...
     @property
     def arguments(self) -> tuple[tuple[str, Any], ...]: ...
     @property
@@ -42,6 +46,10 @@ class Loss:
         required: int = 2,
         fixed: tuple[str, ...] = (),
         no_hessian: str | None = None,
+        domains: Mapping[str, Domain] = ...,
+    ) -> None: ...
+    def validate(
+        self, label: ArrayLike | None = None, pred: ArrayLike | None = None, **inputs: ArrayLike | None
     ) -> None: ...
     def __getattr__(self, name: str) -> Any: ...
     def __call__(self, *inputs: ArrayLike | None, out: Out = None, **named: ArrayLike | None) -> Result: ...
@@ -89,10 +97,20 @@ class SoftmaxLoss(Loss):
         ignore_index: int | None,
         label_smoothing: float,
         class_weight: Sequence[float] | NDArray[Any] | None,
+        domains: Mapping[str, Domain],
     ) -> None: ...
 
 class CosineLoss(Loss):
-    def __init__(self, kernel: Any, weight: float | None, batch_axis: int, reduction: str) -> None: ...
+    def __init__(
+        self,
+        kernel: Any,
+        weight: float | None,
+        batch_axis: int,
+        reduction: str,
+        *,
+        axis: int,
+        domains: Mapping[str, Domain],
+    ) -> None: ...
 
 class PairLoss(Loss):
     def __init__(
@@ -107,8 +125,9 @@ class SequenceLoss(Loss):
         *,
         layout: str,
         label_layout: str,
-        blank: str,
+        blank: int,
         zero_infinity: bool,
+        domains: Mapping[str, Domain],
     ) -> None: ...
 
 def number(name: str, x: float, above: float | None = None, below: float | None = None) -> float: ...

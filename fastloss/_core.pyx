@@ -4,6 +4,7 @@ import inspect
 import math
 import operator
 import threading
+import types
 import weakref
 from itertools import repeat, starmap
 
@@ -19,7 +20,7 @@ from libc.math cimport INFINITY, NAN, fabs
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc
 
-from fastloss import _isa
+from fastloss import _domains, _foreign, _isa
 from fastloss.backends import backend_of
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LABEL,
@@ -109,22 +110,13 @@ cdef inline int kind_of(cnp.ndarray a) noexcept:
 
 cdef cnp.ndarray as_array(x, str name):
     """x as an array: whatever NumPy makes one of is good."""
-    if cnp.PyArray_CheckExact(x):
-        return x
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be dropped; fill it with a small number, and give masked examples a sample_weight of 0")
-    try:
-        return np.asarray(x)
-    except RecursionError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must be an array of real numbers, got {type(x).__name__}: {error}") from None
+    return x if cnp.PyArray_CheckExact(x) else _foreign.as_array(name, x)
 
 
 cdef cnp.ndarray numbers(cnp.ndarray a, str name):
     """The array, which must be of real numbers and have few enough axes."""
     if kind_of(a) < 0:
-        raise TypeError(f"{name} must be an array of real numbers, got dtype {a.dtype}")
+        raise TypeError(f"{name} must be an array of real numbers, {_foreign.about(a, name, a)}")
     if cnp.PyArray_NDIM(a) > MAX_AXES:
         raise ValueError(f"{name} must have at most {MAX_AXES} axes, got {cnp.PyArray_NDIM(a)}")
     return a
@@ -523,7 +515,10 @@ cdef tuple arguments_of(type cls, tuple args, dict kwargs):
     cdef list found = []
     cdef int n_positional = 0
     signature = signature_of(cls)
-    bound = signature.bind(*args, **kwargs)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(_foreign.wrong_arguments(cls, signature, error)) from None
     bound.apply_defaults()
     for name, value in bound.arguments.items():
         kind = signature.parameters[name].kind
@@ -553,10 +548,11 @@ def frozen(value):
         if isinstance(value, kind):
             return exact(value)
     try:
+        value = _foreign.imported(value)
         if np.ndim(value) == 1:
             # by way of a list: Python leaks a tuple that gets no memory to grow
             return tuple(list(map(frozen, value if isinstance(value, (list, tuple)) else np.asarray(value).tolist())))
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, BufferError):
         # no array: the constructor says so, and for which argument
         return value
     for convert in (operator.index, float):
@@ -573,14 +569,14 @@ def rebuild(cls, positional, named):
     return cls(*positional, **dict(named))
 
 
-cdef tuple NO_NUMBERS = (str, bytes, np.complexfloating, np.timedelta64, np.datetime64, np.ma.MaskedArray)
+cdef tuple NO_NUMBERS = (str, bytes, np.complexfloating, np.timedelta64, np.datetime64)
 
 
 cdef double finite(str name, x) except? -1:
     """x as a float; NaN and infinities are refused, as is what is no number."""
     try:
         # float() parses text, and drops what makes a number complex, masked or a time
-        if isinstance(x, NO_NUMBERS) or not (hasattr(x, "__float__") or hasattr(x, "__index__")):
+        if isinstance(x, NO_NUMBERS) or np.ma.is_masked(x) or not (hasattr(x, "__float__") or hasattr(x, "__index__")):
             raise TypeError
         value = float(x)
     except (TypeError, ValueError):
@@ -650,6 +646,7 @@ cdef int[OUTPUTS] INPUT_OF = [-1, PRED, PRED, LABEL, THIRD, WEIGHT]      # that 
 cdef struct call_t:
     plan_t plan
     PyObject* given[INPUTS]                 # NULL: not given
+    PyObject* checked[INPUTS]               # copies, whose numbers were checked and are read; NULL: those of the array are
     bint foreign                            # whether one of these is no array of NumPy's
     PyObject* results[OUTPUTS]              # NULL: not wanted
     PyObject* outs[OUTPUTS]                 # the caller's buffers, which the argument out holds; NULL: none
@@ -727,6 +724,7 @@ cdef class Loss:
     cdef readonly int required      # of these
     cdef readonly tuple fixed       # those that nothing is differentiated with respect to
     cdef readonly str no_hessian    # why there is none
+    cdef readonly object domains    # by input: what its numbers mean
     cdef tuple slot_names
     cdef int slot[INPUTS]           # by the input's position in the call
     cdef int layout
@@ -750,7 +748,7 @@ cdef class Loss:
 
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, base=Loss, layout="elements", axis=-1, other_kernel=None, third_default=1.0,
-        inputs=("pred", "label", "sample_weight"), required=2, fixed=(), no_hessian=None,
+        inputs=("pred", "label", "sample_weight"), required=2, fixed=(), no_hessian=None, domains={},
     ):
         cdef int k, next_slot = THIRD
         if self.kernel != NULL:
@@ -781,6 +779,7 @@ cdef class Loss:
         self.reduction = REDUCTIONS.index(reduction)
         self.third_default = third_default
         self.inputs, self.required, self.fixed, self.no_hessian = inputs, required, fixed, no_hessian
+        self.domains = types.MappingProxyType(dict.fromkeys(inputs, _domains.REAL) | domains)
         self.kernel_object, self.other_kernel_object = kernel, other_kernel
         self.other_kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(other_kernel or kernel), "fastloss.kernel")
         self.wide = any(list(map(is_wide, self.arguments)))
@@ -827,10 +826,25 @@ cdef class Loss:
         """Return the value, the gradient and the diagonal of the Hessian in the first input, computed in one pass."""
         return self.evaluate(inputs, options, WANT_VALUE | WANT_GRAD | WANT_HESS)
 
+    def validate(self, label=None, pred=None, **inputs):
+        """Raise ValueError for the first number, and say where it is, that is not what the loss means.
+
+        Calls do not look: this is for once, before they begin. What each input holds is said by ``domains``. ``label``
+        is the input of that name, or the second of a loss without one; ``pred`` is the first. Others have their names.
+        Class ids are held against the number of classes where pred or class_weight tells it.
+        """
+        self.check_built()
+        _domains.validate(self, self.inputs, self.domains, label, pred, inputs)
+
+    cdef int check_built(self) except -1:
+        if self.kernel == NULL:
+            raise TypeError(f"this {type(self).__name__} has not been built: its __init__ has not come to its end")
+        return 0
+
     def value_axes(self, ndim):
         """Return the axes of the first input, which has ndim, that the value has; None if it has one of size 1 instead."""
         cdef int batch, axis = -1
-        if self.reduction > NONE or ndim == 0:
+        if self.reduction > NONE or ndim == 0 or self.is_single(ndim):
             return ()
         batch = axis_number("batch_axis", self.batch_axis, ndim, self.inputs[0])
         if self.layout == ROWS:
@@ -854,12 +868,16 @@ cdef class Loss:
         """Whether each element of the first input has a loss of its own: the Hessian has its diagonal alone."""
         return self.layout == ELEMENTS
 
+    cdef bint is_single(self, int ndim) noexcept:
+        """Whether a first input of so many axes is one example, without the axis of the examples."""
+        return False
+
     cdef evaluate(self, tuple args, dict options, int want):
         cdef call_t c
         cdef int k
         c.foreign = False
         for k in range(INPUTS):
-            c.given[k] = NULL
+            c.given[k] = c.checked[k] = NULL
         for k in range(OUTPUTS):
             c.results[k] = c.outs[k] = NULL
         try:
@@ -867,6 +885,7 @@ cdef class Loss:
         finally:
             for k in range(INPUTS):
                 Py_XDECREF(c.given[k])
+                Py_XDECREF(c.checked[k])
             for k in range(OUTPUTS):
                 Py_XDECREF(c.results[k])
 
@@ -880,8 +899,7 @@ cdef class Loss:
         cdef double count, head_factor = 1
         cdef object out = None, wrt = None
 
-        if self.kernel == NULL:
-            raise TypeError(f"this {type(self).__name__} has not been built: its __init__ has not come to its end")
+        self.check_built()
         if n_args > len(self.inputs):
             raise TypeError(f"{type(self).__name__} takes at most {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {n_args}")
         for k in range(n_args):
@@ -906,9 +924,9 @@ cdef class Loss:
         if out is not None:
             spread_out(c, out, want, wrt)
         self.describe_first(c)
-        self.describe_others(c)
         if c.given[WEIGHT] != NULL:
             self.describe_weight(c)
+        self.describe_others(c)
         value_ndim = self.value_shape(c, dims, value_axes)
         self.describe_results(c, value_ndim, dims, value_axes)
         if c.given[HEAD] != NULL:
@@ -996,7 +1014,7 @@ cdef class Loss:
                     raise TypeError(f"{type(self).__name__} got {name} twice, by position and by name")
                 give(c, self.slot[k], x)
             else:
-                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}")
+                raise TypeError(_foreign.unknown_keyword(type(self).__name__, self.inputs, METHODS[want], name))
         return out, wrt
 
     cdef str result_name(self, int kind):
@@ -1006,9 +1024,10 @@ cdef class Loss:
         """Finds the axes of the unreduced loss in the first input."""
         cdef plan_t* p = &c.plan
         cdef cnp.ndarray pred = self.array_given(c, PRED)
-        cdef int ndim = cnp.PyArray_NDIM(pred), i, k, kind = kind_of(pred), axis = -1
+        cdef int ndim = cnp.PyArray_NDIM(pred), i, k, kind = kind_of(pred), axis = -1, batch = -1
         cdef bint turned
-        cdef int batch = axis_number("batch_axis", self.batch_axis, ndim, self.inputs[0])
+        if self.layout != EXAMPLES or not self.is_single(ndim):
+            batch = axis_number("batch_axis", self.batch_axis, ndim, self.inputs[0])
         if kind == LONGDOUBLE:
             raise TypeError(f"{self.inputs[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
         c.is_double = kind != FLOAT32 and kind != FLOAT16
@@ -1153,7 +1172,7 @@ cdef class Loss:
                     raise ValueError(f"{name} must be a number, got an array of shape {shape_text(third)}")
                 finite(name, third)
             if not self.match_unreduced(c, THIRD, third):
-                raise ValueError(f"{name} must broadcast to {self.inputs[0]}'s shape {shape_text(<cnp.ndarray>c.given[PRED])}, got shape {shape_text(third)}")
+                raise ValueError(f"{name} must broadcast to {self.inputs[0]}'s shape {shape_text(<cnp.ndarray>c.given[PRED])}, got shape {shape_text(third)}{_foreign.about_weights(third)}")
             if kernel.inputs == 3:
                 self.describe_input(c, THIRD, third, False)
         elif kernel.inputs == 3:
@@ -1201,7 +1220,7 @@ cdef class Loss:
                 dims[c.order[k]] = c.shape[k]
             raise ValueError(
                 f"sample_weight must be one weight per example, shape ({c.batch_size},), or broadcast to the unreduced loss, "
-                f"shape {shape_tuple(dims, c.n)}, got shape {shape_text(weight)}")
+                f"shape {shape_tuple(dims, c.n)}, got shape {shape_text(weight)}{_foreign.about_weights(weight)}")
         self.describe_input(c, WEIGHT, weight, False)
         return 0
 
@@ -1256,7 +1275,7 @@ cdef class Loss:
                 dims[c.order[k]] = c.shape[k]
         if self.reduction == NONE:
             return c.n
-        if self.reduction != EXAMPLE or c.row_n == 0:
+        if self.reduction != EXAMPLE or c.row_n == 0 or self.layout == EXAMPLES and c.n == 0:
             return 0
         dims[0] = c.batch_size
         return 1
@@ -1626,13 +1645,13 @@ cdef void fill_results(call_t* c, double x):
 
 
 cdef bint are_weights(cnp.ndarray a) noexcept:
-    """Whether an array of doubles is a list of finite numbers >= 0."""
+    """Whether an array of doubles is a list of finite numbers."""
     cdef const double* x = <const double*>cnp.PyArray_DATA(a)
     cdef Py_ssize_t k
     if cnp.PyArray_NDIM(a) != 1:
         return False
     for k in range(a.shape[0]):
-        if not 0 <= x[k] < INFINITY:
+        if not -INFINITY < x[k] < INFINITY:
             return False
     return True
 
@@ -1640,7 +1659,7 @@ cdef bint are_weights(cnp.ndarray a) noexcept:
 cdef class SoftmaxLoss(Loss):
     """The base of the cross-entropies over classes, whose unreduced loss has pred's shape without the class axis."""
 
-    def __init__(self, weight, batch_axis, reduction, *, axis, sparse_label, from_logits, ignore_index, label_smoothing, class_weight):
+    def __init__(self, weight, batch_axis, reduction, *, axis, sparse_label, from_logits, ignore_index, label_smoothing, class_weight, domains):
         cdef bint sparse = flag("sparse_label", sparse_label), is_log = flag("from_logits", from_logits)
         cdef double ignore = 0, smoothing = share("label_smoothing", label_smoothing)
         weights = None
@@ -1656,9 +1675,9 @@ cdef class SoftmaxLoss(Loss):
                 given = np.reshape(list(map(float, given.ravel())), given.shape)
             weights = np.array(given, np.float64)
             if not are_weights(weights):
-                raise ValueError(f"class_weight must be one finite weight >= 0 per class, got {class_weight!r}")
+                raise ValueError(f"class_weight must be one finite weight per class, got {class_weight!r}")
         # from here on it can be called
-        super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, base=SoftmaxLoss, layout="rows", axis=axis)
+        super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, base=SoftmaxLoss, layout="rows", axis=axis, domains=domains)
         self.sparse, self.from_logits, self.smoothing, self.class_weight = sparse, is_log, smoothing, weights
         self.has_ignore, self.ignore = ignore_index is not None, ignore
 
@@ -1699,9 +1718,9 @@ cdef class SoftmaxLoss(Loss):
 cdef class CosineLoss(Loss):
     """The base of the losses of pairs of vectors with a label of 1 or -1."""
 
-    def __init__(self, kernel, weight, batch_axis, reduction):
+    def __init__(self, kernel, weight, batch_axis, reduction, *, axis, domains):
         super().__init__(
-            kernel, weight, batch_axis, reduction, base=CosineLoss, layout="rows",
+            kernel, weight, batch_axis, reduction, base=CosineLoss, layout="rows", axis=axis, domains=domains,
             inputs=("input1", "input2", "label", "sample_weight"), required=3, fixed=("label",))
 
     cdef int describe_others(self, call_t* c) except -1:
@@ -1794,38 +1813,59 @@ cdef class PairLoss(Loss):
 cdef class SequenceLoss(Loss):
     """The base of CTC: pred of examples, frames and classes, labels of sequences of ids."""
     cdef int label_axis         # of the examples
-    cdef bint blank_first, zero_infinity
+    cdef int blank              # counted from the end where it is negative
+    cdef bint zero_infinity
 
-    def __init__(self, weight, reduction, *, layout, label_layout, blank, zero_infinity):
+    def __init__(self, weight, reduction, *, layout, label_layout, blank, zero_infinity, domains):
         cdef bint zero = flag("zero_infinity", zero_infinity)
-        for name, value, choices in (("layout", layout, ("NTC", "TNC")), ("label_layout", label_layout, ("NT", "TN")), ("blank", blank, ("last", "first"))):
+        for name, value, choices in (("layout", layout, ("NTC", "TNC")), ("label_layout", label_layout, ("NT", "TN"))):
             if not isinstance(value, str) or value not in choices:
                 raise ValueError(f"{name} must be {choices[0]!r} or {choices[1]!r}, got {value!r}")
         super().__init__(
             _isa.kernels.TemporalClassification(), weight, layout.index("N"), reduction, base=SequenceLoss, layout="examples",
             inputs=("pred", "label", "pred_lengths", "label_lengths", "sample_weight"), fixed=("label", "pred_lengths", "label_lengths"),
-            no_hessian="its diagonal takes a recursion of its own for each class")
+            no_hessian="its diagonal takes a recursion of its own for each class", domains=domains)
         self.label_axis = label_layout.index("N")
-        self.blank_first = blank == "first"
+        self.blank = blank
         self.zero_infinity = zero
+
+    cdef bint is_single(self, int ndim) noexcept:
+        return ndim == 2
 
     cdef int describe_others(self, call_t* c) except -1:
         """Copies the labels and lengths: what was checked is what is read."""
         cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED], label
         cdef bint ended = c.given[FOURTH] == NULL
-        if pred.ndim != 3:
-            raise ValueError(f"pred must have 3 axes, {dict(self.arguments)['layout']}, got shape {shape_text(pred)}")
-        if c.row_shape[2] == 0:
+        cdef int ndim = pred.ndim
+        if ndim != 2 and ndim != 3:
+            layout = "TNC" if self.batch_axis else "NTC"
+            raise ValueError(f"pred must have 3 axes, {layout}, got shape {shape_text(pred)}; for one example 2, TC, are good")
+        if pred.shape[ndim - 1] == 0:
             raise ValueError(f"pred must have at least one class, the blank, got shape {shape_text(pred)}")
+        self.blank_among(pred.shape[ndim - 1])
         label = self.array_given(c, LABEL)
-        if label.ndim != 2 or label.shape[self.label_axis] != c.batch_size:
-            raise ValueError(f"label must have 2 axes, {dict(self.arguments)['label_layout']}, for {c.batch_size} examples, got shape {shape_text(label)}")
-        self.load_lengths(c, THIRD, c.row_shape[1])
-        self.load_lengths(c, FOURTH, label.shape[1 - self.label_axis])
+        self.load_lengths(c, THIRD, pred, c.row_shape[c.row_n - 2])
+        if label.ndim == 1 and ndim == 3 and not ended:
+            self.load_lengths(c, FOURTH, pred, label.shape[0])
+            self.load_row(c, label)
+            return 0
+        if not (label.ndim == 1 and ndim == 2 or label.ndim == 2 and label.shape[self.label_axis] == c.batch_size):
+            count = "1 example" if c.batch_size == 1 else f"{c.batch_size} examples"
+            one = "is good, too" if ndim == 2 else "with the ids of all, one after another, needs label_lengths"
+            raise ValueError(
+                f"label must have 2 axes, {'TN' if self.label_axis else 'NT'}, for {count}, got shape {shape_text(label)}; "
+                f"one axis {one}")
+        self.load_lengths(c, FOURTH, pred, label.shape[label.ndim - 1 if label.ndim == 1 else 1 - self.label_axis])
         self.load_labels(c, label, ended)
         return 0
 
-    cdef int load_lengths(self, call_t* c, int slot, Py_ssize_t longest) except -1:
+    cdef Py_ssize_t blank_among(self, Py_ssize_t classes) except -1:
+        if not -classes <= self.blank < classes:
+            raise ValueError(
+                f"blank must be between {-classes} and {classes - 1} for a pred with {classes} classes, got {self.blank}")
+        return self.blank + classes if self.blank < 0 else self.blank
+
+    cdef int load_lengths(self, call_t* c, int slot, cnp.ndarray pred, Py_ssize_t longest) except -1:
         """A length for each example: those given, or the longest."""
         cdef cnp.ndarray lengths = cnp.PyArray_SimpleNew(1, <cnp.npy_intp*>&c.batch_size, cnp.NPY_INT64), given
         cdef int64_t* to = <int64_t*>cnp.PyArray_DATA(lengths)
@@ -1837,33 +1877,43 @@ cdef class SequenceLoss(Loss):
                 to[i] = longest
         else:
             given = self.array_given(c, slot)
-            if given.ndim != 1 or given.shape[0] != c.batch_size:
-                raise ValueError(f"{self.slot_names[slot]} must be one length per example, shape ({c.batch_size},), got shape {shape_text(given)}")
-            describe(&a, given, &c.batch_size, &axis, 1, False, FLOAT64)
-            bad = runner.bad_integer(&c.plan, &a, &c.plan.inputs[WEIGHT], 0, c.batch_size, 0, longest, NAN, to)
+            if not (given.ndim == 1 and given.shape[0] == c.batch_size or given.ndim == 0 and pred.ndim == 2):
+                number = "a number, or " if pred.ndim == 2 else ""
+                raise ValueError(f"{self.slot_names[slot]} must be {number}one length per example, shape ({c.batch_size},), got shape {shape_text(given)}")
+            describe(&a, given, &c.batch_size, &axis, given.ndim, False, FLOAT64)
+            bad = runner.bad_integer(&c.plan, &a, NULL, 0, c.batch_size, 0, longest, NAN, to)
             if bad >= 0:
                 refuse(given, bad, self.slot_names[slot], f"lengths from 0 to {longest},")
-        keep(&c.given[slot], lengths)
+        keep(&c.checked[slot], lengths)
         return 0
 
     cdef int load_labels(self, call_t* c, cnp.ndarray given, bint ended) except -1:
-        """The labels of each example, and 0 behind them; where they are ended by -1, the lengths as well."""
-        cdef cnp.ndarray lengths = <cnp.ndarray>c.given[FOURTH], labels
+        """The labels of each example, and 0 behind them; where they are ended by -1, the lengths as well.
+
+        An example that is left out has no label, if what it has is none.
+        """
+        cdef cnp.ndarray lengths = <cnp.ndarray>c.checked[FOURTH], labels
         cdef int64_t* length = <int64_t*>cnp.PyArray_DATA(lengths)
         cdef int64_t* to
         cdef array_t a
         cdef int[2] axes = [self.label_axis, 1 - self.label_axis]
-        cdef Py_ssize_t[2] shape = [c.batch_size, given.shape[1 - self.label_axis]]
-        cdef Py_ssize_t low = self.blank_first, high = c.row_shape[2] - 2 + low, width = shape[1], i, k, bad
+        cdef Py_ssize_t[2] shape = [c.batch_size, given.shape[given.ndim - 1]]
+        cdef Py_ssize_t width, i, k, bad
+        if given.ndim == 1:
+            axes[0], axes[1] = -1, 0
+        else:
+            shape[1] = given.shape[axes[1]]
+        width = shape[1]
         labels = cnp.PyArray_ZEROS(2, <cnp.npy_intp*>shape, cnp.NPY_INT64, 0)
         describe(&a, given, shape, axes, 2, False, FLOAT64)
         for i in range(c.batch_size):
             to = <int64_t*>cnp.PyArray_DATA(labels) + i * width
-            bad = runner.bad_integer(&c.plan, &a, &c.plan.inputs[WEIGHT], i * width, length[i], low, high, -1 if ended else NAN, to)
-            if bad >= 0:
+            bad = self.bad_label(c, &a, i * width, length[i], ended, to)
+            if bad >= 0 and runner.is_left_out(&c.plan.inputs[WEIGHT], i):
+                to[0], length[i] = -1, 0
+            elif bad >= 0:
                 # counted example by example
-                bad = bad if self.label_axis == 0 else bad % width * c.batch_size + i
-                refuse(given, bad, "label", f"ids from {low} to {high}, with -1 behind the last unless label_lengths is given,")
+                self.refuse_label(c, given, bad if axes[0] <= 0 else bad % width * c.batch_size + i)
             if ended:
                 k = 0
                 while k < width and to[k] != -1:
@@ -1871,19 +1921,76 @@ cdef class SequenceLoss(Loss):
                 length[i] = k
                 for k in range(k, width):
                     to[k] = 0
-        keep(&c.given[LABEL], labels)
+        keep(&c.checked[LABEL], labels)
         return 0
+
+    cdef int load_row(self, call_t* c, cnp.ndarray given) except -1:
+        """The same of labels that follow each other in one row."""
+        cdef cnp.ndarray lengths = <cnp.ndarray>c.checked[FOURTH], labels
+        cdef int64_t* length = <int64_t*>cnp.PyArray_DATA(lengths)
+        cdef array_t a
+        cdef int axis = 0
+        cdef Py_ssize_t[2] shape = [c.batch_size, 0]
+        cdef Py_ssize_t size = given.shape[0], at = 0, n, i, bad
+        # each is at most the size: the sum, that of few enough, does not overflow
+        for i in range(c.batch_size):
+            at += length[i]
+            shape[1] = max(shape[1], <Py_ssize_t>length[i])
+            if at > size:
+                break
+        if at != size:
+            sum_text = f"more than {size}" if at > size else str(at)
+            raise ValueError(f"label must hold as many ids as label_lengths sum up to, {sum_text}, got shape {shape_text(given)}")
+        labels = cnp.PyArray_ZEROS(2, <cnp.npy_intp*>shape, cnp.NPY_INT64, 0)
+        describe(&a, given, &size, &axis, 1, False, FLOAT64)
+        at = 0
+        for i in range(c.batch_size):
+            n = length[i]
+            bad = self.bad_label(c, &a, at, n, False, <int64_t*>cnp.PyArray_DATA(labels) + i * shape[1])
+            if bad >= 0 and runner.is_left_out(&c.plan.inputs[WEIGHT], i):
+                length[i] = 0
+            elif bad >= 0:
+                self.refuse_label(c, given, bad)
+            at += n
+        keep(&c.checked[LABEL], labels)
+        return 0
+
+    cdef Py_ssize_t bad_label(
+        self, call_t* c, const array_t* a, Py_ssize_t start, Py_ssize_t n, bint ended, int64_t* to,
+    ) except -2:
+        """Copies n ids from `start` on; returns where the first is that is none, or the blank, -1 if all are good."""
+        cdef Py_ssize_t classes = c.row_shape[c.row_n - 1], blank = self.blank_among(classes), bad, k
+        cdef Py_ssize_t low = blank == 0, high = classes - 1 - (blank == classes - 1)
+        cdef double also = -1 if ended else NAN
+        bad = runner.bad_integer(&c.plan, a, NULL, start, n, low, high, also, to)
+        if 0 < blank < classes - 1:
+            if bad >= 0:
+                # those before it
+                n = bad - start
+                runner.bad_integer(&c.plan, a, NULL, start, n, low, high, also, to)
+            for k in range(n):
+                if to[k] == blank:
+                    return start + k
+        return bad
+
+    cdef int refuse_label(self, call_t* c, cnp.ndarray given, Py_ssize_t at) except -1:
+        cdef Py_ssize_t classes = c.row_shape[c.row_n - 1], blank = self.blank_among(classes)
+        but = f" but the blank, {blank}" if 0 < blank < classes - 1 else ""
+        low, high = int(blank == 0), classes - 1 - int(blank == classes - 1)
+        what = f"ids from {low} to {high}{but}, with -1 behind the last unless label_lengths is given,"
+        refuse(given, at, "label", what)
 
     cdef int run(self, call_t* c) except -1:
         cdef ctc_t s
-        cdef cnp.ndarray labels = <cnp.ndarray>c.given[LABEL], frames = <cnp.ndarray>c.given[THIRD], lengths = <cnp.ndarray>c.given[FOURTH]
+        cdef cnp.ndarray labels = <cnp.ndarray>c.checked[LABEL], frames = <cnp.ndarray>c.checked[THIRD]
+        cdef cnp.ndarray lengths = <cnp.ndarray>c.checked[FOURTH]
         cdef Py_ssize_t states, k
         s.labels = <const int64_t*>cnp.PyArray_DATA(labels)
         s.lengths = <const int64_t*>cnp.PyArray_DATA(lengths)
         s.frames = <const int64_t*>cnp.PyArray_DATA(frames)
         s.stride = labels.shape[1]
-        s.all_frames, s.classes = c.row_shape[1], c.row_shape[2]
-        s.blank = 0 if self.blank_first else s.classes - 1
+        s.all_frames, s.classes = c.row_shape[c.row_n - 2], c.row_shape[c.row_n - 1]
+        s.blank = self.blank_among(s.classes)
         s.most_frames = s.longest = 0
         for k in range(c.batch_size):
             s.most_frames = max(s.most_frames, s.frames[k])

@@ -611,7 +611,7 @@ cdef inline bint is_good(double x, double low, double high, double also) noexcep
 cdef bint is_left_out(const array_t* weight, Py_ssize_t at) noexcept nogil:
     """Whether the weight of an element is 0; not if there are no weights."""
     cdef double w = 1
-    if weight.data != NULL:
+    if weight != NULL and weight.data != NULL:
         gather(weight, at, 1, &w)
     return w == 0
 
@@ -974,6 +974,7 @@ def elementary(str name, bint is_double, Py_ssize_t n, size_t a, size_t b, size_
 cdef runner_t runner
 runner.run = run
 runner.bad_integer = bad_integer
+runner.is_left_out = is_left_out
 runner.store = store
 runner.load_pairs = load_pairs
 

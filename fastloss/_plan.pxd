@@ -199,4 +199,5 @@ cdef struct runner_t:
     void (*load_pairs)(const plan_t* plan, int kind, const pairs_t* pairs, double* rows, double* panels, double* strips) noexcept nogil
     Py_ssize_t (*bad_integer)(const plan_t* plan, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n, double low, double high,
                               double also, int64_t* to) noexcept nogil
+    bint (*is_left_out)(const array_t* weight, Py_ssize_t at) noexcept nogil
     void (*store)(const array_t* a, Py_ssize_t n, const void* source, int is_double) noexcept nogil

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss, flag, number
+from fastloss import _domains as domain
+from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss, flag, integer, number
+from fastloss._foreign import blank_index
 from fastloss._isa import kernels
 
 __all__ = [
@@ -140,7 +142,8 @@ class HingeLoss(Loss):
     Call: ``loss(pred, label, sample_weight=None)``, pred a real score, label -1 or +1, of the same shape. Other real
     labels are taken as they are.
 
-    A label of 0 is not refused: it costs the margin whatever the prediction. Labels 0/1 must become -1/+1 first.
+    A call does not refuse a label of 0: it costs the margin whatever the prediction. Labels 0/1 must become -1/+1
+    first, ``2 * label - 1``; :meth:`validate` finds those that did not.
     Exactly at the margin the gradient is 0; the Hessian is 0 everywhere.
 
     Source: Cortes and Vapnik 1995. Gluon: ``HingeLoss``. PyTorch: none for scores (``HingeEmbeddingLoss`` takes
@@ -156,7 +159,9 @@ class HingeLoss(Loss):
     def __init__(
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.Hinge(number("margin", margin)), weight, batch_axis, reduction)
+        super().__init__(
+            kernels.Hinge(number("margin", margin)), weight, batch_axis, reduction, domains={"label": domain.SIGN}
+        )
 
 
 class SquaredHingeLoss(Loss):
@@ -187,7 +192,13 @@ class SquaredHingeLoss(Loss):
     def __init__(
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.SquaredHinge(number("margin", margin)), weight, batch_axis, reduction)
+        super().__init__(
+            kernels.SquaredHinge(number("margin", margin)),
+            weight,
+            batch_axis,
+            reduction,
+            domains={"label": domain.SIGN},
+        )
 
 
 class LogisticLoss(Loss):
@@ -201,7 +212,7 @@ class LogisticLoss(Loss):
     Args:
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
-        label_format: "signed" for labels -1/+1, "binary" for 0/1.
+        label_format: "signed" for labels -1/+1, "binary" for 0/1, which the other would take for mixtures.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the log-odds, of the label's shape. Real labels between the
@@ -232,8 +243,14 @@ class LogisticLoss(Loss):
     ) -> None:
         if not isinstance(label_format, str) or label_format not in ("signed", "binary"):
             raise ValueError(f"label_format must be 'signed' or 'binary', got {label_format!r}")
-        kernel = kernels.Logistic() if label_format == "signed" else kernels.SigmoidCrossEntropy()
-        super().__init__(kernel, weight, batch_axis, reduction)
+        signed = label_format == "signed"
+        super().__init__(
+            kernels.Logistic() if signed else kernels.SigmoidCrossEntropy(),
+            weight,
+            batch_axis,
+            reduction,
+            domains={"label": domain.SIGN_OF_CLASS if signed else domain.SHARE_OF_CLASS, "pred": domain.LOG_ODDS},
+        )
 
 
 class SigmoidBinaryCrossEntropyLoss(Loss):
@@ -281,7 +298,8 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        if flag("from_sigmoid", from_sigmoid):
+        is_probability = flag("from_sigmoid", from_sigmoid)
+        if is_probability:
             kernel = other_kernel = kernels.ProbabilityCrossEntropy()
         else:
             kernel, other_kernel = kernels.SigmoidCrossEntropy(), kernels.WeightedSigmoidCrossEntropy()
@@ -292,6 +310,7 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
             reduction,
             other_kernel=other_kernel,
             inputs=("pred", "label", "sample_weight", "pos_weight"),
+            domains={"label": domain.SHARE, "pred": domain.PROBABILITY if is_probability else domain.LOG_ODDS},
         )
 
 
@@ -313,7 +332,8 @@ class PoissonNLLLoss(Loss):
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None, epsilon=1e-08)``, pred real (from 0 up if not from_logits), label a
-    count from 0 up and of the same shape; epsilon, a number, is used with rates only.
+    count from 0 up and of the same shape; epsilon, a number, is used with rates only. A label may be a fraction: a
+    count per unit of exposure, whose sample_weight is its exposure.
 
     The value is not a deviance: it may be negative, and its minimum depends on y.
 
@@ -336,7 +356,8 @@ class PoissonNLLLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        if flag("from_logits", from_logits):
+        is_log = flag("from_logits", from_logits)
+        if is_log:
             kernel = kernels.PoissonFull() if flag("compute_full", compute_full) else kernels.Poisson()
         else:
             kernel = kernels.PoissonRateFull() if flag("compute_full", compute_full) else kernels.PoissonRate()
@@ -348,6 +369,7 @@ class PoissonNLLLoss(Loss):
             third_default=1e-8,
             inputs=("pred", "label", "sample_weight", "epsilon"),
             fixed=("epsilon",),
+            domains={"label": domain.COUNT, "pred": domain.LOGARITHM if is_log else domain.RATE},
         )
 
 
@@ -393,10 +415,16 @@ class KLDivLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        if flag("from_logits", from_logits):
-            super().__init__(kernels.KLDivergence(), weight, batch_axis, reduction, axis=axis)
-        else:
-            super().__init__(kernels.SoftmaxDivergence(), weight, batch_axis, reduction, layout="coupled", axis=axis)
+        is_log = flag("from_logits", from_logits)
+        super().__init__(
+            kernels.KLDivergence() if is_log else kernels.SoftmaxDivergence(),
+            weight,
+            batch_axis,
+            reduction,
+            layout="elements" if is_log else "coupled",
+            axis=axis,
+            domains={"label": domain.MASS, "pred": domain.LOG_PROBABILITY if is_log else domain.LOGARITHM},
+        )
 
 
 class SoftmaxCrossEntropyLoss(SoftmaxLoss):
@@ -416,7 +444,7 @@ class SoftmaxCrossEntropyLoss(SoftmaxLoss):
             class weights of the examples that are not ignored, "mean" by the number of all examples.
         ignore_index: a class id, any integer, whose examples have value and gradient 0, whatever their logits.
         label_smoothing: a, from 0 to 1: t becomes (1 - a) t + a/C, with C classes.
-        class_weight: one weight per class, which multiplies t.
+        class_weight: one weight per class, finite and of any sign, which multiplies t.
 
     Call: ``loss(pred, label, sample_weight=None)``. The unreduced loss has pred's shape without the class axis. Class
     ids have that shape (or pred's with size 1 along the class axis) and any real dtype; dense labels have pred's shape.
@@ -455,6 +483,7 @@ class SoftmaxCrossEntropyLoss(SoftmaxLoss):
         label_smoothing: float = 0.0,
         class_weight: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
+        ignored = None if ignore_index is None else integer("ignore_index", ignore_index, 2**53 - 1)
         super().__init__(
             weight,
             batch_axis,
@@ -462,9 +491,15 @@ class SoftmaxCrossEntropyLoss(SoftmaxLoss):
             axis=axis,
             sparse_label=sparse_label,
             from_logits=from_logits,
-            ignore_index=ignore_index,
+            ignore_index=ignored,
             label_smoothing=label_smoothing,
             class_weight=class_weight,
+            domains={
+                "label": domain.class_ids(integer("axis", axis), ignored)
+                if flag("sparse_label", sparse_label)
+                else domain.SHARE,
+                "pred": domain.LOG_PROBABILITY if flag("from_logits", from_logits) else domain.LOGARITHM,
+            },
         )
 
 
@@ -523,10 +558,11 @@ class CosineEmbeddingLoss(CosineLoss):
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         margin: m, usually from 0 to 1.
-        reduction: see :class:`Loss`. The unreduced loss has the inputs' shape without the last axis.
+        reduction: see :class:`Loss`. The unreduced loss has the inputs' shape without the axis of the vectors.
+        axis: the axis of the vectors.
 
-    Call: ``loss(input1, input2, label, sample_weight=None)``, the vectors along the last axis, labels 1 or -1, one per
-    pair of vectors.
+    Call: ``loss(input1, input2, label, sample_weight=None)``, the vectors along an axis of both, labels 1 or -1, one
+    per pair of vectors.
 
     Raises ValueError for any other label.
 
@@ -544,9 +580,22 @@ class CosineEmbeddingLoss(CosineLoss):
     __slots__ = ()
 
     def __init__(
-        self, weight: float | None = None, batch_axis: int = 0, margin: float = 0, *, reduction: Reduction = "example"
+        self,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        margin: float = 0,
+        *,
+        reduction: Reduction = "example",
+        axis: int = -1,
     ) -> None:
-        super().__init__(kernels.CosineEmbedding(number("margin", margin)), weight, batch_axis, reduction)
+        super().__init__(
+            kernels.CosineEmbedding(number("margin", margin)),
+            weight,
+            batch_axis,
+            reduction,
+            axis=axis,
+            domains={"label": domain.SIGN_OF_PAIR},
+        )
 
 
 class CTCLoss(SequenceLoss):
@@ -561,13 +610,17 @@ class CTCLoss(SequenceLoss):
         label_layout: the axes of label, "NT" or "TN".
         weight: a number that multiplies the loss; None is 1.
         reduction: see :class:`Loss`. The unreduced loss is one number per example.
-        blank: whether the "last" class is the blank, or the "first".
+        blank: the class that is the blank: "last", "first", or its index, which counts from the end below 0.
         zero_infinity: whether a label without an alignment costs 0 instead of infinity.
 
     Call: ``loss(pred, label, pred_lengths=None, label_lengths=None, sample_weight=None)``, pred logits, the softmax is
     inside; label class ids of any real dtype, none of them the blank. Without label_lengths the first -1 ends a label;
     with them, what stands behind is not read. Frames behind pred_lengths get gradient 0. Only pred and sample_weight
     can be differentiated.
+
+    With label_lengths, label may have one axis instead, in which the examples' labels follow each other, as in
+    PyTorch. pred may lack the axis of the examples: label is then the ids of one example, a length is a number, and so
+    is the loss, whatever the reduction.
 
     Raises ValueError for ids and lengths that are fractional, NaN or out of range, naming the first, and
     NotImplementedError for the Hessian, whose diagonal takes a recursion per class.
@@ -595,16 +648,23 @@ class CTCLoss(SequenceLoss):
         weight: float | None = None,
         *,
         reduction: Reduction = "example",
-        blank: Literal["last", "first"] = "last",
+        blank: Literal["last", "first"] | int = "last",
         zero_infinity: bool = False,
     ) -> None:
+        index = blank_index(blank)
         super().__init__(
             weight,
             reduction,
             layout=layout,
             label_layout=label_layout,
-            blank=blank,
+            blank=index,
             zero_infinity=zero_infinity,
+            domains={
+                "label": domain.sequence_ids(index, 1 if isinstance(label_layout, str) and label_layout == "TN" else 0),
+                "pred": domain.LOGARITHM,
+                "pred_lengths": domain.LENGTH,
+                "label_lengths": domain.LENGTH,
+            },
         )
 
 

@@ -85,6 +85,19 @@ class Converts:
         return self.result
 
 
+class OnlyDLPack:
+    """Offers its memory by DLPack and in no other way."""
+
+    def __init__(self, a: Any) -> None:
+        self.a = np.asarray(a)
+
+    def __dlpack__(self, **named: Any) -> Any:
+        return self.a.__dlpack__(**named)
+
+    def __dlpack_device__(self) -> Any:
+        return self.a.__dlpack_device__()
+
+
 class LiesAboutLength:
     def __len__(self) -> int:
         return 5
@@ -320,6 +333,9 @@ GOOD: dict[str, Callable[[Array], Any]] = {
     "NoUfuncs": lambda a: a.view(NoUfuncs),
     "Lying": lambda a: a.view(Lying),
     "recarray": lambda a: a.view(np.recarray),
+    "masked array without a mask": np.ma.masked_array,
+    "masked array of which nothing is masked": lambda a: np.ma.masked_array(a, np.zeros(a.shape, bool)),
+    "__dlpack__": OnlyDLPack,
     "memmap": lambda a: a.view(np.memmap),
     "broadcast": lambda a: np.broadcast_to(a, a.shape),
     "window": lambda a: np.lib.stride_tricks.sliding_window_view(np.pad(a, 1), (1,) * a.ndim)[
@@ -340,9 +356,12 @@ BAD: dict[str, tuple[Callable[[Array], Any], bool]] = {
     "structured": (lambda a: np.zeros(a.shape, "i4,f4"), False),
     "void": (lambda a: np.zeros(a.shape, "V8"), False),
     "subarray": (lambda a: np.zeros(a.shape, [("x", "f8", (2,))]), False),
-    "masked": (np.ma.masked_array, False),
+    "masked": (
+        lambda a: np.ma.masked_array(a, np.arange(a.size).reshape(a.shape) == 0) if a.size else np.ma.masked,
+        False,
+    ),
     "masked constant": (lambda a: np.ma.masked, False),
-    "masked matrix": (lambda a: np.ma.masked_all(a.shape), False),
+    "masked matrix": (lambda a: np.ma.masked_all(a.shape) if a.size else np.ma.masked, False),
     "str": (lambda a: "1.0", False),
     "bytes of a text": (lambda a: b"1.0", False),
     "dict": (lambda a: {0: a}, False),

@@ -232,6 +232,7 @@ def softmax(
 
 
 CLASS_WEIGHT = (1.0, 0.5, 2.0, 0.0, 1.0, 3.0, 0.25)
+SIGNED_WEIGHT = (1.0, -0.5, 2.0, 0.0, 1.0, -3.0, -0.25)
 
 LOSSES = {
     "L1": Reference(
@@ -348,6 +349,7 @@ LOSSES = {
     "softmax ignore": Reference(**softmax(ignore=-1)),
     "softmax class_weight": Reference(**softmax(class_weight=CLASS_WEIGHT)),
     "softmax class_weight ignore": Reference(**softmax(class_weight=CLASS_WEIGHT, ignore=2)),
+    "softmax class_weight of any sign": Reference(**softmax(class_weight=SIGNED_WEIGHT, ignore=2)),
     # in float64, these are too many for the loop over rows of few
     "softmax 97 classes": Reference(**softmax(classes=97, class_weight=97 * (0.5,), ignore=3)),
     "softmax smoothing": Reference(**softmax(smoothing=0.1, ignore=-100)),

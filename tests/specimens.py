@@ -7,7 +7,7 @@ last, examples first, time before classes. Lay knows where a call has these axes
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -49,6 +49,7 @@ class Specimen:
     ids: tuple[str, ...] = ()  # inputs whose values are checked
     per_row: tuple[str, ...] = ()  # inputs of the unreduced loss's shape
     free: tuple[str, ...] = ()  # inputs whose shape is their own
+    magnitude: Specimen | None = None  # the same without the signs of its parameters
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -118,7 +119,11 @@ def elementwise(loss: type[fl.Loss], formulas: dict[str, Any], data: Any, **para
 
 def classes(**parameters: Any) -> Specimen:
     """Cross-entropy over classes."""
-    return of_reference(reference.Reference(**reference.softmax(**parameters)))
+    made = of_reference(reference.Reference(**reference.softmax(**parameters)))
+    weights = parameters.get("class_weight")
+    if weights is None or min(weights, default=0) >= 0:
+        return made
+    return replace(made, magnitude=classes(**parameters | {"class_weight": tuple(map(abs, weights))}))
 
 
 def divergence() -> Specimen:
@@ -210,7 +215,7 @@ def metric(smoothing: float) -> Specimen:
     )
 
 
-def sequences(blank: Literal["last", "first"], *, zero_infinity: bool = False, lengths: bool = True) -> Specimen:
+def sequences(blank: Literal["last", "first"] | int, *, zero_infinity: bool = False, lengths: bool = True) -> Specimen:
     """CTC over frames, with lengths, or with labels that end at -1 and predictions as long as they are."""
 
     def of(x: Array, y: Array, n: Array | None = None, k: Array | None = None) -> tuple[Any, Array, Array]:
@@ -241,7 +246,9 @@ def sequences(blank: Literal["last", "first"], *, zero_infinity: bool = False, l
     def data(rng: np.random.Generator, shape: Shape) -> tuple[Array, ...]:
         n, frames, width = shape
         longest = int(rng.integers(0, frames + 2)) if width > 1 else 0
-        label = rng.integers(0, max(width - 1, 1), (n, longest)) + (blank == "first")
+        label = structured.without_blank(
+            rng.integers(0, max(width - 1, 1), (n, longest)), structured.blank_among(blank, width)
+        )
         pred = exactly(rng.normal(scale=2, size=shape))
         if lengths:
             return pred, label, rng.integers(0, frames + 1, n), rng.integers(0, longest + 1, n)
@@ -412,11 +419,12 @@ def expected(
 
     terms: dict[str, float] = {}
     loss_terms: Array = abs(loss)
-    if not empty and s.loss is fl.SoftmaxCELoss and "label" not in s.ids:
-        # the terms of a row's sums have the label's sign
-        sizes = (laid[0], abs(laid[1]))
-        loss_terms = abs(s.value(*sizes)).reshape(unreduced_shape)
-        terms["pred"] = largest(s.gradients(seen(abs(m)), *sizes)["pred"])
+    unsigned = s.magnitude or s
+    if not empty and s.loss is fl.SoftmaxCELoss and ("label" not in s.ids or unsigned is not s):
+        # the terms of a row's sums have the label's sign, and that of the class's weight
+        sizes = (laid[0], laid[1] if "label" in s.ids else abs(laid[1]))
+        loss_terms = abs(unsigned.value(*sizes)).reshape(unreduced_shape)
+        terms["pred"] = largest(unsigned.gradients(seen(abs(m)), *sizes)["pred"])
     terms["value"] = largest(full * loss_terms * scale) * max(1.0, loss.size / max(value.size, 1))
     at_all = {k: np.zeros(a.shape) for k, a in wide.items() if k not in s.ids}
     hessian = None if s.hessian is None else np.zeros(shape)

@@ -161,14 +161,24 @@ def alignments(frames: int, classes: int, blank: int, label: list[int]) -> list[
     ]
 
 
-def sequence(blank: str, frames: int = 5, classes: int = 3) -> dict[str, Any]:
+def blank_among(blank: str | int, classes: int) -> int:
+    """The index of the blank, of which -1 is the last."""
+    return {"last": -1, "first": 0}.get(blank, blank) % classes  # type: ignore[call-overload, operator]
+
+
+def without_blank(ids: Array, blank: int) -> Array:
+    """Class ids, counted without the blank, as what they are."""
+    return ids + (ids >= blank)
+
+
+def sequence(blank: str | int, frames: int = 5, classes: int = 3) -> dict[str, Any]:
     """Connectionist temporal classification by counting all alignments."""
-    last = {"last": classes - 1, "first": 0}[blank]
+    index = blank_among(blank, classes)
 
     def examples(x: Array, y: Array, n: Array, k: Array) -> Any:
         for i in range(len(x)):
             label = y[i, : int(k[i])].astype(int).tolist()
-            yield i, int(n[i]), alignments(int(n[i]), classes, last, label)
+            yield i, int(n[i]), alignments(int(n[i]), classes, index, label)
 
     def value(x: Array, y: Array, n: Array, k: Array) -> Array:
         p = np.exp(log_softmax(x, 2))
@@ -190,7 +200,7 @@ def sequence(blank: str, frames: int = 5, classes: int = 3) -> dict[str, Any]:
 
     def data(rng: np.random.Generator, n: int) -> tuple[Array, ...]:
         """Empty labels, repeats and short predictions, all with an alignment."""
-        label = rng.integers(0, classes - 1, (n, 2)) + (blank == "first")
+        label = without_blank(rng.integers(0, classes - 1, (n, 2)), index)
         return (
             rng.normal(scale=2, size=(n, frames, classes)),
             label,
@@ -221,4 +231,6 @@ STRUCTURED = {
     "SDML smoothing=0": Structured(**metric(0, 17)),
     "CTC": Structured(**sequence("last")),
     "CTC blank=first": Structured(**sequence("first")),
+    "CTC blank=1": Structured(**sequence(1)),
+    "CTC blank=-3": Structured(**sequence(-3, frames=4, classes=4)),
 }

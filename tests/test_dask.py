@@ -317,7 +317,22 @@ PRED = np.ones((4, 3))
             r"head_grad must be a number or have the value's shape \(4,\), got shape \(3,\)",
             lambda x: fl.L2Loss().grad(x, x, head_grad=np.ones(3)),
         ),
-        (ValueError, r"pred must have 3 axes, NTC, got shape \(4, 3\)", lambda x: fl.CTCLoss()(x, [[0]] * 4)),
+        (
+            ValueError,
+            r"pred must have 3 axes, NTC, got shape \(4,\); .* 2, TC",
+            lambda x: fl.CTCLoss()(x[:, 0], [[0]] * 4),
+        ),
+        (ValueError, r"label must have 2 axes, NT, for 1 examples", lambda x: fl.CTCLoss()(x, [[0]] * 4)),
+        (
+            ValueError,
+            r"for 4 examples, got shape \(4,\); labels one after another cannot be cut",
+            lambda x: fl.CTCLoss()(x[..., None], [0] * 4, None, [1] * 4),
+        ),
+        (
+            ValueError,
+            r"label_lengths must be one length per example, shape \(1,\), got shape \(2,\)",
+            lambda x: fl.CTCLoss()(x, [0] * 4, None, [1, 1]),
+        ),
         (
             ValueError,
             r"label must have 2 axes, NT, for 4 examples, got shape \(3, 1\)",
@@ -437,3 +452,41 @@ def test_more_than_fits_on_a_cluster() -> None:
             (0.5 * weight[:, None] * error**2).sum() / total, ((weight[:, None] * error) ** 2).sum() / total**2
         )
         np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_one_sequence_alone(rng: np.random.Generator) -> None:
+    """Without an axis of examples, with lengths that are numbers and labels of either number of axes."""
+    pred, label = rng.normal(size=(6, 4)), np.array([0, 2, 2])
+    for layout, given in (("NT", label), ("NT", label[None]), ("TN", label[:, None])):
+        loss = fl.CTCLoss(label_layout=layout, blank=1)  # type: ignore[arg-type]
+        for lazy in (given, da.from_array(given, chunks=-1)):
+            want = loss.value_and_grad(pred, given, 5, 2, 0.5, wrt=("pred", "sample_weight"))
+            got = loss.value_and_grad(da.from_array(pred, chunks=-1), lazy, 5, [2], 0.5, wrt=("pred", "sample_weight"))
+            assert got[0].shape == ()
+            np.testing.assert_array_equal(computed(got[0]), want[0])
+            for a, b in zip(got[1], want[1], strict=True):
+                np.testing.assert_array_equal(computed(a), b)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_vectors_along_any_axis(rng: np.random.Generator, axis: int) -> None:
+    x, y = rng.normal(size=(2, 4, 4, 4))
+    label = rng.choice([-1, 1], (4, 4))
+    chunks = tuple(-1 if k == axis % 3 else 2 for k in range(3))
+    loss = fl.CosineEmbeddingLoss(axis=axis, reduction="none", batch_axis=2 if axis == 0 else 0)
+    got = loss.value_and_grad(
+        da.from_array(x, chunks=chunks), y, da.from_array(label, chunks=2), wrt=("input1", "input2")
+    )
+    want = loss.value_and_grad(x, y, label, wrt=("input1", "input2"))
+    np.testing.assert_array_equal(computed(got[0]), want[0])
+    for a, b in zip(got[1], want[1], strict=True):
+        np.testing.assert_array_equal(computed(a), b)
+
+
+def test_masks_of_nothing() -> None:
+    pred, label = da.ones(4, chunks=2), np.zeros(4)
+    np.testing.assert_array_equal(computed(fl.L2Loss()(pred, np.ma.masked_array(label))), np.full(4, 0.5))
+    with pytest.raises(TypeError, match="label must not be a masked array"):
+        fl.L2Loss()(pred, np.ma.masked_array(label, [0, 1, 0, 0]))
+    with pytest.raises(TypeError, match="label must be an array of real numbers, got set"):
+        fl.L2Loss()(pred, {1.0})

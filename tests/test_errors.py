@@ -48,7 +48,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "None as label": (lambda: L2(X, None), TypeError, "needs pred and label"),
     "masked": (lambda: L2(np.ma.masked_array(X, X == 0), X), TypeError, "pred must not be a masked array"),
-    "masked label": (lambda: L2(X, np.ma.masked_array(X)), TypeError, "label must not be a masked array"),
+    "masked label": (
+        lambda: L2(X, np.ma.masked_array(X, np.arange(24).reshape(4, 6) == 23)),
+        TypeError,
+        "label must not be a masked array",
+    ),
     "text as weight": (lambda: L2(X, X, "high"), TypeError, "sample_weight must be an array of real numbers"),
     # shapes
     "label shape": (lambda: L2(X, X.T), ValueError, r"label must have pred's shape \(4, 6\).* got shape \(6, 4\)"),
@@ -258,7 +262,8 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "smoothing_parameter": (lambda: fl.SDMLLoss(2), ValueError, "smoothing_parameter must be between 0 and 1, got 2"),
     "CTC Hessian": (lambda: CTC.grad_and_hess(FRAMES, IDS), NotImplementedError, "recursion"),
-    "CTC axes": (lambda: CTC(X, IDS), ValueError, r"pred must have 3 axes, NTC, got shape \(4, 6\)"),
+    "CTC axes": (lambda: CTC(W, IDS), ValueError, r"pred must have 3 axes, NTC, got shape \(4,\); .* 2, TC"),
+    "CTC of one example": (lambda: CTC(X, IDS), ValueError, r"2 axes, NT, for 1 example, got shape \(2, 3\); one axis"),
     "CTC classes": (
         lambda: CTC(FRAMES[:, :, :0], IDS),
         ValueError,
@@ -269,7 +274,63 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         r"label must have 2 axes, NT, for 2 examples, got shape \(1, 3\)",
     ),
-    "CTC flat label": (lambda: CTC(FRAMES, IDS[0]), ValueError, r"got shape \(3,\)"),
+    "CTC flat label": (lambda: CTC(FRAMES, IDS[0]), ValueError, r"got shape \(3,\); one axis .* needs label_lengths"),
+    "CTC row too long": (
+        lambda: CTC(FRAMES, [0, 1, 2, 0], None, [1, 2]),
+        ValueError,
+        r"label must hold as many ids as label_lengths sum up to, 3, got shape \(4,\)",
+    ),
+    "CTC row too short": (
+        lambda: CTC(FRAMES, [0, 1], None, [1, 2]),
+        ValueError,
+        r"as many ids as label_lengths sum up to, more than 2, got shape \(2,\)",
+    ),
+    "CTC id in a row": (
+        lambda: CTC(FRAMES, [0, 1, 3], None, [1, 2]),
+        ValueError,
+        r"ids from 0 to 2, .* got 3 at position \(2,\)",
+    ),
+    "CTC padding in a row": (lambda: CTC(FRAMES, [0, -1], None, [1, 1]), ValueError, r"got -1 at position \(1,\)"),
+    "CTC blank beyond": (
+        lambda: fl.CTCLoss(blank=4)(FRAMES, IDS),
+        ValueError,
+        "blank must be between -4 and 3 for a pred with 4 classes, got 4",
+    ),
+    "CTC blank below": (lambda: fl.CTCLoss(blank=-5)(FRAMES, IDS), ValueError, "between -4 and 3 .* got -5"),
+    "CTC blank in the middle": (
+        lambda: fl.CTCLoss(blank=1)(FRAMES, [[0, 3, 1], [2, 9, 0]]),
+        ValueError,
+        r"ids from 0 to 3 but the blank, 1, .* got 1 at position \(0, 2\)",
+    ),
+    "CTC id before a blank": (
+        lambda: fl.CTCLoss(blank=-3)(FRAMES, [[0, 4, 1], [2, 1, 0]]),
+        ValueError,
+        r"but the blank, 1, .* got 4 at position \(0, 1\)",
+    ),
+    "CTC blank before an id, in TN": (
+        lambda: fl.CTCLoss(blank=1, label_layout="TN")(FRAMES, np.array([[0, 1, 4], [2, 1, 0]]).T),
+        ValueError,
+        r"but the blank, 1, .* got 1 at position \(1, 0\)",
+    ),
+    "CTC length of one example": (
+        lambda: CTC(FRAMES[0], [0, 1], None, [1, 1]),
+        ValueError,
+        r"label_lengths must be a number, or one length per example, shape \(1,\), got shape \(2,\)",
+    ),
+    "CTC number of one example": (lambda: CTC(FRAMES[0], [0, 1], 6), ValueError, r"got 6 at position \(\)"),
+    "blank as text": (lambda: fl.CTCLoss(blank="middle"), TypeError, "'last', 'first' or the index .* got 'middle'"),  # type: ignore[arg-type]
+    "blank as flag": (lambda: fl.CTCLoss(blank=True), TypeError, "'last', 'first' or the index .* got True"),
+    "huge blank": (lambda: fl.CTCLoss(blank=2**31), ValueError, "blank must be at most"),
+    "cosine axis": (
+        lambda: fl.CosineEmbeddingLoss(axis=2)(X, X, W),
+        ValueError,
+        "axis must be between -2 and 1 for a input1 with 2 axes, got 2",
+    ),
+    "cosine label along another axis": (
+        lambda: fl.CosineEmbeddingLoss(axis=0)(X, X, W),
+        ValueError,
+        r"label must have input1's shape \(4, 6\) without axis 0, \(6,\), got shape \(4,\)",
+    ),
     "CTC blank": (
         lambda: CTC(FRAMES, [[0, 3, -1], IDS[1]]),
         ValueError,
@@ -334,7 +395,8 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "axis of KL": (lambda: fl.KLDivLoss(axis="x"), TypeError, "axis must be an integer, got 'x'"),
     "smoothing": (lambda: fl.SoftmaxCELoss(label_smoothing=1.5), ValueError, "between 0 and 1, got 1.5"),
-    "negative class_weight": (lambda: fl.SoftmaxCELoss(class_weight=[1, -1]), ValueError, "class_weight must be"),
+    "infinite class_weight": (lambda: fl.SoftmaxCELoss(class_weight=[1, -np.inf]), ValueError, "class_weight must be"),
+    "nan as class_weight": (lambda: fl.SoftmaxCELoss(class_weight=[1, np.nan]), ValueError, "class_weight must be"),
     "class_weight matrix": (lambda: fl.SoftmaxCELoss(class_weight=[[1, 1]]), ValueError, "class_weight must be"),
     "abstract": (lambda: fl.Loss(None, None, 0, "mean"), TypeError, "abstract"),
     "built twice": (lambda: L2.__init__(2.0), TypeError, "immutable"),  # type: ignore[misc]
@@ -444,7 +506,7 @@ def test_what_a_tuple_holds_counts() -> None:
     [
         (fl.L2Loss, {"reduction": "median"}),
         (fl.SoftmaxCELoss, {"label_smoothing": 7.0}),
-        (fl.SoftmaxCELoss, {"class_weight": [-1, 2.0]}),
+        (fl.SoftmaxCELoss, {"class_weight": [-np.inf, 2.0]}),
         (fl.SoftmaxCELoss, {"sparse_label": False, "ignore_index": 0}),
         (fl.SDMLLoss, {"smoothing_parameter": 2}),
         (fl.CTCLoss, {"zero_infinity": "no"}),

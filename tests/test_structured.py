@@ -464,3 +464,133 @@ def test_infinity_warns_nobody() -> None:
     loss = fl.CTCLoss(reduction="weighted_mean")
     gradient = loss.grad(np.zeros((2, 1, 3)), [[0, 1], [0, -1]], None, None, weights, wrt="sample_weight")
     np.testing.assert_array_equal(np.isnan(gradient), [True, False])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("axis", [0, 1, -2, 2])
+def test_cosine_along_any_axis(rng: np.random.Generator, axis: int, dtype: Any) -> None:
+    x, y = rng.normal(size=(2, 3, 4, 5)).astype(dtype)
+    label = rng.choice([-1, 1], np.delete(x.shape, axis))
+    weight = rng.random(label.shape).astype(dtype)
+    last = [np.ascontiguousarray(np.moveaxis(a, axis, -1)) for a in (x, y)]
+    for reduction in ("none", "mean", "weighted_mean"):
+        want = fl.CosineEmbeddingLoss(reduction=reduction, margin=0.1).value_and_grad(
+            *last, label, weight, wrt=("input1", "input2")
+        )
+        loss = fl.CosineEmbeddingLoss(reduction=reduction, margin=0.1, axis=axis)
+        value, gradients = loss.value_and_grad(x, y, label, weight, wrt=("input1", "input2"))
+        np.testing.assert_array_equal(value, want[0])
+        for a, b in zip(gradients, want[1], strict=True):
+            np.testing.assert_array_equal(a, np.moveaxis(b, -1, axis))
+    assert repr(loss).endswith(f"axis={axis})")
+    assert pickle.loads(pickle.dumps(loss)) == loss
+
+
+def ctc_batch(rng: np.random.Generator, blank: int, n: int = 6, classes: int = 5) -> tuple[Array, Array, Array, Array]:
+    """Predictions, padded labels, and both lengths, empty labels among them."""
+    ids = rng.integers(0, classes - 1, (n, 3))
+    lengths = rng.integers(0, 4, n)
+    lengths[:2] = 0, 3
+    return rng.normal(size=(n, 7, classes)), ids + (ids >= blank % classes), rng.integers(3, 8, n), lengths
+
+
+@pytest.mark.parametrize("blank", [-5, -3, -1, 0, 1, 3, 4])
+@pytest.mark.parametrize("padded", [False, True])
+def test_any_class_is_the_blank(rng: np.random.Generator, blank: int, padded: bool) -> None:
+    """The same as the last one, with the classes in another order."""
+    pred, label, frames, lengths = ctc_batch(rng, blank)
+    index = blank % 5
+    order = [*(k for k in range(5) if k != index), index]
+    args: Any = (frames, lengths)
+    last = label - (label > index)
+    if padded:
+        beyond = np.arange(3) >= lengths[:, None]
+        label, last, args = np.where(beyond, -1, label), np.where(beyond, -1, last), (frames,)
+    loss = fl.CTCLoss(blank=blank)
+    value, gradient = loss.value_and_grad(pred, label, *args)
+    want = fl.CTCLoss().value_and_grad(np.ascontiguousarray(pred[..., order]), last, *args)
+    np.testing.assert_allclose(value, want[0], rtol=1e-13)
+    np.testing.assert_allclose(gradient[..., order], want[1], rtol=1e-12, atol=1e-15)
+    assert pickle.loads(pickle.dumps(loss)) == loss
+    if index in (0, 4):
+        named = fl.CTCLoss(blank="last" if index else "first")
+        np.testing.assert_array_equal(named(pred, label, *args), value)
+
+
+@pytest.mark.parametrize("dtype", REAL, ids=str)
+def test_labels_one_after_another(rng: np.random.Generator, dtype: Any) -> None:
+    pred, label, frames, lengths = ctc_batch(rng, -1, classes=3)
+    row = np.concatenate([ids[:n] for ids, n in zip(label, lengths, strict=True)]).astype(dtype)
+    for layout in ("NTC", "TNC"):
+        x = np.swapaxes(pred, 0, 1) if layout == "TNC" else pred
+        for label_layout in ("NT", "TN"):
+            loss = fl.CTCLoss(layout, label_layout)
+            want = loss.value_and_grad(x, label.T if label_layout == "TN" else label, frames, lengths)
+            for given in (row, np.repeat(row, 2)[::2], row.astype(row.dtype.newbyteorder())):
+                for a, b in zip(loss.value_and_grad(x, given, frames, lengths), want, strict=True):
+                    np.testing.assert_array_equal(a, b)
+    loss = fl.CTCLoss()
+    np.testing.assert_array_equal(loss(pred, row, label_lengths=lengths), loss(pred, label, label_lengths=lengths))
+    np.testing.assert_array_equal(
+        loss(pred, [], label_lengths=np.zeros(6)), loss(pred, np.zeros((6, 0)), label_lengths=np.zeros(6))
+    )
+    assert loss(np.zeros((0, 3, 4)), [], label_lengths=[]).shape == (0,)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("layout", ["NTC", "TNC"])
+def test_a_sequence_without_a_batch(rng: np.random.Generator, layout: Any, reduction: str) -> None:
+    pred, label = rng.normal(size=(7, 4)), np.array([0, 2, 2])
+    loss = fl.CTCLoss(layout, reduction=reduction)
+    batch = fl.CTCLoss(reduction=reduction)
+    calls: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = [
+        ((label,), (label[None],)),
+        ((label[None],), (label[None],)),
+        (([0, 2, -1],), ([[0, 2, -1]],)),
+        ((label, 6), (label[None], [6])),
+        ((label, [6], np.array(2)), (label[None], [6], [2])),
+        ((label, None, 2.0), (label[None], None, [2])),
+        (([], None, 0), (np.zeros((1, 0)), None, [0])),
+    ]
+    for given, same in calls:
+        value, gradient = loss.value_and_grad(pred, *given)
+        want = batch.value_and_grad(pred[None], *same)
+        assert np.shape(value) == ()
+        np.testing.assert_array_equal(value, np.reshape(want[0], ()))
+        np.testing.assert_array_equal(gradient, want[1][0])
+    value, (gradient, weight) = loss.value_and_grad(
+        pred, label, sample_weight=0.5, head_grad=2.0, wrt=("pred", "sample_weight")
+    )
+    want = batch.value_and_grad(pred[None], label[None], sample_weight=[0.5], wrt=("pred", "sample_weight"))
+    np.testing.assert_array_equal(value, np.reshape(want[0], ()))
+    np.testing.assert_array_equal(gradient, 2 * want[1][0][0])
+    np.testing.assert_array_equal(weight, 2 * want[1][1][0])
+    out = np.empty((7, 4))
+    assert loss.grad(pred, label, out=out) is out
+    other = fl.CTCLoss(layout, "TN", reduction=reduction)
+    np.testing.assert_array_equal(other(pred, label[:, None]), np.reshape(batch(pred[None], label[None]), ()))
+
+
+def test_sequences_as_pytorch_takes_them(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+    pred, label, frames, lengths = ctc_batch(rng, 2)
+    # theirs has gradients of NaN where no alignment fits
+    frames = np.maximum(frames, 6)
+    x = torch.tensor(pred, requires_grad=True)
+    row = torch.tensor(np.concatenate([ids[:n] for ids, n in zip(label, lengths, strict=True)]))
+    theirs = torch.nn.CTCLoss(blank=2, reduction="none")
+    log_p = x.log_softmax(2).transpose(0, 1)
+    want = theirs(log_p, row, torch.tensor(frames), torch.tensor(lengths))
+    loss = fl.CTCLoss(layout="TNC", blank=2)
+    value = loss(x.transpose(0, 1), row, torch.tensor(frames), torch.tensor(lengths))
+    np.testing.assert_allclose(value.detach(), want.detach(), rtol=1e-10)
+    np.testing.assert_allclose(
+        torch.autograd.grad(value.sum(), x)[0], torch.autograd.grad(want.sum(), x)[0], atol=1e-10
+    )
+    one = log_p.detach()[:, 1].requires_grad_()
+    ids = torch.tensor(label[1])
+    want = theirs(one, ids, torch.tensor(5), torch.tensor(3))
+    value = loss(one, ids, torch.tensor(5), torch.tensor(3))
+    assert value.shape == want.shape == ()
+    np.testing.assert_allclose(value.detach(), want.detach(), rtol=1e-10)
+    np.testing.assert_allclose(torch.autograd.grad(value, one)[0].sum(1), np.zeros(7), atol=1e-12)

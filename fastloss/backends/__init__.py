@@ -26,6 +26,9 @@ class Backend(Protocol):
     def evaluate(self, loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Call a method of a loss with at least one array of the library."""
 
+    def as_numpy(self, name: str, x: Any) -> Any:
+        """Return one of its arrays as NumPy's."""
+
 
 @functools.lru_cache(maxsize=1024)
 def backend_of(kind: type) -> Backend | None:

@@ -8,7 +8,7 @@ from typing import Any
 import autograd.numpy as np
 from autograd.extend import defvjp_argnums, primitive
 from autograd.numpy.numpy_boxes import ArrayBox
-from autograd.tracer import Box
+from autograd.tracer import Box, getval
 
 from fastloss._core import Loss
 from fastloss.backends import bind
@@ -44,6 +44,10 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     else:
         gradients = gradient_in(loss.inputs[0] if wrt is None else wrt)
     return gradients if method == "grad" else (value(loss, *arrays), gradients)
+
+
+def as_numpy(name: str, x: Any) -> Any:
+    return getval(x)
 
 
 def evaluate_value(loss: Loss, *inputs: Any) -> Any:

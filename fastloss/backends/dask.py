@@ -19,7 +19,7 @@ import dask.array as da
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastloss import losses
+from fastloss import _foreign, losses
 from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss
 from fastloss._threads import num_threads
 from fastloss.backends import bind, check_own, targets_of
@@ -96,16 +96,18 @@ def has_class_ids(loss: Loss) -> bool:
 def as_array(name: str, x: Any) -> Any:
     """An array of Dask or NumPy whose chunks have known sizes; axes of size 0 and 1 have but one."""
     if not isinstance(x, da.Array):
-        x = np.asanyarray(x)
-    if isinstance(x if isinstance(x, np.ndarray) else x._meta, np.ma.MaskedArray):
+        return _foreign.as_array(name, x)
+    if isinstance(x._meta, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array, whose mask would be dropped")
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be an array of real numbers, got dtype {x.dtype}")
-    if not isinstance(x, da.Array):
-        return x
     if math.isnan(sum(x.shape)):
         raise ValueError(f"{name} must have chunks of known sizes, got {x.chunks}: call compute_chunk_sizes() on it")
     return x.rechunk({k: -1 for k, n in enumerate(x.shape) if n <= 1 and x.numblocks[k] > 1})
+
+
+def as_numpy(name: str, x: Any) -> Any:
+    return x.compute()
 
 
 def resize(x: Any, shape: Sequence[int]) -> Any:
@@ -124,8 +126,9 @@ def with_reduction(loss: Loss, reduction: str) -> Loss:
 
 def layout_of(loss: Loss, shape: Shape) -> Layout:
     ndim = len(shape)
-    if isinstance(loss, SequenceLoss) and ndim != 3:
-        raise ValueError(f"pred must have 3 axes, {dict(loss.arguments)['layout']}, got shape {shape}")
+    if isinstance(loss, SequenceLoss) and ndim not in (2, 3):
+        layout = dict(loss.arguments)["layout"]
+        raise ValueError(f"pred must have 3 axes, {layout}, got shape {shape}; for one example 2, TC, are good")
     if isinstance(loss, SoftmaxLoss | CosineLoss) and ndim == 0:
         axis = "class" if isinstance(loss, SoftmaxLoss) else "feature"
         raise ValueError(f"{loss.inputs[0]} must have a {axis} axis, got a scalar")
@@ -187,7 +190,7 @@ class Layout:
         if name == "sample_weight":
             return self.place_weight(x, unreduced)
         if isinstance(loss, SequenceLoss) and name != first:
-            return x, self.place_sequence(name, x)
+            return self.place_sequence(name, x)
         if name in loss.fixed and name != "label":
             if x.ndim:
                 raise ValueError(f"{name} must be a number, got an array of shape {x.shape}")
@@ -222,18 +225,27 @@ class Layout:
             )
         return x, self.axes
 
-    def place_sequence(self, name: str, x: Any) -> Shape:
-        """The axes of CTC's labels and lengths. That within a label comes behind those of the first input."""
-        assert self.batch is not None
-        n = self.shape[self.batch]
+    def place_sequence(self, name: str, x: Any) -> tuple[Any, Shape]:
+        """CTC's labels and lengths, and their axes. That within a label comes behind those of the first input."""
+        behind = len(self.shape)
+        single = self.batch is None
+        batch = () if self.batch is None else (self.batch,)
+        n = math.prod([self.shape[k] for k in batch])
         if name != "label":
-            if x.shape != (n,):
+            if x.shape != (n,) and not (single and x.shape == ()):
                 raise ValueError(f"{name} must be one length per example, shape ({n},), got shape {x.shape}")
-            return (self.batch,)
+            return resize(x, ()) if single else x, batch
         layout = dict(self.loss.arguments)["label_layout"]
+        if single and x.ndim == 1:
+            return x, (behind,)
         if x.ndim != 2 or x.shape[layout.index("N")] != n:
-            raise ValueError(f"label must have 2 axes, {layout}, for {n} examples, got shape {x.shape}")
-        return (self.batch, 3) if layout == "NT" else (3, self.batch)
+            raise ValueError(
+                f"label must have 2 axes, {layout}, for {n} examples, got shape {x.shape}; labels one after another "
+                "cannot be cut into the chunks of Dask"
+            )
+        if single:
+            return x[0] if layout == "NT" else x[:, 0], (behind,)
+        return x, (*batch, behind) if layout == "NT" else (behind, *batch)
 
     def place_head(self, x: Any) -> tuple[Any, Shape]:
         if x.ndim and x.shape != self.value_shape:

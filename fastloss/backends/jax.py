@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fastloss import _foreign
 from fastloss._core import Loss
 from fastloss.backends import (
     along,
@@ -61,13 +62,17 @@ def evaluate_constant(
 
 def as_array(name: str, x: Any) -> jax.Array:
     """An input as an array of JAX's, of a dtype that there are losses of."""
-    array = jnp.asarray(x)
+    array = jnp.asarray(x if isinstance(x, ARRAYS) or type(x) is np.ndarray else _foreign.as_array(name, x))
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must have a dtype of NumPy's for real numbers, got {array.dtype}")
     if not isinstance(array, jax.core.Tracer) and any(device.platform != "cpu" for device in array.devices()):
         where = ", ".join(map(str, array.devices()))  # no cover: needs another device
         raise TypeError(f"{name} must be on the CPU, got an array on {where}")  # no cover: as above
     return array
+
+
+def as_numpy(name: str, x: Any) -> Any:
+    return np.asarray(as_array(name, x))
 
 
 def shape_of(shape: tuple[int, ...], dtype: Any) -> Any:

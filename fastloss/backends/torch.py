@@ -24,6 +24,7 @@ ARRAYS = (Tensor,)
 PLAIN = (Tensor, torch.nn.Parameter)
 # not a subclass's own, which has called them
 call = Loss.__call__
+as_numpy = as_array
 
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:

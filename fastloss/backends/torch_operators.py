@@ -39,7 +39,15 @@ def as_array(name: str, x: Any) -> Any:
         pass
     raise TypeError(
         f"{name} must be a dense tensor on the CPU, of a dtype that NumPy has, got {x.dtype} on {x.device}, {x.layout}"
+        f"{remedy(x)}"
     )
+
+
+def remedy(x: Tensor) -> str:
+    """What makes a tensor of another one that there are losses of."""
+    calls = [".cpu()"] * (not x.is_cpu) + [".to_dense()"] * (x.layout is not torch.strided)
+    calls += [".float()"] * (x.dtype.is_floating_point and x.dtype.itemsize <= 2)
+    return f"; {''.join(calls)} makes one of it" if calls else ""
 
 
 def as_tensor(x: Any) -> Tensor:

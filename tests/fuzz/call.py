@@ -27,6 +27,7 @@ from tests.specimens import (
     triplet,
     value_shape,
 )
+from tests.structured import blank_among
 from tests.test_inputs import LAYOUTS
 
 
@@ -130,7 +131,7 @@ def family_of(call: Call) -> Specimen:
     parameters = dict(call.parameters)
     if call.family == "classes":
         width = call.shape[call.axis]
-        weight = np.random.default_rng(call.seed + 1).integers(0, 9, width) / 4
+        weight = np.random.default_rng(call.seed + 1).integers(-4 if call.wild else 0, 9, width) / 4
         parameters["class_weight"] = tuple(weight.tolist()) if parameters["class_weight"] else None
         parameters["ignore"] = parameters["ignore"] if parameters["sparse"] else None
         parameters["classes"] = width
@@ -142,7 +143,7 @@ def constructor_of(call: Call, s: Specimen) -> dict[str, Any]:
     if s.loss is fl.CTCLoss:
         first, second = call.time_first
         return given | {"layout": "TNC" if first else "NTC", "label_layout": "TN" if second else "NT"}
-    if call.family in ("classes", "divergence"):
+    if call.family in ("classes", "divergence", "cosine"):
         given["axis"] = call.axis
     return given | {"batch_axis": call.batch_axis}
 
@@ -173,7 +174,8 @@ def numbers_in(call: Call, s: Specimen, name: str, a: Array) -> Array:
     a = as_dtype(a, call.dtypes.get(name, "f8"))
     if s.loss is fl.CosineEmbeddingLoss:
         # a vector of zeros, to which an integer's dtype may round, has no angle
-        a[..., :1] = np.where(a[..., :1] == 0, 1, a[..., :1])
+        first = np.moveaxis(a, call.axis, -1)[..., :1]
+        first[first == 0] = 1
     return a
 
 
@@ -185,7 +187,8 @@ def ids_in(call: Call, s: Specimen, name: str, a: Array) -> Array:
     if s.loss is fl.CosineEmbeddingLoss:
         return as_ids(a, dtype, 1)
     # 0 is no id where it is the blank
-    return as_ids(a, dtype, int(s.parameters.get("blank") == "first" and name == "label"))
+    blank = blank_among(s.parameters["blank"], call.shape[2]) if name == "label" and s.loss is fl.CTCLoss else None
+    return as_ids(a, dtype, int(blank == 0))
 
 
 def partial(shape: Shape, keep: tuple[bool, ...]) -> Shape:

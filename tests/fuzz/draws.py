@@ -35,7 +35,7 @@ PARAMETERS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "cosine": {"margin": st.sampled_from([-0.1234, 0.0123, 0.2871])},
     "metric": {"smoothing": st.sampled_from([0, 0.25, 1])},
     "sequences": {
-        "blank": st.sampled_from(["last", "first"]),
+        "blank": st.sampled_from(["last", "first", None]),
         "zero_infinity": st.booleans(),
         "lengths": st.booleans(),
     },
@@ -102,10 +102,12 @@ def calls(draw: Any) -> Call:
     axis, batch_axis, time_first = -1, 0, (False, False)
     if family == "sequences":
         time_first = (draw(BOOLEANS), draw(BOOLEANS))
+        if parameters["blank"] is None:
+            parameters["blank"] = draw(AXES[shape[2] - 1])
         shape = (shape[1], shape[0], shape[2]) if time_first[0] else shape
     else:
         batch_axis = draw(axes)
-        axis = draw(axes) if family in ("classes", "divergence") else axis
+        axis = draw(axes) if family in ("classes", "divergence", "cosine") else axis
     if family == "classes" and parameters["sparse"] and shape[axis] == 0:
         # the only id that is good is the one that is ignored
         parameters |= {"ignore": parameters["ignore"] or 0, "class_weight": False}

@@ -98,8 +98,7 @@ class Plain:
         self.s = SPECIMENS[name]
         self.name, self.place, self.dtype, self.reduction, self.seed = name, place, dtype, reduction, seed
         self.checked: dict[str, list[Array]] = {}  # results by method
-        axis = -1 if self.s.loss is fl.CosineEmbeddingLoss else place.axis
-        self.lay = Lay(self.s.layout, axis, place.batch_axis)
+        self.lay = Lay(self.s.layout, place.axis, place.batch_axis)
 
     def __str__(self) -> str:
         p = self.place

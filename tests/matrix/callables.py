@@ -33,6 +33,7 @@ from tests.specimens import (
 )
 
 NUMBER, OPTIONAL, INTEGER, ID, FLAG, WEIGHTS = "number", "optional number", "integer", "id", "flag", "weights"
+CLASS = "class"
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ PARAMETERS: dict[type[fl.Loss], dict[str, Parameter]] = {
         "class_weight": Parameter(WEIGHTS),
     },
     fl.TripletLoss: ON_AXIS | {"margin": Parameter(NUMBER)},
-    fl.CosineEmbeddingLoss: ON_AXIS | {"margin": Parameter(NUMBER)},
+    fl.CosineEmbeddingLoss: ON_AXIS | {"axis": Parameter(INTEGER), "margin": Parameter(NUMBER)},
     fl.SDMLLoss: ON_AXIS | {"smoothing_parameter": Parameter(NUMBER, 0, 1)},
     fl.CTCLoss: {
         "layout": Parameter("choice", choices=("NTC", "TNC")),
         "label_layout": Parameter("choice", choices=("NT", "TN")),
-        "blank": Parameter("choice", choices=("last", "first")),
+        "blank": Parameter(CLASS, choices=("last", "first")),
         "zero_infinity": Parameter(FLAG),
     },
 }
@@ -94,7 +95,9 @@ def takes(parameter: Parameter, value: Value, x: Any) -> bool:
     if kind == FLAG:
         return value.flag is not None
     if kind == WEIGHTS:
-        return value.weights is not None and all(0 <= w < np.inf for w in value.weights)
+        return value.weights is not None and bool(np.isfinite(value.weights).all())
+    if kind == CLASS and value.integer is not None:
+        return abs(value.integer) < 2**31
     return value.text in parameter.choices
 
 
@@ -130,7 +133,7 @@ def built(loss: type[fl.Loss], name: str, parameter: Parameter, value: str, besi
         raise Failure(f"{made!r} is not equal to its copies")
     if f"{name}=" not in repr(made):
         raise Failure(f"{made!r} does not say its {name}")
-    if parameter.kind not in (INTEGER, WEIGHTS):
+    if parameter.kind not in (INTEGER, WEIGHTS) and not (parameter.kind == CLASS and VALUES[value].integer is not None):
         works(made)
     return "equal"
 

@@ -1,0 +1,179 @@
+"""What came in the place of an array, and what to do about it. No library is imported to know its things: they say."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss.backends import backend_of
+
+PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
+NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
+# by what a type has, and for the first of which it has that
+METHODS = {
+    "get_label": "take the labels that it holds: .get_label()",
+    "toarray": "it is sparse: .toarray() makes it dense",
+    "todense": "it is sparse: .todense() makes it dense",
+    "collect": "it is lazy: .collect() computes it",
+    "toPandas": "it is lazy: .toPandas() collects it",
+    "asnumpy": ".asnumpy() makes an array of it",
+    "__next__": "it can be read only once: make a list of it, list(...)",
+}
+# the same for what may be without methods, by the package and the name of its type
+TYPES = {
+    ("xgboost", "DMatrix"): METHODS["get_label"],
+    ("lightgbm", "Dataset"): METHODS["get_label"],
+    ("catboost", "Pool"): METHODS["get_label"],
+    ("scipy", "spmatrix"): METHODS["toarray"],
+    ("scipy", "sparray"): METHODS["toarray"],
+    ("polars", "LazyFrame"): METHODS["collect"],
+    ("cupy", "ndarray"): "it is on another device: .get() copies it",
+}
+TEXT = "read numbers by .astype(float), or number classes by np.unique(label, return_inverse=True)[1]"
+KINDS = {
+    "c": "take its .real, or its absolute value",
+    "M": 'count from a date: (x - x.min()) / np.timedelta64(1, "s")',
+    "m": 'divide by a unit: x / np.timedelta64(1, "s")',
+    "S": TEXT,
+    "U": TEXT,
+    "T": TEXT,
+}
+
+
+def imported(x: Any) -> Any:
+    """What offers its memory by DLPack alone as an array; all else as it is, for NumPy knows it."""
+    if hasattr(x, "__dlpack__") and not any(hasattr(x, name) for name in PROTOCOLS):
+        return np.from_dlpack(x)
+    return x
+
+
+def as_array(name: str, x: Any) -> NDArray[Any]:
+    """Something that is no plain array as an array of numbers: whatever NumPy makes one of is good."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise TypeError(
+            f"{name} must not be a masked array, whose mask would be dropped; fill it with a small number, and give "
+            "masked examples a sample_weight of 0"
+        )
+    try:
+        a = np.asarray(imported(x))
+    except RecursionError:
+        raise
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(f"{name} must be an array of real numbers, {about(x, name)}: {error}") from None
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be an array of real numbers, {about(x, name, a)}")
+    return a
+
+
+def array_of(name: str, x: Any) -> NDArray[Any]:
+    """An array of any library's, or what NumPy makes one of, as an array of numbers."""
+    kind: type = type(x)
+    backend = backend_of(kind)
+    return as_array(name, x if backend is None else backend.as_numpy(name, x))
+
+
+def about_weights(a: NDArray[Any]) -> str:
+    """What to do about weights that do not fit: a library that has none gives an array of none."""
+    return "" if a.size else "; where there are no weights, give None"
+
+
+def wrong_arguments(kind: type, signature: inspect.Signature, error: TypeError) -> str:
+    """What a constructor says that does not take its arguments."""
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    known = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+    return f"{kind.__name__}: {error}; its arguments are {known}"
+
+
+def unknown_keyword(kind: str, inputs: tuple[str, ...], method: str, name: str) -> str:
+    """What a method of a loss says that has no such argument."""
+    known = [*inputs, "out"]
+    known += ["head_grad"] * ("grad" in method) + ["wrt"] * (method in ("grad", "value_and_grad"))
+    what = "a call" if method == "__call__" else method
+    return f"{kind} got an unexpected keyword argument {name!r}; {what} takes {', '.join(known)}"
+
+
+def blank_index(blank: Any) -> int:
+    """The class that is the blank, which counts from the end where it is negative."""
+    if isinstance(blank, str) and blank in ("last", "first"):
+        return -1 if blank == "last" else 0
+    try:
+        if isinstance(blank, (bool, np.bool_)):
+            raise TypeError
+        index = operator.index(blank)
+    except TypeError:
+        raise TypeError(f"blank must be 'last', 'first' or the index of a class, got {blank!r}") from None
+    if abs(index) >= 2**31:
+        raise ValueError(f"blank must be at most {2**31 - 1} in absolute value, got {index}")
+    return index
+
+
+def about(x: Any, name: str, a: NDArray[Any] | None = None) -> str:
+    """What came, and what to do, of something of which NumPy makes no array, or this array, which holds no numbers."""
+    kind = type(x)
+    if a is None or (a.ndim == 0 and a.dtype == object and not isinstance(x, np.ndarray)):
+        advice = of_type(kind, name) or of_container(x)
+        return f"got {kind.__name__}{advice and f'; {advice}'}"
+    whole = "" if kind in (np.ndarray, list, tuple) else f" of a {kind.__name__}"
+    advice = of_columns(x) or of_type(kind, name) or of_dtype(a)
+    return f"got dtype {a.dtype}{whole}{advice and f'; {advice}'}"
+
+
+def of_type(kind: type, name: str) -> str:
+    # a class may be without a module
+    known = {(str(base.__module__).partition(".")[0], base.__name__) for base in kind.__mro__}
+    found = [advice for key, advice in TYPES.items() if key in known]
+    found += [advice for method, advice in METHODS.items() if hasattr(kind, method)]
+    if not found and str(kind.__module__).startswith("scipy.sparse"):
+        found = [METHODS["toarray"]]
+    advice = found[0] if found else ""
+    if advice == METHODS["get_label"] and name == "sample_weight":
+        return "take the weights that it holds: .get_weight()"
+    return advice
+
+
+def of_container(x: Any) -> str:
+    if isinstance(x, (set, frozenset)):
+        return "a set has no order: give a list"
+    if isinstance(x, dict):
+        return "give what belongs to one of its keys"
+    if callable(x):
+        return "give what it returns"
+    return ""
+
+
+def of_columns(x: Any) -> str:
+    """What to do about a table, or one of its columns, in which not all is a number."""
+    dtypes = getattr(x, "dtypes", None)
+    columns = getattr(x, "columns", None)
+    if columns is not None and dtypes is not None:
+        pairs = list(zip(columns, dtypes, strict=False))
+        bad = [f"{column!r} ({dtype})" for column, dtype in pairs if not is_number(dtype)]
+        if not bad:
+            return "make its columns alike: .astype(float)"
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        return f"these columns hold no numbers: {', '.join(bad[:3])}{more}; drop them, or number what they hold"
+    if str(getattr(x, "dtype", "")) == "category":
+        codes = ".cat.codes" if hasattr(x, "cat") else ".codes"
+        return f"it is categorical: {codes} numbers the categories, .astype(float) reads those that are numbers"
+    return ""
+
+
+def is_number(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "O") in "fiub" or str(dtype).startswith(("Int", "UInt", "Float"))
+
+
+def of_dtype(a: NDArray[Any]) -> str:
+    if a.dtype.kind == "V":
+        return f"take one of its fields: x[{a.dtype.names[0]!r}]" if a.dtype.names else "make it float32: .astype('f4')"
+    if a.dtype != object:
+        return KINDS.get(a.dtype.kind, "")
+    for at, x in np.ndenumerate(a):
+        if not isinstance(x, NUMBERS) and type(x).__name__ not in ("Decimal", "Fraction"):
+            missing = x is None or type(x).__name__ == "NAType"
+            what = "np.nan stands for what is missing" if missing else "it is no number"
+            return f"at position {at} is a {type(x).__name__}: {what}"
+    return "make numbers of its objects: .astype(float)"
