@@ -82,6 +82,64 @@ def test_dtypes_and_scalars(rng: np.random.Generator, dtype: Any) -> None:
     assert autograd.grad(autograd.grad(fl.L2Loss()))(3.0, 1.0) == 1.0
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["L2", "BCE", "Poisson rate", "KL", "softmax class_weight ignore", "cosine"])
+def test_a_weight_of_zero_leaves_out(name: str, value: float, reduction: str) -> None:
+    case = CASES[name]
+    loss = case.build(reduction=reduction)
+    targets = tuple([wrt for wrt in case.targets if wrt != "sample_weight"])
+    for spoilt in loss.inputs[: loss.required]:
+        given = case.inputs | {spoilt: case.inputs[spoilt].astype(float)}
+        given["sample_weight"] = np.array([1.0, 0.0, 2.0, 0.0])
+        given[spoilt][[1, 3]] = value
+
+        def total(*inputs: Any, given: Any = given) -> Any:
+            return anp.sum(loss(**given | dict(zip(targets, inputs, strict=True))))
+
+        found = autograd.grad(total, argnum=tuple(range(len(targets))))(*[given[wrt] for wrt in targets])
+        for got, want in zip(found, loss.grad(**given, wrt=targets), strict=True):
+            assert np.isfinite(got).all()
+            np.testing.assert_array_equal(got, want)
+            assert not got[[1, 3]].any()
+        if loss.is_elementwise:
+            rest = [given[wrt] for wrt in targets[1:]]
+            second = autograd.elementwise_grad(autograd.grad(lambda x, rest=rest, total=total: total(x, *rest)))
+            got = second(given["pred"])
+            np.testing.assert_array_equal(got, loss.grad_and_hess(**given)[1])
+            assert not got[[1, 3]].any()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "weighted_mean"])
+def test_totals_are_what_numpys_arrays_give(rng: np.random.Generator, reduction: str) -> None:
+    pred, label = draw(LOSSES["BCE"], rng, (5,), np.float32)
+    loss = fl.SigmoidBCELoss(reduction=reduction)
+    value, gradient = autograd.differential_operators.value_and_grad(loss)(pred, label)
+    assert value == loss(pred, label)
+    assert gradient.dtype == np.float32
+    np.testing.assert_array_equal(gradient, loss.grad(pred, label))
+    # a downstream factor does not turn the gradient into float64
+    scaled = autograd.grad(lambda x: 3.0 * loss(x, label) ** 2)(pred)
+    assert scaled.dtype == np.float32
+    np.testing.assert_allclose(scaled, 6 * value * gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "other"), [((5, 1), (1, 5)), ((2, 3, 1), (2, 1, 3)), ((4,), (2, 2))])
+def test_shapes_that_do_not_fit(shape: Any, other: Any) -> None:
+    x, y = np.ones(shape), np.ones(other)
+    for call in (fl.L2Loss(), fl.L2Loss().grad):
+        with pytest.raises(ValueError, match="though one of the two may lack axes of size 1"):
+            autograd.grad(lambda x, call=call: anp.sum(call(x, y)))(x)
+
+
+def test_shapes_fit_but_for_axes_of_size_1() -> None:
+    x, y = np.arange(5.0), np.ones((5, 1))
+    np.testing.assert_array_equal(autograd.elementwise_grad(fl.L2Loss())(x, y), x - 1)
+    np.testing.assert_array_equal(autograd.elementwise_grad(fl.L2Loss())(y, x), 1 - x[:, None])
+    # of the second derivative as well
+    np.testing.assert_array_equal(autograd.elementwise_grad(autograd.elementwise_grad(fl.L2Loss()))(y, x), y)
+
+
 def test_methods_of_boxes(rng: np.random.Generator) -> None:
     pred, label = draw(LOSSES["BCE"], rng, (4, 3))
     loss = fl.SigmoidBCELoss()

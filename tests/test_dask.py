@@ -76,10 +76,11 @@ def check(loss: fl.Loss, given: dict[str, NDArray[Any]], lazy: dict[str, Any], h
     terms = np.max(np.abs(type(loss)(**(dict(loss.arguments) | {"reduction": "none"}))(**given)), initial=1)
     for x, got, want in zip(found, computed(*found), wants, strict=True):
         assert isinstance(x, da.Array)
-        assert x.dtype == want.dtype
-        assert x.shape == want.shape
-        assert [sum(c) for c in x.chunks] == list(want.shape)
-        assert_close(got, want, want.dtype, terms)
+        # of NumPy's arrays a total is a float of Python
+        assert x.dtype == got.dtype == wants[2].dtype
+        assert x.shape == np.shape(want)
+        assert [sum(c) for c in x.chunks] == list(np.shape(want))
+        assert_close(got, want, x.dtype, terms)
 
 
 def flat(results: tuple[Any, tuple[Any, ...]]) -> tuple[Any, ...]:
@@ -109,8 +110,8 @@ def test_dtypes(rng: np.random.Generator, name: str, dtype: Any) -> None:
         wants = flat(loss.value_and_grad(**given, wrt=("pred", "sample_weight")))
         found = flat(loss.value_and_grad(**cut(name, given, CHUNKS[1]), wrt=("pred", "sample_weight")))
         for x, got, want in zip(found, computed(*found), wants, strict=True):
-            assert x.dtype == got.dtype
-            assert_close(got, want, want.dtype)
+            assert x.dtype == got.dtype == wants[1].dtype
+            assert_close(got, want, x.dtype)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -209,6 +210,75 @@ def test_other_inputs(rng: np.random.Generator) -> None:
     assert_close(computed(fl.L2Loss().grad(row, 0 * row, head_grad=da.from_array(row, chunks=4))), row**2, np.float64)
 
 
+# of pred, and of what lies like it
+FITTING = [((5, 1), (5,)), ((5,), (1, 5)), ((2, 1, 3), (2, 3)), ((4,), (4, 1, 1)), ((), (1, 1)), ((1,), ())]
+UNFITTING = [((5, 1), (1, 5)), ((2, 3, 1), (2, 1, 3)), ((1, 5), (5, 1)), ((2, 1, 1), (1, 2)), ((4,), (2, 2))]
+
+
+def alike(shape: tuple[int, ...], other: tuple[int, ...]) -> list[tuple[fl.Loss, dict[str, NDArray[Any]]]]:
+    """Calls in which an input has the shape, or that and an axis of rows, and the others are to lie like it."""
+    rng = np.random.default_rng(2)
+    x, y, r, s = rng.random(shape), rng.random(other), rng.random((*shape, 3)), rng.random((*other, 3))
+    return [
+        (fl.L2Loss(), {"pred": x, "label": y}),
+        (fl.SoftmaxCELoss(), {"pred": r, "label": np.round(y)}),
+        (fl.SoftmaxCELoss(sparse_label=False), {"pred": r, "label": s}),
+        (fl.TripletLoss(), {"pred": r, "positive": r, "negative": s}),
+        (fl.CosineEmbeddingLoss(), {"input1": r, "input2": s, "label": np.ones(shape)}),
+        (fl.CosineEmbeddingLoss(), {"input1": r, "input2": 2 * r, "label": np.sign(y)}),
+        (fl.SDMLLoss(), {"x1": r[None], "x2": s[None]}),
+    ]
+
+
+@pytest.mark.parametrize(("shape", "other"), FITTING)
+def test_shapes_fit_but_for_axes_of_size_1(shape: Any, other: Any) -> None:
+    for loss, given in alike(shape, other):
+        found = loss.value_and_grad(**{name: da.from_array(x) for name, x in given.items()})
+        for got, want in zip(computed(*found), loss.value_and_grad(**given), strict=True):
+            assert_close(got, want, np.float64)
+
+
+@pytest.mark.parametrize(("shape", "other"), UNFITTING)
+def test_shapes_that_do_not_fit(shape: Any, other: Any) -> None:
+    for loss, given in alike(shape, other):
+        with pytest.raises(ValueError, match="though one of the two may lack axes of size 1") as info:
+            loss(**{name: da.from_array(x) for name, x in given.items()})
+        assert all(str(x)[1:-1].rstrip(",") in str(info.value) for x in (shape, other))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["L2", "BCE pos_weight", "KL", "softmax class_weight ignore", "cosine"])
+def test_a_weight_of_zero_leaves_out(rng: np.random.Generator, name: str, value: float, reduction: str) -> None:
+    build, given = example(name, rng)
+    loss = build(reduction=reduction)
+    given["sample_weight"][[1, 5]] = 0
+    for spoilt in loss.inputs[: loss.required]:
+        spoiled = given | {spoilt: given[spoilt].astype(float)}
+        spoiled[spoilt][[1, 5]] = value
+        lazy = cut(name, spoiled, ((3, 4), -1))
+        found = [*loss.value_and_grad(**lazy), loss.grad(**lazy, wrt="sample_weight")]
+        wants = [*loss.value_and_grad(**spoiled), loss.grad(**spoiled, wrt="sample_weight")]
+        if loss.no_hessian is None:
+            found.append(loss.grad_and_hess(**lazy)[1])
+            wants.append(loss.grad_and_hess(**spoiled)[1])
+        for got, want in zip(computed(*found), wants, strict=True):
+            assert np.all(np.isfinite(got))
+            assert_close(got, want, np.float64)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "weighted_mean"])
+def test_totals_have_preds_dtype_and_are_summed_in_float64(reduction: str) -> None:
+    """A chunk's total is not rounded to float32 before the sum."""
+    pred = np.full((4096, 4), 0.1, np.float32)
+    pred[0] = 1e4
+    loss = fl.L1Loss(reduction=reduction)
+    value = loss(da.from_array(pred, chunks=(1, 4)), 0 * pred)
+    assert value.dtype == np.float32
+    assert computed(value).dtype == np.float32
+    assert computed(value) == np.float32(loss(pred, 0 * pred))
+
+
 def test_totals_that_float32_does_not_hold() -> None:
     pred = da.full(40, 1e19, dtype=np.float32, chunks=20)
     for reduction in ("mean", "weighted_mean", "example"):
@@ -298,7 +368,7 @@ PRED = np.ones((4, 3))
         ),
         (
             ValueError,
-            r"label must have the unreduced loss's shape \(4,\), .* got shape \(3,\)",
+            r"label must have pred's shape \(4, 3\) without axis 1, \(4,\), .* got shape \(3,\)",
             lambda x: fl.SoftmaxCELoss()(x.rechunk({1: -1}), [0, 1, 2]),
         ),
         (

@@ -84,6 +84,143 @@ def test_a_loss_itself_is_transformed() -> None:
     np.testing.assert_allclose(jax.vmap(loss)(x, y), (x - y) ** 2 / 2)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "example"])
+def test_a_compiled_loss_is_differentiated_in_different_inputs(reduction: str) -> None:
+    """The rules share what JAX keeps of the compiled function: the passes backward come after all passes forward."""
+    loss = fl.L2Loss(reduction=reduction)
+    inputs = [jnp.arange(3.0), jnp.ones(3), jnp.arange(3.0) + 1]
+    compiled = jax.jit(lambda *x: loss(*x).sum())
+    wanted = [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2), (0, 1, 2)]
+    flows = []
+    for wrt in (*wanted, *wanted[::-1]):
+
+        def call(*x: Any, wrt: Any = wrt) -> Any:
+            given = dict(enumerate(inputs)) | dict(zip(wrt, x, strict=True))
+            return compiled(*given.values())
+
+        flows.append((wrt, jax.vjp(call, *[inputs[k] for k in wrt])[1]))
+    for wrt, flow in flows:
+        names = tuple([loss.inputs[k] for k in wrt])
+        want = loss.grad(*map(np.asarray, inputs), wrt=names)
+        for a, b in zip(flow(jnp.float32(1)), want, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_vmap_of_several_axes() -> None:
+    loss = fl.SoftmaxCELoss(reduction="mean")
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 4, 5)), jnp.float32)
+    y = jnp.asarray(np.random.default_rng(2).integers(0, 5, (3, 4)))
+    call = jax.vmap(jax.vmap(jax.value_and_grad(loss)), in_axes=(0, None))
+    for value, gradient in (call(x, y), jax.jit(call)(x, y)):
+        for i, k in np.ndindex(2, 3):
+            want = loss.value_and_grad(np.asarray(x[i, k]), np.asarray(y[k]))
+            assert value[i, k] == np.float32(want[0])
+            np.testing.assert_array_equal(gradient[i, k], want[1])
+    behind = jax.vmap(loss, in_axes=(2, None))(jnp.moveaxis(x[0], 0, -1), y[0])
+    np.testing.assert_array_equal(behind, jnp.stack([loss(one, y[0]) for one in x[0]]))
+    assert jax.vmap(loss)(x[0, :0], y[:0]).shape == (0,)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["L2", "BCE", "KL", "softmax class_weight ignore", "cosine"])
+def test_a_weight_of_zero_leaves_out(name: str, value: float, reduction: str) -> None:
+    case = CASES[name]
+    loss = case.build(reduction=reduction)
+    for spoilt in loss.inputs[: loss.required]:
+        given = case.inputs | {spoilt: case.inputs[spoilt].astype(float)}
+        given["sample_weight"] = np.array([1.0, 0.0, 2.0, 0.0])
+        given[spoilt][[1, 3]] = value
+        arrays = {name: jnp.asarray(x) for name, x in given.items()}
+        targets = [name for name in case.targets if name != "sample_weight"]
+
+        def total(*x: Any, arrays: Any = arrays, targets: Any = targets) -> Any:
+            return loss(**(arrays | dict(zip(targets, x, strict=True)))).sum()
+
+        found, flow = jax.vjp(total, *[arrays[name] for name in targets])
+        assert np.isfinite(found)
+        want = loss.grad(**given, wrt=tuple(targets))
+        for a, b in zip(flow(found), want, strict=True):
+            np.testing.assert_allclose(a, found * b, rtol=1e-12, atol=1e-14)
+            assert not np.any(a[np.array([1, 3])])
+        if loss.is_elementwise:
+            second = jax.grad(
+                lambda x, total=total, rest=targets[1:], arrays=arrays: jax.grad(total)(
+                    x, *[arrays[name] for name in rest]
+                ).sum()
+            )(arrays["pred"])
+            np.testing.assert_allclose(second, loss.grad_and_hess(**given)[1], rtol=1e-12, atol=1e-14)
+            assert not np.any(second[np.array([1, 3])])
+
+
+SHAPES = [((5, 1), (5,)), ((5,), (1, 5)), ((2, 1, 3), (2, 3)), ((), (1, 1))]
+
+
+@pytest.mark.parametrize(("shape", "other"), SHAPES)
+def test_shapes_fit_but_for_axes_of_size_1(shape: Any, other: Any) -> None:
+    rng = np.random.default_rng(2)
+    x, y, r, s = rng.random(shape), rng.random(other), rng.random((*shape, 3)), rng.random((*other, 3))
+    for loss, given in (
+        (fl.L2Loss(), (x, y)),
+        (fl.SoftmaxCELoss(), (r, np.round(y).astype(int))),
+        (fl.TripletLoss(), (r, s, r)),
+    ):
+        arrays = tuple([a.astype(np.float32) if a.dtype.kind == "f" else a for a in given])
+        value, gradient = jax.jit(loss.value_and_grad)(*map(jnp.asarray, arrays))
+        want = loss.value_and_grad(*arrays)
+        assert value.shape == np.shape(want[0])
+        np.testing.assert_array_equal(value, want[0])
+        np.testing.assert_array_equal(gradient, want[1])
+
+
+@pytest.mark.parametrize(("shape", "other"), [((5, 1), (1, 5)), ((2, 3, 1), (2, 1, 3)), ((4,), (2, 2)), ((3,), (4,))])
+def test_shapes_that_do_not_fit(shape: Any, other: Any) -> None:
+    """They are known before the program runs."""
+    x, y, r, s = jnp.ones(shape), jnp.ones(other), jnp.ones((*shape, 3)), jnp.ones((*other, 3))
+    for loss, given in (
+        (fl.L2Loss(), (x, y)),
+        (fl.SoftmaxCELoss(), (r, y)),
+        (fl.SoftmaxCELoss(sparse_label=False), (r, s)),
+        (fl.TripletLoss(), (r, r, s)),
+        (fl.CosineEmbeddingLoss(), (r, r, y)),
+        (fl.SDMLLoss(), (r, s)),
+    ):
+        for call in (loss, loss.grad, jax.jit(loss)):
+            with pytest.raises(ValueError, match="though one of the two may lack axes of size 1") as info:
+                call(*given)
+            assert all(str(a)[1:-1].rstrip(",") in str(info.value) for a in (shape, other))
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda x, loss: loss(x, x, jnp.ones(4)), r"sample_weight must be one weight per example .* got shape \(4,\)"),
+        (
+            lambda x, loss: loss.grad(x, x, head_grad=jnp.ones(4)),
+            r"head_grad must be a number or have the value's shape",
+        ),
+        (lambda x, _: fl.SigmoidBCELoss()(x, x, pos_weight=jnp.ones(4)), "pos_weight must broadcast to pred's shape"),
+        (lambda x, _: fl.SDMLLoss()(x, x), "x1 must have an axis of examples and one of features"),
+        (lambda x, _: fl.CTCLoss()(x, x), "pred must have 3 axes, NTC"),
+    ],
+)
+def test_other_shapes_that_do_not_fit(call: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        call(jnp.ones(3), fl.L2Loss())
+
+
+def test_sizes_may_be_symbols() -> None:
+    """A program that is exported for any number of examples."""
+    export = pytest.importorskip("jax.export")
+    shape = jax.ShapeDtypeStruct(export.symbolic_shape("n, 3"), np.float32)
+    loss = fl.L2Loss(reduction="example")
+    checks = [export.DisabledSafetyCheck.custom_call("fastloss_call")]
+    program = export.export(jax.jit(loss), disabled_checks=checks)(shape, shape)
+    x = jnp.arange(12.0).reshape(4, 3)
+    np.testing.assert_array_equal(program.call(x, 2 * x), loss(np.asarray(x), 2 * np.asarray(x)))
+
+
 def test_labels_that_are_integers_get_float0() -> None:
     x, y = jnp.ones((3, 4)), jnp.array([0, 3, 1])
     for reduction in ("mean", "none"):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from fastloss import _foreign
 from fastloss._core import Loss
@@ -19,23 +20,34 @@ from fastloss.backends import (
     along,
     bind,
     check_differentiable,
+    check_own,
     check_second_derivatives,
     is_ready,
     jax_calls,
     targets_of,
 )
+from fastloss.backends.layout import check_shapes
 
 ARRAYS = (jax.Array, jax.core.Tracer)
+
+# what has another name in other versions, or no types
+JAX: Any = jax
+PartitionSpec: Any = jax.sharding.PartitionSpec
+
+# of the empty arrays that stand for gradients that the backward pass computes, and for those that nobody wants
+LATER, NEVER = np.dtype(np.int8), np.dtype(np.bool_)
 
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     given, options = bind(loss, inputs, named)
+    check_own(loss)
     if options.pop("out", None) is not None:
         raise TypeError("out cannot be given for JAX's arrays, which do not change")
     arrays = tuple([as_array(name, x) for name, x in given.items()])
     positions = tuple([loss.inputs.index(name) for name in given])
     if method == "__call__":
-        return value(loss, positions, arrays)
+        arrays = lie_alike(loss, tuple(given), arrays)
+        return (value if manual_mesh() is None else compiled_value)(loss, positions, arrays)
     return evaluate_constant(loss, method, given, arrays, options)
 
 
@@ -49,11 +61,14 @@ def evaluate_constant(
         names, arrays = (*names, "head_grad"), (*arrays, as_array("head_grad", head))
     wrt = options.pop("wrt", None)
     targets = targets_of(loss, wrt, given)
+    arrays = lie_alike(loss, names, arrays)
     dtype = result_dtype(arrays[0])
-    gradients = [shape_of(arrays[names.index(name)].shape, dtype) for name in targets]
-    like = [like_value(loss, arrays[0])] * method.startswith("value") + gradients
-    like += [shape_of(arrays[0].shape, dtype)] * method.endswith("hess")
-    results: list[Any] = list(call(method, loss, like, names, arrays, () if method.endswith("hess") else targets))
+    gradients = [like(arrays[names.index(name)], dtype) for name in targets]
+    results_like = [like_value(loss, arrays[0])] * method.startswith("value") + gradients
+    results_like += [like(arrays[0], dtype)] * method.endswith("hess")
+    results: list[Any] = list(
+        call(method, loss, results_like, names, arrays, () if method.endswith("hess") else targets)
+    )
     if isinstance(wrt, tuple):
         first = int(method.startswith("value"))
         results[first:] = [tuple(results[first:])]
@@ -75,8 +90,84 @@ def as_numpy(name: str, x: Any) -> Any:
     return np.asarray(as_array(name, x))
 
 
-def shape_of(shape: tuple[int, ...], dtype: Any) -> Any:
-    return cast(Any, jax.ShapeDtypeStruct)(shape, dtype)
+def typeof(x: jax.Array) -> Any:
+    """What JAX knows of an array: its shape and dtype, the axes of a mesh that it is cut along and varies over."""
+    return (JAX.typeof if hasattr(JAX, "typeof") else JAX.core.get_aval)(x)
+
+
+def manual_mesh() -> Any:
+    """The mesh whose devices run the program each on its own part, as inside shard_map; None elsewhere."""
+    mesh = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
+    return mesh if getattr(mesh, "manual_axes", ()) else None
+
+
+def is_on_mesh(x: jax.Array) -> bool:
+    # JAX 0.5 has no such types
+    sharding = getattr(typeof(x), "sharding", None)
+    return sharding is not None and not sharding.mesh.empty
+
+
+def varying_axes(x: jax.Array) -> frozenset[Any]:
+    """The axes of a mesh, inside shard_map, along which the devices have different arrays."""
+    kind = typeof(x)
+    manual = getattr(kind, "manual_axis_type", None)
+    return frozenset(getattr(kind, "vma", ()) if manual is None else manual.varying)
+
+
+def is_sum(x: jax.Array) -> bool:
+    """Whether an array, or its gradient, is the sum of what the devices have, which JAX takes later."""
+    kind = typeof(x)
+    parts = getattr(kind, "manual_axis_type", None), kind.sharding.spec
+    return any(getattr(part, name, None) for part in parts for name in ("unreduced", "reduced"))
+
+
+def lie_alike(loss: Loss, names: Sequence[str], arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The inputs as one call takes them: they vary over the same axes of a mesh, and the first is cut like its peers.
+
+    JAX turns both around where it differentiates: the gradient in what the devices share is the sum of all of theirs.
+    """
+    shapes = tuple([(name, x.shape) for name, x in zip(names, arrays, strict=True)])
+    # sizes may be symbols, of which the call itself knows
+    if all(isinstance(n, int) for _, shape in shapes for n in shape):
+        check_shapes(loss, shapes)
+    if not any(map(is_on_mesh, arrays)):
+        return arrays
+    for name, x in zip(names, arrays, strict=True):
+        if is_sum(x):
+            raise TypeError(
+                f"{name} must have no axes of a mesh that are unreduced or reduced, got {typeof(x)}; "
+                "jax.reshard gives it others"
+            )
+    axes = [varying_axes(x) for x in arrays]
+    every = frozenset().union(*axes)
+    arrays = tuple([vary(x, tuple(every - own)) if every - own else x for x, own in zip(arrays, axes, strict=True)])
+    return (cut_like(arrays[0], arrays[1:]), *arrays[1:])
+
+
+def vary(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
+    """The same array as one that may differ between the devices along some axes of a mesh."""
+    lax = JAX.lax
+    found: jax.Array = lax.pcast(x, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(x, axes)
+    return found
+
+
+def cut_like(first: jax.Array, others: Sequence[jax.Array]) -> jax.Array:
+    """The first input cut along the axes of an explicit mesh that it is not cut along, but others of its shape are."""
+    shardings = [typeof(x).sharding for x in (first, *others) if x.shape == first.shape]
+    specs = [sharding.spec for sharding in shardings]
+    merged = [next((spec[k] for spec in specs if spec[k] is not None), None) for k in range(first.ndim)]
+    names = [name for entry in merged for name in (entry if isinstance(entry, tuple) else (entry,)) if name is not None]
+    if merged == list(specs[0]) or len(set(names)) < len(names):
+        return first
+    mesh = next(sharding.mesh for sharding in shardings if not sharding.mesh.empty)
+    sharding = NamedSharding(mesh, PartitionSpec(*merged))
+    cut: jax.Array = (JAX if hasattr(JAX, "reshard") else JAX.sharding).reshard(first, sharding)
+    return cut
+
+
+def like(x: jax.Array, dtype: Any) -> Any:
+    """A result that lies like an input: on the same devices, too."""
+    return typeof(x).update(dtype=dtype, weak_type=False)
 
 
 def result_dtype(pred: jax.Array) -> Any:
@@ -85,8 +176,13 @@ def result_dtype(pred: jax.Array) -> Any:
 
 
 def like_value(loss: Loss, pred: jax.Array) -> Any:
-    axes = loss.value_axes(pred.ndim)
-    return shape_of((1,) if axes is None else tuple([pred.shape[k] for k in axes]), result_dtype(pred))
+    kind, axes = typeof(pred), loss.value_axes(pred.ndim)
+    shape = (1,) if axes is None else tuple([pred.shape[k] for k in axes])
+    more = {}
+    if is_on_mesh(pred):
+        spec = PartitionSpec(None) if axes is None else PartitionSpec(*[kind.sharding.spec[k] for k in axes])
+        more["sharding"] = NamedSharding(kind.sharding.mesh, spec)
+    return kind.update(shape=shape, dtype=result_dtype(pred), weak_type=False, **more)
 
 
 def call(
@@ -98,8 +194,10 @@ def call(
     wrt: Sequence[str] = (),
 ) -> tuple[jax.Array, ...]:
     """Calls a method of a loss from where the program runs, for results of these shapes."""
-    target = jax.ffi.ffi_call(jax_calls.TARGET, tuple(results), vmap_method="sequential")
-    return tuple(target(*arrays, call=jax_calls.spell(method, loss, names, wrt)))
+    target = jax.ffi.ffi_call(jax_calls.TARGET, tuple(results), vmap_method="expand_dims")
+    mesh = manual_mesh()
+    is_part = mesh is not None and mesh.size > 1
+    return tuple(target(*arrays, call=jax_calls.spell(method, loss, names, wrt, len(results[0].shape), is_part)))
 
 
 def names_of(loss: Loss, positions: Sequence[int]) -> tuple[str, ...]:
@@ -113,29 +211,39 @@ def value(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> 
 
 
 def value_forward(loss: Loss, given: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
+    """The value, and what the backward pass takes: the inputs, and for each its gradient or what stands in for it.
+
+    Programs that differentiate in other inputs share what JAX keeps of this structure, which is the same for all.
+    """
     arrays = tuple([x.value for x in inputs])
     wrt = tuple([k for k, x in zip(given, inputs, strict=True) if x.perturbed and not is_integer(x.value)])
     check_differentiable(loss, names_of(loss, wrt))
+    found = dict.fromkeys(wrt, jnp.zeros(0, LATER))
     if wrt and is_ready(loss, wrt, arrays[0].ndim):
         result, gradients = value_and_gradients(loss, given, wrt, arrays)
         # a gradient of float16 is computed in float32
-        return result, {k: x.astype(arrays[given.index(k)].dtype) for k, x in zip(wrt, gradients, strict=True)}
-    return value(loss, given, arrays), (arrays, dict.fromkeys(wrt))
+        found = {k: x.astype(arrays[given.index(k)].dtype) for k, x in zip(wrt, gradients, strict=True)}
+    else:
+        result = value(loss, given, arrays)
+    return result, (arrays, tuple([found.get(k, jnp.zeros(0, NEVER)) for k in given]))
 
 
 def value_backward(loss: Loss, given: tuple[int, ...], residuals: Any, head: Any) -> Any:
     if isinstance(head, jax.custom_derivatives.SymbolicZero):
         return (tuple([None for _ in given]),)  # no cover: JAX leaves such a call out so far
-    if isinstance(residuals, dict):
-        found = {k: (along(loss, head, x) * x).astype(x.dtype) for k, x in residuals.items()}
+    arrays, gradients = residuals
+    found = {k: x for k, x in zip(given, gradients, strict=True) if x.dtype != NEVER}
+    wrt = tuple([k for k, x in found.items() if x.dtype == LATER])
+    if wrt:
+        found = dict(zip(wrt, gradients_for(loss, given, wrt, arrays, head), strict=True))
     else:
-        arrays, wrt = residuals[0], tuple(residuals[1])
-        gradients = gradients_for(loss, given, wrt, arrays, head) if wrt else ()
-        found = {k: x.astype(arrays[given.index(k)].dtype) for k, x in zip(wrt, gradients, strict=True)}
-    return (tuple([found.get(k) for k in given]),)
+        found = {k: along(loss, head, x) * x for k, x in found.items()}
+    return (tuple([found[k].astype(x.dtype) if k in found else None for k, x in zip(given, arrays, strict=True)]),)
 
 
 value.defvjp(value_forward, value_backward, symbolic_zeros=True)
+# for shard_map, which takes no rule for symbolic zeros outside of a compiled program
+compiled_value = jax.jit(value, static_argnums=(0, 1))
 
 
 def is_integer(x: jax.Array) -> bool:
@@ -153,7 +261,7 @@ def gradients_for(
 def like_inputs(given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
     """What has the shapes of some inputs and the dtype of results."""
     dtype = result_dtype(inputs[0])
-    return tuple([shape_of(inputs[given.index(k)].shape, dtype) for k in wrt])
+    return tuple([like(inputs[given.index(k)], dtype) for k in wrt])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -179,8 +287,8 @@ def gradients_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...],
     if not isinstance(head, jax.custom_derivatives.SymbolicZero):
         found += along(loss, head, gradient) * gradient
     if not isinstance(second, jax.custom_derivatives.SymbolicZero):
-        like = like_inputs(given, (0,), arrays) * 2
-        _, hessian = call("grad_and_hess", loss, like, names_of(loss, given), arrays)
+        both = like_inputs(given, (0,), arrays) * 2
+        _, hessian = call("grad_and_hess", loss, both, names_of(loss, given), arrays)
         found += second * hessian
     return (tuple([found.astype(arrays[0].dtype) if k == 0 else None for k in given]),)
 

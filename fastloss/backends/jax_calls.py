@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import math
 from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
@@ -19,6 +20,8 @@ from fastloss._core import Loss
 from fastloss.backends import check_own, loss_of
 
 TARGET = "fastloss_call"
+
+LOG = logging.getLogger("fastloss")
 
 # of those numbers that XLA gives dtypes, what there are losses of
 DTYPES = {
@@ -98,15 +101,19 @@ class MetadataExtension(ctypes.Structure):
 
 
 @functools.lru_cache(maxsize=1024)
-def parse(call: str) -> tuple[str, Loss, list[str], tuple[str, ...]]:
-    method, expression, names, wrt = call.split(";")
-    return method, loss_of(expression), names.split(), tuple(wrt.split())
+def parse(call: str) -> tuple[str, Loss, list[str], tuple[str, ...], int, bool]:
+    method, expression, names, wrt, ndim, is_part = call.split(";")
+    return method, loss_of(expression), names.split(), tuple(wrt.split()), int(ndim), bool(is_part)
 
 
-def spell(method: str, loss: Loss, names: Sequence[str], wrt: Sequence[str]) -> str:
-    """A call as an attribute of the target: the method, the loss, the inputs that are given, those to differentiate."""
+def spell(method: str, loss: Loss, names: Sequence[str], wrt: Sequence[str], ndim: int, is_part: bool) -> str:
+    """A call as an attribute of the target: the method, the loss, the inputs that are given, those to differentiate.
+
+    ndim is of the first result: where the target gets one with more axes, the first are those that vmap has added.
+    is_part says whether other devices make calls of their own, as inside shard_map.
+    """
     check_own(loss)
-    return ";".join([method, loss.expression, " ".join(names), " ".join(wrt)])
+    return ";".join([method, loss.expression, " ".join(names), " ".join(wrt), str(ndim), "part" * is_part])
 
 
 def array(buffer: Buffer) -> Any:
@@ -122,23 +129,36 @@ def arrays(values: Values) -> list[Any]:
 
 
 def run(call: str, inputs: list[Any], results: list[Any]) -> None:
-    """Fills the results, which lie flat: the value, the gradients, the Hessian, as far as the method has them."""
-    method, loss, names, wrt = parse(call)
+    """Fills the results, which lie flat, with a call for each element along the axes that vmap has added."""
+    method, loss, names, wrt, ndim, is_part = parse(call)
+    added = results[0].ndim - ndim
+    try:
+        for index in np.ndindex(results[0].shape[:added]) if added else ((),):
+            given = {name: element(x, index) for name, x in zip(names, inputs, strict=True)}
+            run_one(loss, method, given, wrt, [x[(*index, ...)] for x in results])
+    except Exception as error:
+        if not is_part:
+            raise
+        # the other devices wait in sums for one that has failed, until XLA ends the process
+        for x in results:
+            x.fill(np.nan)
+        LOG.error("a loss inside shard_map has failed on a device, and its results are NaN: %r", error)
+
+
+def element(x: Any, index: tuple[int, ...]) -> Any:
+    """What an input has at an index of the axes that vmap has added, along which it has size 1 where it is the same."""
+    return x[(*[min(i, n - 1) for i, n in zip(index, x.shape, strict=False)], ...)]
+
+
+def run_one(loss: Loss, method: str, given: dict[str, Any], wrt: tuple[str, ...], results: list[Any]) -> None:
+    """Fills the results: the value, the gradients, the Hessian, as far as the method has them."""
     more: dict[str, Any] = {"wrt": wrt} if wrt else {}
     out: Any = tuple(results)
     if method == "__call__":
         out = results[0]
     elif method == "value_and_grad":
         out = results[0], tuple(results[1:])
-    single = inputs[0].dtype in (np.float32, np.float16)
-    if results[0].dtype == (np.float32 if single else np.float64):
-        getattr(loss, method)(**dict(zip(names, inputs, strict=True)), **more, out=out)
-        return
-    # integers are computed in float64, which JAX may be without
-    double = [np.empty(x.shape, np.float64) for x in results]
-    run(call, inputs, double)
-    for x, y in zip(results, double, strict=True):
-        x[...] = y
+    getattr(loss, method)(**given, **more, out=out)
 
 
 @ctypes.CFUNCTYPE(c_void_p, POINTER(Frame))

@@ -1,0 +1,207 @@
+"""How the inputs of a call lie along the axes of the first: for the backends that look before they make the call."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss
+
+Shape = tuple[int, ...]
+
+
+def has_class_ids(loss: Loss) -> bool:
+    return isinstance(loss, SoftmaxLoss) and bool(dict(loss.arguments)["sparse_label"])
+
+
+def resize(x: Any, shape: Sequence[int]) -> Any:
+    """The same elements with other axes of size 1."""
+    x = x[tuple([0 if n == 1 else slice(None) for n in x.shape])]
+    return x[tuple([None if n == 1 else slice(None) for n in shape])]
+
+
+def long_axes(shape: Sequence[int]) -> list[int]:
+    return [k for k, n in enumerate(shape) if n != 1]
+
+
+def with_reduction(loss: Loss, reduction: str) -> Loss:
+    return type(loss)(**(dict(loss.arguments) | {"reduction": reduction}))
+
+
+def layout_of(loss: Loss, shape: Shape) -> Layout:
+    ndim = len(shape)
+    if isinstance(loss, SequenceLoss) and ndim not in (2, 3):
+        layout = dict(loss.arguments)["layout"]
+        raise ValueError(f"pred must have 3 axes, {layout}, got shape {shape}; for one example 2, TC, are good")
+    if isinstance(loss, PairLoss) and ndim < 2:
+        raise ValueError(f"x1 must have an axis of examples and one of features, got shape {shape}")
+    if isinstance(loss, SoftmaxLoss | CosineLoss) and ndim == 0:
+        axis = "class" if isinstance(loss, SoftmaxLoss) else "feature"
+        raise ValueError(f"{loss.inputs[0]} must have a {axis} axis, got a scalar")
+    reduction = dict(loss.arguments)["reduction"]
+    unreduced = with_reduction(loss, "none")
+    axes = unreduced.value_axes(ndim) or ()
+    examples = with_reduction(loss, "example").value_axes(ndim)
+    batch = examples[0] if examples else None
+    whole = {*range(ndim)} - {*axes}
+    if not unreduced.is_separable(ndim):
+        whole.add(dict(loss.arguments)["axis"] % ndim)
+    if isinstance(loss, PairLoss) and batch is not None:
+        whole.add(batch)
+    value_axes = loss.value_axes(ndim)
+    if value_axes is None:
+        # one value for the only example there is
+        reduction = "mean"
+    return Layout(loss, shape, axes, batch, frozenset(whole), reduction, value_axes)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a call lies along the axes of its first input."""
+
+    loss: Loss
+    shape: Shape
+    axes: Shape  # of the unreduced loss
+    batch: int | None  # the one of them that counts the examples
+    whole: frozenset[int]  # along which elements depend on each other
+    reduction: str
+    value_axes: Shape | None
+
+    @property
+    def value_shape(self) -> Shape:
+        return (1,) if self.value_axes is None else tuple([self.shape[k] for k in self.value_axes])
+
+    @property
+    def size(self) -> int:
+        """How many elements the unreduced loss has."""
+        return math.prod([self.shape[k] for k in self.axes])
+
+    @property
+    def row(self) -> int:
+        """The axis of classes or vectors, which an unreduced loss lacks."""
+        return next(k for k in range(len(self.shape)) if k not in self.axes)
+
+    @property
+    def mean_size(self) -> int | None:
+        """How many of them, of all chunks, a value is the mean of; 1 where the means are to be added; None for sums."""
+        if self.reduction in ("none", "sum"):
+            return None
+        return 1 if self.reduction == "weighted_mean" else self.size // max(1, math.prod(self.value_shape))
+
+    def place(self, name: str, x: Any) -> tuple[Any, Shape]:
+        """An input with the axes of the first one or of the unreduced loss, and which those are."""
+        loss, shape, ndim = self.loss, self.shape, len(self.shape)
+        first = loss.inputs[0]
+        unreduced = tuple([shape[k] for k in self.axes])
+        if name == "sample_weight":
+            return self.place_weight(x, unreduced)
+        if isinstance(loss, SequenceLoss) and name != first:
+            return self.place_sequence(name, x)
+        if name in loss.fixed and name != "label":
+            if x.ndim:
+                raise ValueError(f"{name} must be a number, got an array of shape {x.shape}")
+            return x, ()
+        if loss.inputs.index(name) >= loss.required:
+            if not broadcasts(x.shape, shape):
+                raise ValueError(f"{name} must broadcast to {first}'s shape {shape}, got shape {x.shape}")
+            return x[(None,) * (ndim - x.ndim)], self.axes
+        if name == "label" and (has_class_ids(loss) or isinstance(loss, CosineLoss)):
+            wanted, axes = unreduced, self.axes
+            what = f"{first}'s shape {shape} without axis {self.row}, {unreduced}"
+        else:
+            wanted, axes, what = shape, tuple(range(ndim)), f"{first}'s shape {shape}"
+        if not fits(x.shape, wanted):
+            raise ValueError(
+                f"{name} must have {what}, though one of the two may lack axes of size 1, got shape {x.shape}"
+            )
+        return resize(x, wanted), axes
+
+    def place_weight(self, x: Any, unreduced: Shape) -> tuple[Any, Shape]:
+        """One weight per example, or what broadcasts to the unreduced loss, in which the axis of the rows may stand."""
+        given = x.shape
+        if x.ndim == 1 and self.batch is not None:
+            good = given[0] in (1, self.shape[self.batch])
+            x = x[tuple([slice(None) if k == self.batch else None for k in self.axes])]
+        else:
+            if isinstance(self.loss, SoftmaxLoss | CosineLoss) and x.ndim == len(self.shape) and given[self.row] == 1:
+                x = x[tuple([0 if k == self.row else slice(None) for k in range(x.ndim)])]
+            good = broadcasts(x.shape, unreduced)
+            x = x[(None,) * (len(unreduced) - x.ndim)]
+        if not good:
+            raise ValueError(
+                f"sample_weight must be one weight per example or broadcast to the unreduced loss, shape {unreduced}, "
+                f"got shape {given}"
+            )
+        return x, self.axes
+
+    def place_sequence(self, name: str, x: Any) -> tuple[Any, Shape]:
+        """CTC's labels and lengths, and their axes. That within a label comes behind those of the first input."""
+        behind = len(self.shape)
+        single = self.batch is None
+        batch = () if self.batch is None else (self.batch,)
+        n = math.prod([self.shape[k] for k in batch])
+        if name != "label":
+            if x.shape != (n,) and not (single and x.shape == ()):
+                raise ValueError(f"{name} must be one length per example, shape ({n},), got shape {x.shape}")
+            return resize(x, ()) if single else x, batch
+        layout = dict(self.loss.arguments)["label_layout"]
+        if single and x.ndim == 1:
+            return x, (behind,)
+        if x.ndim != 2 or x.shape[layout.index("N")] != n:
+            raise ValueError(
+                f"label must have 2 axes, {layout}, for {n} examples, got shape {x.shape}; labels one after another "
+                "cannot be cut into the chunks of Dask"
+            )
+        if single:
+            return x[0] if layout == "NT" else x[:, 0], (behind,)
+        return x, (*batch, behind) if layout == "NT" else (behind, *batch)
+
+    def place_head(self, x: Any) -> tuple[Any, Shape]:
+        if x.ndim and x.shape != self.value_shape:
+            raise ValueError(
+                f"head_grad must be a number or have the value's shape {self.value_shape}, got shape {x.shape}"
+            )
+        if self.value_axes is None:
+            return resize(x, ()), ()
+        return x, self.value_axes if x.ndim else ()
+
+
+def fits(shape: Shape, wanted: Shape) -> bool:
+    """Whether two shapes are equal, or one of them is the other without some axes of size 1."""
+    return is_without(shape, wanted) or is_without(wanted, shape)
+
+
+def is_without(short: Shape, long: Shape) -> bool:
+    """Whether one shape is the other, or that without some axes of size 1."""
+    k = 0
+    for n in long:
+        if k < len(short) and short[k] == n:
+            k += 1
+        elif n != 1:
+            return False
+    return k == len(short)
+
+
+def broadcasts(shape: Shape, to: Shape) -> bool:
+    """Whether an array of one shape broadcasts to another without enlarging it."""
+    return len(shape) <= len(to) and all(m in (1, n) for m, n in zip(reversed(shape), reversed(to), strict=False))
+
+
+@functools.lru_cache(maxsize=1024)
+def check_shapes(loss: Loss, shapes: tuple[tuple[str, Shape], ...]) -> None:
+    """Refuses inputs, by name and shape, the first one first, that do not fit together."""
+    layout = layout_of(loss, shapes[0][1])
+    for name, shape in shapes:
+        x = np.broadcast_to(0.0, shape)
+        if name == "head_grad":
+            layout.place_head(x)
+        elif isinstance(loss, SequenceLoss) and name == "label" and len(shape) == 1:
+            # ids in one row are cut by the lengths, whose numbers only the call sees
+            continue
+        else:
+            layout.place(name, x)
