@@ -844,7 +844,7 @@ def test_modules_are_printed_short_and_have_the_arguments() -> None:
     assert Mine(2).rho == 2
 
 
-class Classifier(torch.nn.Module):
+class Classifier(torch.nn.Module):  # type: ignore[misc, name-defined]
     def __init__(self, criterion: Any) -> None:
         super().__init__()
         self.layer, self.criterion = torch.nn.Linear(4, 3), criterion

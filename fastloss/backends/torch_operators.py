@@ -33,6 +33,7 @@ transforms_active = torch._C._are_functorch_transforms_active
 records_calls = torch._C._is_tracing
 count_modes = torch._C._len_torch_dispatch_stack
 count_function_modes = torch._C._len_torch_function_stack
+count_early_modes: Any = torch._ops._len_torch_dispatch_stack_pre_dispatch
 
 # from here on a number is an infinity to float32
 BEYOND_FLOAT32 = float.fromhex("0x1.ffffffp127")
@@ -54,7 +55,7 @@ def is_traced() -> bool:
     if transforms_active() or records_calls() or count_modes():
         return True
     # it has a stack of its own, and a mode for functions, of which a default device is one, too
-    return bool(count_function_modes() and torch._ops._len_torch_dispatch_stack_pre_dispatch())
+    return bool(count_function_modes() and count_early_modes())
 
 
 def as_array(name: str, x: Any) -> Any:
@@ -101,7 +102,7 @@ def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]
 def with_class_weight(expression: str, class_weight: tuple[float, ...]) -> Loss:
     """The loss that an expression builds, with other weights of the classes."""
     loss = loss_of(expression)
-    return cast(Loss, type(loss)(**dict(loss.arguments) | {"class_weight": class_weight}))
+    return type(loss)(**dict(loss.arguments) | {"class_weight": class_weight})
 
 
 def loss_and_arrays(expression: str, given: Sequence[int], inputs: Sequence[Tensor]) -> tuple[Loss, dict[str, Any]]:
@@ -194,7 +195,12 @@ def broadcasts(shape: Sequence[Any], to: Sequence[Any]) -> bool:
 def sibling(expression: str, reduction: str) -> Loss:
     """The loss that an expression builds, with another reduction."""
     loss = loss_of(expression)
-    return cast(Loss, type(loss)(**dict(loss.arguments) | {"reduction": reduction}))
+    return type(loss)(**dict(loss.arguments) | {"reduction": reduction})
+
+
+def unreduced_axes(loss: Loss, pred: Tensor) -> tuple[int, ...]:
+    """The axes of pred that the unreduced loss has, whatever the loss's reduction."""
+    return cast(tuple[int, ...], sibling(loss.expression, "none").value_axes(pred.ndim))
 
 
 def check_weight_fits(loss: Loss, pred: Tensor, unreduced: list[Any], weight: Tensor) -> None:
@@ -204,7 +210,7 @@ def check_weight_fits(loss: Loss, pred: Tensor, unreduced: list[Any], weight: Te
         good = same_size(shape[0], pred.shape[batch[0]]) or same_size(shape[0], 1)
     elif weight.ndim == pred.ndim == len(unreduced) + 1:
         # the axis of the rows may be there, with size 1
-        axes = sibling(loss.expression, "none").value_axes(pred.ndim)
+        axes = unreduced_axes(loss, pred)
         good = broadcasts(shape, [n if k in axes else 1 for k, n in enumerate(pred.shape)])
     else:
         good = broadcasts(shape, unreduced)
@@ -224,8 +230,7 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
             raise TypeError(f"{name} must be a tensor of real numbers, of a dtype that NumPy has, got {x.dtype}")
     if "label_lengths" in loss.inputs:
         return
-    axes = sibling(loss.expression, "none").value_axes(pred.ndim)
-    unreduced = [pred.shape[k] for k in axes]
+    unreduced = [pred.shape[k] for k in unreduced_axes(loss, pred)]
     for name, x in given.items():
         if name == "sample_weight":
             check_weight_fits(loss, pred, unreduced, x)
@@ -499,7 +504,7 @@ def fill(out: Any, result: Any) -> Any:
         raise TypeError("out must be a float32 or float64 tensor or None where a call is traced: use what it returns")
     if out.requires_grad:
         raise TypeError("out must not require a gradient")
-    if out.ndim != result.ndim or not all(map(same_size, out.shape, result.shape)):
+    if not out.is_same_size(result):
         raise ValueError(f"out must have shape {tuple(result.shape)}, got {tuple(out.shape)}")
     return out.copy_(result)
 
