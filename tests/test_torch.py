@@ -442,6 +442,8 @@ def test_a_users_subclass_is_called_once() -> None:
             pred = torch.tensor([5.0, 2], requires_grad=True)
             want = 2 * fl.HuberLoss(10, reduction=reduction)(pred.detach().numpy(), label.numpy())
             np.testing.assert_array_equal(loss(pred.detach().numpy(), label.numpy()), want)
+            # of tensors, totals have their dtype
+            want = np.asarray(want, np.float32)
             np.testing.assert_array_equal(loss(pred.detach(), label), want)
             value = loss(pred, label.clone().requires_grad_(both))
             np.testing.assert_array_equal(value.detach(), want)
@@ -756,7 +758,7 @@ def test_shapes_that_fit_are_described(shape: tuple[int, ...], other: tuple[int,
         (fl.L2Loss(), [(3, 2), (3, 2), (2,)], "sample_weight must be one weight per example"),
         (fl.L2Loss(), [(3, 2), (3, 2), (2, 2)], "sample_weight must be"),
         (fl.L2Loss(), [(3, 2), (3, 2), (1, 3, 2)], "sample_weight must be"),
-        (fl.SoftmaxCELoss(), [(4, 3), (3,)], r"label must have pred's shape, \(4, 3\), without its rows' axis, \(4,\)"),
+        (fl.SoftmaxCELoss(), [(4, 3), (3,)], r"label must have pred's shape \(4, 3\) without axis 1, \(4,\)"),
         (fl.SoftmaxCELoss(), [(4, 5, 3), (5, 4)], "label must have pred's shape"),
         (fl.SoftmaxCELoss(), [(4, 3), (4,), (4, 3)], "sample_weight must be"),
         (fl.SoftmaxCELoss(sparse_label=False), [(4, 3), (4,)], "label must have pred's shape"),
@@ -817,6 +819,34 @@ def test_totals_that_are_floats_have_preds_dtype() -> None:
         ):
             assert (value.dtype, value.shape) == (dtype, ())
             assert value.isinf() == (dtype == torch.float32)
+
+
+@pytest.mark.parametrize("missing", [float("nan"), float("inf")])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_weight_of_0_leaves_an_example_out(reduction: str, missing: float) -> None:
+    """In the value, the gradient and the second derivative, whatever computes them."""
+    for name in ("L2", "BCE", "Poisson"):
+        loss = CASES[name].build(reduction=reduction)
+        y, weight = torch.tensor([[1.0], [1], [0]]), torch.tensor([1.0, 0, 2])
+        found = []
+        for hole in (0.5, missing):
+            x = torch.tensor([[0.25], [hole], [1]], requires_grad=True)
+            labels = y.clone()
+            labels[1] = hole
+            value = loss(x, labels, weight)
+            (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+            (second,) = torch.autograd.grad(gradient.square().sum(), x)
+            (again,) = torch.autograd.grad(torch_operators.call(loss, [x, labels, weight]).sum(), x)
+            found.append((value.detach(), gradient.detach(), second, again))
+            assert gradient[1] == second[1] == again[1] == 0
+        assert_same(*found)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    for shape, other in (((5, 1), (1, 5)), ((2, 3, 1), (2, 1, 3)), ((5,), (4, 1))):
+        for device in ("cpu", "meta"):
+            with pytest.raises(ValueError, match="label must have pred's shape"):
+                fl.L2Loss()(torch.zeros(shape, device=device), torch.zeros(other, device=device))
 
 
 def test_modules_are_printed_short_and_have_the_arguments() -> None:

@@ -230,7 +230,8 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
             raise TypeError(f"{name} must be a tensor of real numbers, of a dtype that NumPy has, got {x.dtype}")
     if "label_lengths" in loss.inputs:
         return
-    unreduced = [pred.shape[k] for k in unreduced_axes(loss, pred)]
+    axes = unreduced_axes(loss, pred)
+    unreduced = [pred.shape[k] for k in axes]
     for name, x in given.items():
         if name == "sample_weight":
             check_weight_fits(loss, pred, unreduced, x)
@@ -239,9 +240,10 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
             is_row = name == "label" and name not in loss.differentiable
             shape = tuple(unreduced) if is_row else tuple(pred.shape)
             if not fits(x.shape, shape):
-                whole = "" if not is_row else f", {tuple(pred.shape)}, without its rows' axis,"
+                left_out = [k for k in range(pred.ndim) if k not in axes]
+                text = f"{tuple(pred.shape)} without axis {left_out[0]}, {shape}" if is_row else f"{shape}"
                 raise ValueError(
-                    f"{name} must have {first}'s shape{whole} {shape}, where one of the two may lack axes of size 1, "
+                    f"{name} must have {first}'s shape {text}, though one of the two may lack axes of size 1, "
                     f"got shape {tuple(x.shape)}"
                 )
         elif not broadcasts(x.shape, () if name in loss.fixed else unreduced):
