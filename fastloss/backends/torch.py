@@ -18,7 +18,17 @@ from torch.fx import Proxy
 
 from fastloss._core import Loss
 from fastloss.backends import along, bind, check_differentiable, check_own, is_ready, torch_operators
-from fastloss.backends.torch_operators import as_array, as_tensor, as_value, is_traced, names
+from fastloss.backends.torch_operators import (
+    as_array,
+    as_tensor,
+    as_value,
+    count_function_modes,
+    count_modes,
+    is_traced,
+    names,
+    records_calls,
+    transforms_active,
+)
 
 # stand-ins of the tracer of torch.fx, too
 ARRAYS = (Tensor, Proxy)
@@ -31,7 +41,8 @@ call = Loss.__call__
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if forward_ad._current_level >= 0:
         torch_operators.check_no_tangents(loss, inputs, named)
-    if is_traced():
+    # as is_traced, without a call that is not compiled
+    if transforms_active() or records_calls() or count_modes() or (count_function_modes() and is_traced()):
         return torch_operators.perform(loss, method, inputs, named)
     if method != "__call__" or named.get("out") is not None:
         return evaluate_constant(loss, method, inputs, named)
