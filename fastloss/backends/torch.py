@@ -7,6 +7,7 @@ through ``torch_operators``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,8 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
             arrays.append(x)
             others = inputs
     if not wrt or not torch.is_grad_enabled():
-        return as_value(call(loss, *arrays), arrays[0])
+        value = call(loss, *arrays)
+        return as_value(value, arrays[0]) if type(value) is float else torch.from_numpy(value.__array__())
     if wrt == [0] and loss.is_separable(inputs[0].ndim):
         value, gradient = Loss.value_and_grad(loss, *arrays)
         gradients = [as_tensor(gradient)]
@@ -114,7 +116,7 @@ def as_given(out: Any, result: Any, pred: Any) -> Any:
     """Results as tensors, those that the caller brought where there are such."""
     if isinstance(result, tuple):
         parts = out if isinstance(out, tuple) else (None,) * len(result)
-        return tuple([as_given(x, y, pred) for x, y in zip(parts, result, strict=True)])
+        return tuple(map(as_given, parts, result, repeat(pred)))
     if isinstance(out, Tensor):
         increment_version(out)
     return as_value(result, pred) if out is None else out
