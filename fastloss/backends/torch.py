@@ -87,7 +87,7 @@ def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: d
     """Everything but the plain call: the results are tensors through which nothing flows back."""
     given, options = bind(loss, inputs, named)
     for x in (*given.values(), options.get("head_grad")):
-        if isinstance(x, ARRAYS) and (type(x) not in PLAIN or x.is_meta):
+        if x.is_meta if type(x) in PLAIN else isinstance(x, ARRAYS):
             return torch_operators.perform(loss, method, inputs, named)
     out = options.pop("out", None)
     if method == "__call__" and torch.is_grad_enabled():
