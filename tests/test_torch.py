@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import io
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,9 @@ from tests.reference import LOSSES, REDUCTIONS
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
 
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.library import opcheck  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import fastloss.torch as modules  # noqa: E402
 from fastloss import backends  # noqa: E402
@@ -127,6 +132,15 @@ def test_opcheck(case: Case, reduction: str) -> None:
     opcheck(torch_operators.gradient, (loss.expression, given, constants, wrt, head))
     if loss.no_hessian is None:
         opcheck(torch_operators.hessian, (loss.expression, given, constants))
+
+
+@pytest.mark.parametrize("method", ["__call__", "value_and_grad", "value_grad_and_hess"])
+def test_opcheck_of_methods(method: str) -> None:
+    case = CASES["BCE pos_weight"]
+    loss = case.build(reduction="example")
+    given, inputs = torch_operators.given_tensors([tensors(case, ()).get(name) for name in loss.inputs])
+    wrt = [1, 0] if method == "value_and_grad" else [0]
+    opcheck(torch_operators.results, (loss.expression, method, given, inputs, wrt, None))
 
 
 @pytest.mark.usefixtures("compiler")
@@ -320,6 +334,8 @@ def test_dtypes(dtype: str) -> None:
         (lambda x: (x.to("meta"), x), r"pred must be a dense tensor on the CPU.* got torch.float32 on meta"),
         (lambda x: (x, x.to("meta")), r"label must be a dense tensor on the CPU"),
         (lambda x: (x.bfloat16(), x), r"pred must be a dense tensor.* got torch.bfloat16 on cpu"),
+        (lambda x: (x.to("meta", torch.bfloat16), x.to("meta")), r"pred must be a tensor.* got torch.bfloat16"),
+        (lambda x: (x.to("meta"), x.to("meta", torch.complex64)), r"label must be a tensor.* got torch.complex64"),
         (lambda x: (x.to_sparse(), x), r"pred must be a dense tensor.* torch.sparse_coo"),
         (lambda x: (x.to(torch.complex64), x), r"pred must be an array of real numbers, got dtype complex64"),
         (lambda x: (x,), r"L2Loss needs pred and label"),
@@ -426,6 +442,8 @@ def test_a_users_subclass_is_called_once() -> None:
             pred = torch.tensor([5.0, 2], requires_grad=True)
             want = 2 * fl.HuberLoss(10, reduction=reduction)(pred.detach().numpy(), label.numpy())
             np.testing.assert_array_equal(loss(pred.detach().numpy(), label.numpy()), want)
+            # of tensors, totals have their dtype
+            want = np.asarray(want, np.float32)
             np.testing.assert_array_equal(loss(pred.detach(), label), want)
             value = loss(pred, label.clone().requires_grad_(both))
             np.testing.assert_array_equal(value.detach(), want)
@@ -464,7 +482,9 @@ def test_every_loss_has_a_module() -> None:
     for name in modules.__all__:
         module = getattr(modules, name)
         assert module.kind is getattr(fl, name)
-        assert repr(module().loss) in repr(module())
+        assert repr(module()) == repr(module().loss)
+        forward = list(inspect.signature(module.forward).parameters)
+        assert forward == ["self", *module().loss.inputs, "out"]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -475,7 +495,530 @@ def test_modules_are_saved_and_restored(name: str) -> None:
     stream.seek(0)
     for other in (torch.load(stream, weights_only=False)[0], pickle.loads(pickle.dumps(module)), copy.deepcopy(module)):
         assert other.loss == module.loss
-    assert module.state_dict() == {}
+    assert list(module.state_dict()) == (["weight"] if getattr(module, "class_weight", None) else [])
+
+
+METHODS = ("__call__", "grad", "value_and_grad", "grad_and_hess", "value_grad_and_hess")
+TRACED = ["Huber", "BCE pos_weight", "softmax class_weight ignore", "triplet", "SDML", "CTC"]
+TRACERS: dict[str, Any] = {
+    "real": lambda f, inputs: make_fx(f)(*inputs),
+    "fake": lambda f, inputs: make_fx(f, tracing_mode="fake")(*inputs),
+    "symbolic": lambda f, inputs: make_fx(f, tracing_mode="symbolic")(*inputs),
+    "before dispatch": lambda f, inputs: make_fx(f, pre_dispatch=True)(*inputs),
+    "jit": lambda f, inputs: torch.jit.trace(f, tuple(inputs)),
+    "fx": lambda f, inputs: torch.fx.symbolic_trace(
+        f if isinstance(f, torch.nn.Module) else naming_arguments(f, len(inputs))
+    ),
+}
+
+
+@pytest.fixture(params=TRACERS)
+def trace(request: pytest.FixtureRequest) -> Any:
+    """A tracer, by a function of a function and its inputs."""
+    return TRACERS[request.param]
+
+
+jit = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # by PyTorch itself
+
+
+def naming_arguments(f: Any, n: int) -> Any:
+    """The function with as many arguments: that tracer does not take a list of them."""
+    return {
+        2: lambda a, b: f(a, b),
+        3: lambda a, b, c: f(a, b, c),
+        4: lambda a, b, c, d: f(a, b, c, d),
+        5: lambda a, b, c, d, e: f(a, b, c, d, e),
+    }[n]
+
+
+def taking_two(f: Any) -> Any:
+    """The function with two arguments, which tracers count."""
+    return lambda a, b: f(a, b)
+
+
+def flat(x: Any) -> list[Any]:
+    return [z for y in x for z in flat(y)] if isinstance(x, (tuple, list)) else [x]
+
+
+def assert_same(got: Any, want: Any) -> None:
+    assert len(flat(got)) == len(flat(want))
+    for a, b in zip(flat(got), flat(want), strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert torch.equal(a, b)
+
+
+@jit
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", TRACED)
+def test_a_traced_call_is_no_constant(trace: Any, name: str, method: str) -> None:
+    case = CASES[name]
+    inputs = tensors(case, ())
+    later = {k: x + 0.25 if x.is_floating_point() else x for k, x in inputs.items()}
+    for reduction in REDUCTIONS:
+        loss = case.build(reduction=reduction)
+        options = {"wrt": case.targets} if method in ("grad", "value_and_grad") else {}
+
+        def call(*x: Any, loss: Any = loss, options: Any = options) -> Any:
+            return getattr(loss, method)(**dict(zip(inputs, x, strict=True)), **options)
+
+        if "hess" in method and loss.no_hessian is not None:
+            with pytest.raises(NotImplementedError, match="has no diagonal Hessian"):
+                trace(call, inputs.values())(*inputs.values())
+        else:
+            program = trace(call, inputs.values())
+            for x in (inputs, later):
+                assert_same(program(*x.values()), call(*x.values()))
+
+
+@jit
+@pytest.mark.filterwarnings("ignore:torch.as_tensor results are registered as constants")  # which they are
+def test_heads_buffers_and_constants_of_a_traced_call(trace: Any) -> None:
+    loss, x, y = fl.L2Loss(), torch.linspace(-1, 2, 5), torch.linspace(3, 1, 5)
+    for call in (
+        lambda a, b: loss.grad(a, [1.0, 2, 3, 4, 5], head_grad=b),
+        lambda a, b: loss.value_and_grad(a, b, head_grad=2.5),
+        lambda a, b: loss.grad(a, b, out=torch.empty_like(a)),
+        lambda a, b: loss.value_and_grad(a, b, out=(None, torch.empty_like(a))),
+        lambda a, b: loss(a, np.arange(5.0), sample_weight=b, out=torch.empty_like(a)),
+        lambda a, b: loss(label=a, pred=b),
+    ):
+        program = trace(call, (x, y))
+        assert_same(program(x * 2, y), call(x * 2, y))
+
+
+@jit
+def test_a_program_traced_without_gradients_has_them(trace: Any) -> None:
+    for reduction in ("mean", "example"):
+        loss, x, y = fl.HuberLoss(reduction=reduction), torch.linspace(-3, 2, 6), torch.zeros(6)
+        program = trace(taking_two(loss), (x, y))
+        for wanted in ((True, False), (True, True), (False, True)):
+            inputs = [z.clone().requires_grad_(w) for z, w in zip((x, y), wanted, strict=True)]
+            tracked = [z for z in inputs if z.requires_grad]
+            found = [torch.autograd.grad(f(*inputs).square().sum(), tracked) for f in (program, loss)]
+            assert_same(*found)
+
+
+@jit
+def test_a_program_traced_with_gradients_has_them(trace: Any) -> None:
+    loss = fl.SoftmaxCELoss(reduction="mean")
+    x, y = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 2, 1, 1])
+    program = trace(lambda a, b: loss(a * 2, b), (x, y))
+    assert_same(*[torch.autograd.grad(f(x, y), x) for f in (program, lambda a, b: loss(a * 2, b))])
+
+
+TRANSFORMED: dict[str, Any] = {
+    "grad": torch.func.grad(lambda a, b: fl.L2Loss(reduction="sum")(a, b)),
+    "vmap": torch.func.vmap(lambda a, b: fl.L2Loss()(a, b)),
+    "methods in vmap": torch.func.vmap(lambda a, b: fl.L2Loss().value_grad_and_hess(a, b)),
+    "vmap of grad": torch.func.vmap(torch.func.grad(lambda a, b: fl.L2Loss(reduction="mean")(a, b))),
+    "jacrev": torch.func.jacrev(lambda a, b: fl.L2Loss(reduction="none")(a, b)),
+    "functionalize": torch.func.functionalize(lambda a, b: fl.L2Loss()(a, b)),
+    "grad of grad": torch.func.grad(
+        lambda a, b: torch.func.grad(lambda c: fl.L2Loss(reduction="sum")(c, b))(a).square().sum()
+    ),
+    "a step": lambda a, b: torch.autograd.grad(fl.L2Loss()(z := a.detach().requires_grad_(), b).sum(), z),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_transforms_that_are_traced(name: str, mode: str) -> None:
+    f, x, y = TRANSFORMED[name], torch.linspace(-3, 2, 6).reshape(2, 3), torch.ones(2, 3)
+    program = make_fx(f, tracing_mode=mode)(x, y)
+    assert_same(program(x, y * 3), f(x, y * 3))
+
+
+def test_a_backward_pass_that_is_traced() -> None:
+    for reduction in ("sum", "example"):
+        x = torch.linspace(-3, 2, 6, requires_grad=True)
+        value = fl.L2Loss(reduction=reduction)(x, torch.zeros(6))
+
+        back = functools.partial(torch.autograd.grad, value, x, retain_graph=True)
+        program = make_fx(lambda head: back(head))(torch.ones_like(value))  # noqa: B023
+        assert_same(program(torch.full_like(value, 3)), back(torch.full_like(value, 3)))
+
+
+def test_modes_see_the_operators() -> None:
+    seen = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(str(func))
+            return func(*args, **kwargs or {})
+
+    loss, x = fl.L2Loss(), torch.ones(3)
+    with Mode():
+        assert torch.equal(loss(x, x), torch.zeros(3))
+        loss.grad(x, x)
+    assert {"fastloss.evaluate.default", "fastloss.results.default"} <= set(seen)
+
+
+@jit
+def test_what_a_tracer_is_refused(trace: Any) -> None:
+    class Mine(fl.L2Loss):
+        pass
+
+    loss, x = fl.L2Loss(), torch.ones(3)
+    for call, error, match in [
+        (lambda a, b: Mine()(a, b), TypeError, "takes the losses of fastloss alone, got Mine"),
+        (lambda a, b: loss(a, b, scale=2), TypeError, "unexpected keyword argument 'scale'"),
+        (lambda a, b: loss.grad(a, b, scale=2), TypeError, "unexpected keyword argument 'scale'"),
+        (lambda a, b: loss.grad_and_hess(a, b, wrt="label"), TypeError, "unexpected keyword argument 'wrt'"),
+        (lambda a, b: loss.grad(a, b, wrt="sample_weight"), ValueError, "the call has no sample_weight"),
+    ]:
+        with pytest.raises(error, match=match):
+            trace(call, (x, x))(x, x)
+
+
+def test_buffers_of_a_traced_call_must_fit() -> None:
+    loss, x = fl.L2Loss(), torch.ones(3)
+    for method, out, error, match in [
+        ("grad", np.empty(3), TypeError, "out must be a float32 or float64 tensor or None where a call is traced"),
+        ("grad", torch.empty(3, dtype=torch.int64), TypeError, "out must be a float32 or float64 tensor"),
+        ("grad", torch.empty(3, requires_grad=True), TypeError, "out must not require a gradient"),
+        ("grad", torch.empty(4), ValueError, r"out must have shape \(3,\), got \(4,\)"),
+        ("value_and_grad", torch.empty(3), TypeError, "out must be a tuple of 2"),
+    ]:
+        with pytest.raises(error, match=match):
+            make_fx(taking_two(functools.partial(getattr(loss, method), out=out)))(x, x)
+    with pytest.raises(TypeError, match="out cannot be differentiated, and pred"):
+        make_fx(lambda a: loss(a.detach().requires_grad_(), x, out=torch.empty(3)))(x)
+    with pytest.raises(ValueError, match="method must be one of"):
+        torch.ops.fastloss.results(loss.expression, "run", [0, 1], [x, x], [], None)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_other_methods_behind_a_graph_break() -> None:
+    loss, x, y = fl.L2Loss(reduction="sum"), torch.linspace(-3, 2, 6), torch.zeros(6)
+    for method in METHODS:
+
+        def call(a: Any, b: Any, method: str = method) -> Any:
+            return getattr(loss, method)(a * 2, b)
+
+        assert_same(torch.compile(call, backend="eager")(x, y), call(x, y))
+
+
+def meta(x: Any) -> Any:
+    return x.detach().to("meta").requires_grad_(x.requires_grad)
+
+
+@pytest.mark.parametrize("reduction", ["example", "none", "mean"])
+def test_meta_tensors_give_meta_results(case: Case, reduction: str) -> None:
+    loss = case.build(reduction=reduction)
+    inputs = tensors(case)
+    described = {name: meta(x) for name, x in inputs.items()}
+    value = loss(**inputs)
+    value.backward(torch.ones_like(value))
+    shown = loss(**described)
+    shown.backward(torch.ones_like(shown))
+    pairs = [(shown, value), *((described[k].grad, inputs[k].grad) for k in case.targets)]
+    for method in METHODS:
+        if "hess" not in method or loss.no_hessian is None:
+            pairs += zip(*[flat(getattr(loss, method)(**x)) for x in (described, inputs)], strict=True)
+    for got, want in pairs:
+        assert got.is_meta
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+
+
+def test_other_things_beside_meta_tensors() -> None:
+    x = torch.zeros(2, 3, device="meta")
+    assert fl.SoftmaxCELoss()(x, [0, 1]).is_meta
+    assert fl.L2Loss().grad(x, np.zeros((2, 3)), head_grad=2.0).is_meta
+    for inputs, name in (((x, torch.zeros(2, 3)), "pred"), ((torch.zeros(2, 3), x), "label")):
+        with pytest.raises(TypeError, match=f"{name} must be a dense tensor on the CPU .* got torch.float32 on meta"):
+            fl.L2Loss().grad(*inputs)
+
+
+FITTING = [
+    ((5,), (5, 1)),
+    ((5, 1), (5,)),
+    ((), (1, 1)),
+    ((1,), ()),
+    ((1, 5, 1), (5,)),
+    ((2, 3, 1), (2, 3)),
+    ((3, 0), (3, 0)),
+]
+
+
+@pytest.mark.parametrize(("shape", "other"), FITTING)
+def test_shapes_that_fit_are_described(shape: tuple[int, ...], other: tuple[int, ...]) -> None:
+    loss = fl.L2Loss(reduction="none")
+    assert loss(torch.ones(shape, device="meta"), torch.ones(other, device="meta")).shape == shape
+    assert loss(torch.ones(shape), torch.ones(other)).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes", "match"),
+    [
+        (fl.L2Loss(), [(5, 1), (1, 5)], r"label must have pred's shape \(5, 1\), .*got shape \(1, 5\)"),
+        (fl.L2Loss(), [(2, 3, 1), (2, 1, 3)], "label must have pred's shape"),
+        (fl.L2Loss(), [(4,), (5,)], "label must have pred's shape"),
+        (fl.L2Loss(), [(3, 0), (3,)], "label must have pred's shape"),
+        (fl.L2Loss(), [(3,), (3, 2)], "label must have pred's shape"),
+        (fl.L2Loss(), [(3, 2), (3, 2), (2,)], "sample_weight must be one weight per example"),
+        (fl.L2Loss(), [(3, 2), (3, 2), (2, 2)], "sample_weight must be"),
+        (fl.L2Loss(), [(3, 2), (3, 2), (1, 3, 2)], "sample_weight must be"),
+        (fl.SoftmaxCELoss(), [(4, 3), (3,)], r"label must have pred's shape \(4, 3\) without axis 1, \(4,\)"),
+        (fl.SoftmaxCELoss(), [(4, 5, 3), (5, 4)], "label must have pred's shape"),
+        (fl.SoftmaxCELoss(), [(4, 3), (4,), (4, 3)], "sample_weight must be"),
+        (fl.SoftmaxCELoss(sparse_label=False), [(4, 3), (4,)], "label must have pred's shape"),
+        (fl.TripletLoss(), [(4, 3), (4, 3), (3, 4)], "negative must have pred's shape"),
+        (fl.CosineEmbeddingLoss(), [(4, 3), (4, 3), (3,)], "label must have input1's shape"),
+        (fl.SDMLLoss(), [(4, 3), (3, 4)], "x2 must have x1's shape"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_not_described(loss: fl.Loss, shapes: list[Any], match: str) -> None:
+    for method in ("__call__", "grad"):
+        with pytest.raises(ValueError, match=match):
+            getattr(loss, method)(*[torch.zeros(shape, device="meta") for shape in shapes])
+
+
+def test_heads_and_factors_that_do_not_fit_are_not_described() -> None:
+    x = torch.zeros(3, 2, device="meta")
+    with pytest.raises(ValueError, match=r"head_grad must be a number or have the value's shape \(3,\)"):
+        fl.L2Loss().grad(x, x, head_grad=torch.zeros(2, device="meta"))
+    with pytest.raises(ValueError, match="pos_weight must broadcast to pred's shape"):
+        fl.SigmoidBCELoss()(x, x, pos_weight=torch.zeros(3, device="meta"))
+    assert fl.SigmoidBCELoss()(x, x, pos_weight=torch.zeros(2, device="meta")).shape == (3,)
+    for shape in ((3,), (1,), (3, 1), (3, 2), (1, 2)):
+        assert fl.L2Loss()(x, x, torch.zeros(shape, device="meta")).shape == (3,)
+    for shape in ((3,), (3, 1), (1, 1)):
+        assert fl.SoftmaxCELoss()(x, torch.zeros(3, device="meta"), torch.zeros(shape, device="meta")).shape == (3,)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_sizes_that_a_program_does_not_know() -> None:
+    module = modules.L2Loss()
+    shapes = {name: {0: torch.export.Dim("n")} for name in ("pred", "label")}
+    exported = torch.export.export(module, (torch.zeros(4, 3), torch.ones(4, 3)), dynamic_shapes=shapes)
+    assert exported.module()(torch.zeros(7, 3), torch.ones(7, 3)).shape == (7,)
+    assert torch_operators.same_size(3, 3)
+
+    class Unknown:
+        def __eq__(self, other: object) -> Any:
+            raise RuntimeError("depends on the data")
+
+    assert torch_operators.same_size(Unknown(), 3)
+
+
+def test_totals_that_are_floats_have_preds_dtype() -> None:
+    for dtype, want in (("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("i4", "f8")):
+        got = torch_operators.as_value(0.1, np.ones(3, dtype))
+        assert got.shape == ()
+        assert got.numpy() == np.array(0.1, want)
+        assert got.numpy().dtype == want
+    single = np.ones(3, np.float32)
+    for x in (1e300, -1e300, float("inf"), float("nan"), 3.4028235e38):
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(torch_operators.as_value(x, single).numpy(), np.float32(x))
+    for dtype in (torch.float32, torch.float64):
+        x = torch.full((2,), 2e19, dtype=dtype)
+        for value in (
+            fl.L2Loss(reduction="sum")(x, torch.zeros(2)),
+            fl.L2Loss(reduction="sum").value_and_grad(x, -x)[0],
+        ):
+            assert (value.dtype, value.shape) == (dtype, ())
+            assert value.isinf() == (dtype == torch.float32)
+
+
+@pytest.mark.parametrize("missing", [float("nan"), float("inf")])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_weight_of_0_leaves_an_example_out(reduction: str, missing: float) -> None:
+    """In the value, the gradient and the second derivative, whatever computes them."""
+    for name in ("L2", "BCE", "Poisson"):
+        loss = CASES[name].build(reduction=reduction)
+        y, weight = torch.tensor([[1.0], [1], [0]]), torch.tensor([1.0, 0, 2])
+        found = []
+        for hole in (0.5, missing):
+            x = torch.tensor([[0.25], [hole], [1]], requires_grad=True)
+            labels = y.clone()
+            labels[1] = hole
+            value = loss(x, labels, weight)
+            (gradient,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+            (second,) = torch.autograd.grad(gradient.square().sum(), x)
+            (again,) = torch.autograd.grad(torch_operators.call(loss, [x, labels, weight]).sum(), x)
+            found.append((value.detach(), gradient.detach(), second, again))
+            assert gradient[1] == second[1] == again[1] == 0
+        assert_same(*found)
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    for shape, other in (((5, 1), (1, 5)), ((2, 3, 1), (2, 1, 3)), ((5,), (4, 1))):
+        for device in ("cpu", "meta"):
+            with pytest.raises(ValueError, match="label must have pred's shape"):
+                fl.L2Loss()(torch.zeros(shape, device=device), torch.zeros(other, device=device))
+
+
+def test_modules_are_printed_short_and_have_the_arguments() -> None:
+    model = torch.nn.Sequential(modules.SoftmaxCELoss(class_weight=range(1000)), modules.HuberLoss(rho=2))
+    text = repr(model)
+    assert text.count("SoftmaxCrossEntropyLoss(") == text.count("HuberLoss(") == 1
+    assert "class_weight=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, ...)" in text
+    assert len(text) < 500
+    for name in modules.__all__:
+        module = getattr(modules, name)()
+        for argument, value in module.loss.arguments:
+            assert getattr(module, argument) == value
+    huber = model[1]
+    huber.rho = 3
+    assert huber.loss == fl.HuberLoss(rho=3)
+    assert huber(torch.tensor([4.0]), torch.zeros(1)) == 2.5
+    with pytest.raises(ValueError, match="rho must be greater than 0"):
+        huber.rho = -1
+    assert huber.rho == 3
+
+    class Mine(modules.HuberLoss):
+        """Its own."""
+
+    assert Mine.__doc__ == "Its own."
+    assert Mine(2).rho == 2
+
+
+class Classifier(torch.nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self, criterion: Any) -> None:
+        super().__init__()
+        self.layer, self.criterion = torch.nn.Linear(4, 3), criterion
+
+    def forward(self, x: Any, y: Any) -> Any:
+        return self.criterion(self.layer(x), y)
+
+
+def classifiers() -> tuple[Any, Any, Any, Any]:
+    """PyTorch's, ours with its state, and a batch."""
+    torch.manual_seed(0)
+    theirs = Classifier(torch.nn.CrossEntropyLoss(weight=torch.tensor([1, 3, 0.5])))
+    ours = Classifier(modules.SoftmaxCELoss(class_weight=[1, 1, 1], reduction="weighted_mean"))
+    x, y = torch.randn(6, 4), torch.tensor([0, 1, 2, 1, 0, 0])
+    ours(x, y)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours, x, y
+
+
+def test_weights_of_classes_are_loaded() -> None:
+    theirs, ours, x, y = classifiers()
+    torch.testing.assert_close(ours(x, y), theirs(x, y))
+    assert ours.criterion.class_weight == (1, 3, 0.5)
+    assert ours.criterion.loss == fl.SoftmaxCELoss(class_weight=[1, 3, 0.5], reduction="weighted_mean")
+    theirs.load_state_dict(ours.state_dict())
+    assert modules.SoftmaxCELoss(weight=2).state_dict() == {}
+    assert modules.SoftmaxCELoss(weight=2).weight == 2
+    for change in (
+        lambda weight: weight.mul_(torch.tensor([1, 2, 3])),
+        lambda weight: weight.data.copy_(torch.tensor([3, 2, 1])),
+        lambda weight: setattr(ours.criterion, "weight", torch.tensor([0.5, 2, 2])),
+        lambda weight: setattr(ours.criterion, "class_weight", [2, 1, 7]),
+    ):
+        change(ours.criterion.weight)
+        theirs.criterion.weight = ours.criterion.weight.float()
+        torch.testing.assert_close(ours(x, y), theirs(x, y))
+    ours.criterion.reduction = "mean"
+    assert ours.criterion.class_weight == (2, 1, 7)
+    ours.criterion.class_weight = None
+    assert list(ours.state_dict()) == ["layer.weight", "layer.bias"]
+    assert modules.SoftmaxCELoss(class_weight=torch.ones(2)).weight.dtype == torch.float32
+    assert modules.SoftmaxCELoss(class_weight=torch.ones(2, dtype=torch.int64)).weight.dtype == torch.float64
+
+
+def test_weights_of_classes_are_moved() -> None:
+    _, ours, x, y = classifiers()
+    want = ours(x, y)
+    for dtype in (torch.float64, torch.bfloat16, torch.float16, torch.float32):
+        criterion = ours.criterion.to(dtype)
+        assert criterion.weight.dtype == dtype
+        assert torch.equal(criterion(ours.layer(x), y), want)
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert torch.equal(other(x, y), want)
+        other.criterion.weight[1] = 1
+        assert not torch.equal(other(x, y), want)
+    assert torch.equal(ours(x, y), want)
+    without = copy.deepcopy(ours).to("meta")
+    assert without(x.to("meta"), y.to("meta")).is_meta
+    assert "class_weight=device(type='meta')" in repr(without)
+    without.load_state_dict(ours.state_dict(), assign=True)
+    assert torch.equal(without(x, y), want)
+
+
+@jit
+def test_weights_of_classes_are_traced() -> None:
+    """As state of the program, which another replaces."""
+    _, ours, x, y = classifiers()
+    other = copy.deepcopy(ours)
+    other.criterion.weight.copy_(torch.tensor([4, 1, 2]))
+
+    def compiled(model: Any) -> Any:
+        model.compile(backend="aot_eager", fullgraph=True)
+        return model
+
+    for trace in (
+        lambda model: torch.jit.trace(model, (x, y)),
+        torch.fx.symbolic_trace,
+        lambda model: torch.export.export(model, (x, y)).module(),
+        compiled,
+    ):
+        program = trace(copy.deepcopy(ours))
+        torch.testing.assert_close(program(x, y.flip(0)), ours(x, y.flip(0)))
+        program.load_state_dict(other.state_dict())
+        torch.testing.assert_close(program(x, y), other(x, y))
+        got, want = (torch.autograd.grad(f(x, y), list(f.parameters())) for f in (program, other))
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-7)
+    state = dict(ours.named_parameters()) | {"criterion.weight": other.criterion.weight}
+    want = other(x, y)
+    assert torch.equal(torch.func.functional_call(ours, state, (x, y)), want)
+    program = make_fx(lambda s: torch.func.functional_call(ours, s, (x, y)))(dict(ours.state_dict()))
+    assert torch.equal(program(state), want)
+    for weight in (torch.ones(3).requires_grad_(), torch.ones(3, dtype=torch.float64).requires_grad_()):
+        with pytest.raises(ValueError, match="class_weight is to be differentiated, but SoftmaxCrossEntropyLoss has"):
+            make_fx(lambda w: torch.func.functional_call(ours, {"criterion.weight": w}, (x, y)))(weight)
+
+
+@jit
+def test_modules_are_traced_by_themselves(trace: Any) -> None:
+    for module in (modules.HuberLoss(rho=2), modules.SigmoidBCELoss(reduction="mean")):
+        x, y = torch.linspace(-3, 3, 7), torch.linspace(0, 1, 7)
+        assert_same(trace(module, (x, y))(x * 2, y), module(x * 2, y))
+    alone = torch.fx.symbolic_trace(modules.SoftmaxCELoss(class_weight=[1, 3]))
+    assert alone(torch.zeros(2, 2), torch.tensor([0, 1])).tolist() == pytest.approx([np.log(2), 3 * np.log(2)])
+
+
+@jit
+def test_modules_are_not_scripted() -> None:
+    for module in (modules.L2Loss(), torch.nn.Sequential(modules.L2Loss())):
+        with pytest.raises(TypeError, match=r"does not take L2Loss: use torch\.jit\.trace"):
+            torch.jit.script(module)
+
+
+@jit
+def test_saved_programs_in_a_new_process(tmp_path: Path) -> None:
+    """They say what to import where it is not, and need no more than it."""
+    x, y = torch.zeros(3), torch.ones(3)
+    module = modules.L2Loss(reduction="sum")
+    torch.export.save(torch.export.export(module, (x, y)), tmp_path / "exported.pt2")
+    torch.jit.trace(module, (x, y)).save(tmp_path / "traced.pt")
+    torch.save(torch.fx.symbolic_trace(module), tmp_path / "graph.pt")
+    program = f"""
+import warnings, torch
+warnings.simplefilter("ignore")
+x, y = torch.zeros(3), torch.full((3,), 5.0)
+path = {str(tmp_path)!r}
+for load, name in ((torch.export.load, "exported.pt2"), (torch.jit.load, "traced.pt")):
+    try:
+        load(path + "/" + name)
+    except RuntimeError as error:
+        print(error)
+import fastloss.torch
+assert torch.export.load(path + "/exported.pt2").module()(x, y) == 37.5
+assert torch.jit.load(path + "/traced.pt")(x, y) == 37.5
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert "torch.ops.fastloss.evaluate.default to an operator" in done.stderr
+    assert "Please import the custom op" in done.stderr
+    assert "Unknown builtin op: fastloss::evaluate" in done.stdout
+    program = f"""
+import torch
+graph = torch.load({str(tmp_path / "graph.pt")!r}, weights_only=False)
+assert graph(torch.zeros(3), torch.full((3,), 5.0)) == 37.5
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_dense_layer_like_mxnet() -> None:

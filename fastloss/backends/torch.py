@@ -7,6 +7,7 @@ through ``torch_operators``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,24 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
+from torch.fx import Proxy
 
 from fastloss._core import Loss
 from fastloss.backends import along, bind, check_differentiable, check_own, is_ready, torch_operators
-from fastloss.backends.torch_operators import as_array, as_tensor, names, transforms_active
+from fastloss.backends.torch_operators import (
+    as_array,
+    as_tensor,
+    as_value,
+    count_function_modes,
+    count_modes,
+    is_traced,
+    names,
+    records_calls,
+    transforms_active,
+)
 
-ARRAYS = (Tensor,)
+# stand-ins of the tracer of torch.fx, too
+ARRAYS = (Tensor, Proxy)
 # a subclass may stand for no memory
 PLAIN = (Tensor, torch.nn.Parameter)
 # not a subclass's own, which has called them
@@ -30,28 +43,35 @@ as_numpy = as_array
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if forward_ad._current_level >= 0:
         torch_operators.check_no_tangents(loss, inputs, named)
+    # as is_traced, without a call that is not compiled
+    if transforms_active() or records_calls() or count_modes() or (count_function_modes() and is_traced()):
+        return torch_operators.perform(loss, method, inputs, named)
     if method != "__call__" or named.get("out") is not None:
         return evaluate_constant(loss, method, inputs, named)
     if named:
         given, _ = bind(loss, inputs, named)
         inputs = tuple(map(given.get, loss.inputs))
-    if transforms_active():
-        return torch_operators.call(loss, inputs)
     arrays: list[Any] = []
     wrt: list[int] = []
     others = None
     for k, x in enumerate(inputs):
         if type(x) in PLAIN:
-            arrays.append(as_array(loss.inputs[k], x))
+            try:
+                arrays.append(as_array(loss.inputs[k], x))
+            except TypeError:
+                if not x.is_meta:
+                    raise
+                return torch_operators.perform(loss, method, inputs, {})
             if x.requires_grad:
                 wrt.append(k)
-        elif isinstance(x, Tensor):
-            return torch_operators.call(loss, inputs)
+        elif isinstance(x, ARRAYS):
+            return torch_operators.perform(loss, method, inputs, {})
         else:
             arrays.append(x)
             others = inputs
     if not wrt or not torch.is_grad_enabled():
-        return as_tensor(call(loss, *arrays))
+        value = call(loss, *arrays)
+        return as_value(value, arrays[0]) if type(value) is float else torch.from_numpy(value.__array__())
     if wrt == [0] and loss.is_separable(inputs[0].ndim):
         value, gradient = Loss.value_and_grad(loss, *arrays)
         gradients = [as_tensor(gradient)]
@@ -61,12 +81,15 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     else:
         check_differentiable(loss, names(loss, wrt))
         value, gradients = call(loss, *arrays), None
-    return record((loss, wrt, others), gradients, [torch.from_numpy(value.__array__())], *inputs)
+    return record((loss, wrt, others), gradients, [as_value(value, arrays[0])], *inputs)
 
 
 def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Everything but the plain call: the results are tensors through which nothing flows back."""
     given, options = bind(loss, inputs, named)
+    for x in (*given.values(), options.get("head_grad")):
+        if x.is_meta if type(x) in PLAIN else isinstance(x, ARRAYS):
+            return torch_operators.perform(loss, method, inputs, named)
     out = options.pop("out", None)
     if method == "__call__" and torch.is_grad_enabled():
         for name, x in given.items():
@@ -74,7 +97,7 @@ def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: d
                 raise TypeError(f"out cannot be differentiated, and {name} requires a gradient")
     arrays = {name: as_array(name, x) for name, x in (given | options).items()}
     result = getattr(Loss, method)(loss, **arrays, out=map_out(out))
-    return as_given(out, result)
+    return as_given(out, result, arrays[loss.inputs[0]])
 
 
 def map_out(out: Any) -> Any:
@@ -90,14 +113,14 @@ def map_out(out: Any) -> Any:
     return array
 
 
-def as_given(out: Any, result: Any) -> Any:
+def as_given(out: Any, result: Any, pred: Any) -> Any:
     """Results as tensors, those that the caller brought where there are such."""
     if isinstance(result, tuple):
         parts = out if isinstance(out, tuple) else (None,) * len(result)
-        return tuple(map(as_given, parts, result))
+        return tuple(map(as_given, parts, result, repeat(pred)))
     if isinstance(out, Tensor):
         increment_version(out)
-    return as_tensor(result) if out is None else out
+    return as_value(result, pred) if out is None else out
 
 
 class Recorded(torch.autograd.Function):
@@ -121,7 +144,7 @@ class Recorded(torch.autograd.Function):
         (loss, wrt, others), head = ctx.call, heads[0]
         # at once: another thread may go back through the same graph
         gradients = ctx.__dict__.pop("gradients", None)
-        if gradients is None or torch.is_grad_enabled():
+        if gradients is None or torch.is_grad_enabled() or is_traced():
             inputs = ctx.saved_tensors
             if others is not None:
                 inputs = tuple(map(first_given, inputs, others))
@@ -160,7 +183,7 @@ def constant(head: Tensor) -> Any:
 
 def flow_back(loss: Loss, wrt: list[int], head: Tensor, inputs: Sequence[Any]) -> Sequence[Tensor]:
     """The gradients for a head, computed anew; what is differentiable in them is recorded."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_traced():
         check_own(loss)
         given, tensors = torch_operators.given_tensors(inputs)
         return torch_operators.recorded_gradients(loss.expression, given, tensors, wrt, head)

@@ -1,17 +1,21 @@
 """The losses as PyTorch's own operators: for what traces, batches or transforms a call instead of making it.
 
 PyTorch is told the shapes that come out, the derivative, and how to map over a batch. A loss is an argument by the
-expression that builds it, an input by its position in the call.
+expression that builds it, an input by its position in the call. Weights of the classes that a module keeps as a tensor
+come last, at the position behind all inputs.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 
 from fastloss._core import Loss
 from fastloss.backends import (
@@ -22,9 +26,36 @@ from fastloss.backends import (
     check_second_derivatives,
     is_ready,
     loss_of,
+    targets_of,
 )
 
 transforms_active = torch._C._are_functorch_transforms_active
+records_calls = torch._C._is_tracing
+count_modes = torch._C._len_torch_dispatch_stack
+count_function_modes = torch._C._len_torch_function_stack
+count_early_modes: Any = torch._ops._len_torch_dispatch_stack_pre_dispatch
+
+# from here on a number is an infinity to float32
+BEYOND_FLOAT32 = float.fromhex("0x1.ffffffp127")
+REALS = (torch.float64, torch.float32, torch.float16)
+INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+# that NumPy has
+DTYPES = frozenset((*REALS, *INTEGERS, torch.bool))
+PARTS = {
+    "__call__": ("value",),
+    "grad": ("gradient",),
+    "value_and_grad": ("value", "gradient"),
+    "grad_and_hess": ("gradient", "hessian"),
+    "value_grad_and_hess": ("value", "gradient", "hessian"),
+}
+
+
+def is_traced() -> bool:
+    """Whether something looks on: what it does not see as an operation of PyTorch's is a constant to it."""
+    if transforms_active() or records_calls() or count_modes():
+        return True
+    # it has a stack of its own, and a mode for functions, of which a default device is one, too
+    return bool(count_function_modes() and count_early_modes())
 
 
 def as_array(name: str, x: Any) -> Any:
@@ -55,6 +86,17 @@ def as_tensor(x: Any) -> Tensor:
     return torch.from_numpy(x.__array__())
 
 
+def as_value(x: Any, pred: Any) -> Tensor:
+    """A value as a tensor, which has pred's dtype where it is a float, too."""
+    if type(x) is not float:
+        return as_tensor(x)
+    dtype = np.asarray(pred).dtype
+    if dtype.kind != "f" or dtype.itemsize > 4:
+        return torch.from_numpy(np.array(x, np.float64))
+    # the cast would warn
+    return torch.from_numpy(np.array(x if abs(x) < BEYOND_FLOAT32 else x * math.inf, np.float32))
+
+
 def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Forward mode is refused: without this its derivatives would silently be none."""
     given, options = bind(loss, inputs, named)
@@ -64,13 +106,25 @@ def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]
             raise NotImplementedError(f"forward-mode derivatives are not implemented, and {name} has a tangent")
 
 
-def named(loss: Loss, given: Sequence[int], inputs: Sequence[Tensor]) -> dict[str, Any]:
-    """Arrays by the names of the call."""
-    return {loss.inputs[k]: as_array(loss.inputs[k], x) for k, x in zip(given, inputs, strict=True)}
+@functools.lru_cache(maxsize=64)
+def with_class_weight(expression: str, class_weight: tuple[float, ...]) -> Loss:
+    """The loss that an expression builds, with other weights of the classes."""
+    loss = loss_of(expression)
+    return type(loss)(**dict(loss.arguments) | {"class_weight": class_weight})
+
+
+def loss_and_arrays(expression: str, given: Sequence[int], inputs: Sequence[Tensor]) -> tuple[Loss, dict[str, Any]]:
+    """The loss, and arrays by the names of the call."""
+    loss = loss_of(expression)
+    if given[-1] == len(loss.inputs):
+        loss = with_class_weight(expression, tuple(inputs[-1].tolist()))
+        given, inputs = given[:-1], inputs[:-1]
+    return loss, {loss.inputs[k]: as_array(loss.inputs[k], x) for k, x in zip(given, inputs, strict=True)}
 
 
 def names(loss: Loss, wrt: Sequence[int]) -> tuple[str, ...]:
-    return tuple([loss.inputs[k] for k in wrt])
+    known = (*loss.inputs, "class_weight")
+    return tuple([known[k] for k in wrt])
 
 
 @torch.library.custom_op("fastloss::evaluate", mutates_args=(), device_types="cpu")
@@ -79,27 +133,131 @@ def evaluate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[
 
     The backward pass multiplies them by what flows back, in operations that PyTorch can trace.
     """
-    loss = loss_of(expression)
-    arrays = named(loss, given, inputs)
+    loss, arrays = loss_and_arrays(expression, given, inputs)
+    pred = arrays[loss.inputs[0]]
     if not wrt or not is_ready(loss, wrt, inputs[0].ndim):
-        return [as_tensor(loss(**arrays))]
+        return [as_value(loss(**arrays), pred)]
     value, gradients = loss.value_and_grad(**arrays, wrt=names(loss, wrt))
-    return [as_tensor(value), *map(as_tensor, gradients)]
+    return [as_value(value, pred), *map(as_tensor, gradients)]
 
 
 @torch.library.custom_op("fastloss::gradient", mutates_args=(), device_types="cpu")
 def gradient(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor) -> list[Tensor]:
     """The gradients for a head."""
-    loss = loss_of(expression)
-    head_grad = as_array("head_grad", head)
-    return list(map(as_tensor, loss.grad(**named(loss, given, inputs), wrt=names(loss, wrt), head_grad=head_grad)))
+    loss, arrays = loss_and_arrays(expression, given, inputs)
+    return list(map(as_tensor, loss.grad(**arrays, wrt=names(loss, wrt), head_grad=as_array("head_grad", head))))
 
 
 @torch.library.custom_op("fastloss::hessian", mutates_args=(), device_types="cpu")
 def hessian(expression: str, given: list[int], inputs: list[Tensor]) -> Tensor:
     """The diagonal of the Hessian in the first input."""
+    loss, arrays = loss_and_arrays(expression, given, inputs)
+    return as_tensor(loss.grad_and_hess(**arrays)[1])
+
+
+@torch.library.custom_op("fastloss::results", mutates_args=(), device_types="cpu")
+def results(
+    expression: str, method: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor | None
+) -> list[Tensor]:
+    """What a method returns, one after another."""
+    loss, arrays = loss_and_arrays(expression, given, inputs)
+    if method not in PARTS:
+        raise ValueError(f"method must be one of {', '.join(PARTS)}, got {method!r}")
+    options: dict[str, Any] = {} if head is None else {"head_grad": as_array("head_grad", head)}
+    if "hessian" not in PARTS[method]:
+        options |= {"wrt": names(loss, wrt)} if "gradient" in PARTS[method] else {}
+    found = getattr(loss, method)(**arrays, **options)
+    tensors: list[Tensor] = []
+    for part in found if len(PARTS[method]) > 1 else (found,):
+        tensors += [as_value(x, arrays[loss.inputs[0]]) for x in (part if isinstance(part, tuple) else (part,))]
+    return tensors
+
+
+def same_size(m: Any, n: Any) -> bool:
+    """Whether two sizes are one; where that shows in the call alone, which checks it, too."""
+    try:
+        return bool(m == n)
+    except RuntimeError:
+        return True
+
+
+def fits(shape: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether one shape is the other, or that without some axes of size 1."""
+    few, many = sorted((shape, other), key=len)
+    k = 0
+    for n in many:
+        if k < len(few) and same_size(n, few[k]):
+            k += 1
+        elif len(few) == len(many) or not same_size(n, 1):
+            return False
+    return k == len(few)
+
+
+def broadcasts(shape: Sequence[Any], to: Sequence[Any]) -> bool:
+    """Whether a shape broadcasts to another without enlarging it."""
+    behind = to[len(to) - len(shape) :]
+    return len(shape) <= len(to) and all(same_size(m, n) or same_size(m, 1) for m, n in zip(shape, behind, strict=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def sibling(expression: str, reduction: str) -> Loss:
+    """The loss that an expression builds, with another reduction."""
     loss = loss_of(expression)
-    return as_tensor(loss.grad_and_hess(**named(loss, given, inputs))[1])
+    return type(loss)(**dict(loss.arguments) | {"reduction": reduction})
+
+
+def unreduced_axes(loss: Loss, pred: Tensor) -> tuple[int, ...]:
+    """The axes of pred that the unreduced loss has, whatever the loss's reduction."""
+    return cast(tuple[int, ...], sibling(loss.expression, "none").value_axes(pred.ndim))
+
+
+def check_weight_fits(loss: Loss, pred: Tensor, unreduced: list[Any], weight: Tensor) -> None:
+    batch = sibling(loss.expression, "example").value_axes(pred.ndim)
+    shape = list(weight.shape)
+    if weight.ndim == 1 and batch:
+        good = same_size(shape[0], pred.shape[batch[0]]) or same_size(shape[0], 1)
+    elif weight.ndim == pred.ndim == len(unreduced) + 1:
+        # the axis of the rows may be there, with size 1
+        axes = unreduced_axes(loss, pred)
+        good = broadcasts(shape, [n if k in axes else 1 for k, n in enumerate(pred.shape)])
+    else:
+        good = broadcasts(shape, unreduced)
+    if not good:
+        raise ValueError(
+            f"sample_weight must be one weight per example, or broadcast to the unreduced loss, shape "
+            f"{tuple(unreduced)}, got shape {tuple(shape)}"
+        )
+
+
+def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
+    """Refuses the shapes and dtypes that a call would refuse. CTC's call alone knows what it takes."""
+    first = loss.inputs[0]
+    pred = given[first]
+    for name, x in given.items():
+        if x.dtype not in DTYPES:
+            raise TypeError(f"{name} must be a tensor of real numbers, of a dtype that NumPy has, got {x.dtype}")
+    if "label_lengths" in loss.inputs:
+        return
+    axes = unreduced_axes(loss, pred)
+    unreduced = [pred.shape[k] for k in axes]
+    for name, x in given.items():
+        if name == "sample_weight":
+            check_weight_fits(loss, pred, unreduced, x)
+        elif name in loss.inputs[: loss.required]:
+            # class ids, and labels of pairs
+            is_row = name == "label" and name not in loss.differentiable
+            shape = tuple(unreduced) if is_row else tuple(pred.shape)
+            if not fits(x.shape, shape):
+                left_out = [k for k in range(pred.ndim) if k not in axes]
+                text = f"{tuple(pred.shape)} without axis {left_out[0]}, {shape}" if is_row else f"{shape}"
+                raise ValueError(
+                    f"{name} must have {first}'s shape {text}, though one of the two may lack axes of size 1, "
+                    f"got shape {tuple(x.shape)}"
+                )
+        elif not broadcasts(x.shape, () if name in loss.fixed else unreduced):
+            raise ValueError(
+                f"{name} must broadcast to {first}'s shape {tuple(pred.shape)}, got shape {tuple(x.shape)}"
+            )
 
 
 def like_inputs(given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
@@ -109,23 +267,53 @@ def like_inputs(given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[
     return [inputs[0].new_empty(inputs[given.index(k)].shape, dtype=dtype) for k in wrt]
 
 
+def described(expression: str, given: list[int], inputs: list[Tensor]) -> tuple[Loss, Tensor]:
+    """The loss, and what is like its value."""
+    loss = loss_of(expression)
+    if given[-1] == len(loss.inputs):
+        given, inputs = given[:-1], inputs[:-1]
+    check_fits(loss, dict(zip(names(loss, given), inputs, strict=True)))
+    axes = loss.value_axes(inputs[0].ndim)
+    (pred,) = like_inputs(given, inputs, [0])
+    return loss, pred.new_empty([1] if axes is None else [pred.shape[k] for k in axes])
+
+
+def check_head(head: Tensor, value: Tensor) -> None:
+    if head.ndim and not (head.ndim == value.ndim and all(map(same_size, head.shape, value.shape))):
+        raise ValueError(
+            f"head_grad must be a number or have the value's shape {tuple(value.shape)}, got shape {tuple(head.shape)}"
+        )
+
+
 @evaluate.register_fake
 def _(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
-    loss, ndim = loss_of(expression), inputs[0].ndim
-    axes = loss.value_axes(ndim)
-    (pred,) = like_inputs(given, inputs, [0])
-    value = pred.new_empty([1] if axes is None else [pred.shape[k] for k in axes])
-    return [value, *(like_inputs(given, inputs, wrt) if is_ready(loss, wrt, ndim) else [])]
+    loss, value = described(expression, given, inputs)
+    return [value, *(like_inputs(given, inputs, wrt) if is_ready(loss, wrt, inputs[0].ndim) else [])]
 
 
 @gradient.register_fake
 def _(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor) -> list[Tensor]:
+    check_head(head, described(expression, given, inputs)[1])
     return like_inputs(given, inputs, wrt)
 
 
 @hessian.register_fake
 def _(expression: str, given: list[int], inputs: list[Tensor]) -> Tensor:
+    described(expression, given, inputs)
     return like_inputs(given, inputs, [0])[0]
+
+
+@results.register_fake
+def _(
+    expression: str, method: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor | None
+) -> list[Tensor]:
+    _, value = described(expression, given, inputs)
+    if head is not None:
+        check_head(head, value)
+    parts = PARTS[method]
+    found = [value] if "value" in parts else []
+    found += like_inputs(given, inputs, wrt) if "gradient" in parts else []
+    return found + (like_inputs(given, inputs, [0]) if "hessian" in parts else [])
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
@@ -141,11 +329,14 @@ def setup_operator(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) 
 
 def backward(ctx: Any, heads: Sequence[Tensor]) -> tuple[Any, ...]:
     """The operator's derivative: of its outputs, the gradients are for this alone."""
-    found: dict[int, Tensor] = {}
-    if torch.is_grad_enabled():
-        inputs = list(ctx.saved_tensors[: len(ctx.given)])
-        gradients = recorded_gradients(ctx.expression, ctx.given, inputs, ctx.wrt, heads[0]) if ctx.wrt else ()
-        found = dict(zip(ctx.wrt, gradients, strict=True))
+    # a program that was traced without gradients may be run with them
+    wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[2], strict=True) if needed]
+    inputs, found = list(ctx.saved_tensors[: len(ctx.given)]), {}
+    if torch.is_grad_enabled() or not set(wanted) <= set(ctx.wrt):
+        check_differentiable(loss_of(ctx.expression), names(loss_of(ctx.expression), wanted))
+        find = recorded_gradients if torch.is_grad_enabled() else gradient
+        gradients = find(ctx.expression, ctx.given, inputs, wanted, heads[0]) if wanted else []
+        found = dict(zip(wanted, gradients, strict=True))
     else:
         found = flow_back(ctx, heads[0])
     # PyTorch takes an empty list for one of tensors
@@ -212,10 +403,17 @@ class Differentiable(torch.autograd.Function):
 
 def operate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
     """The operator, in the form that the surroundings take."""
-    if transforms_active():
+    if transforms_active() and not is_functionalized():
         return list(cast(Any, Differentiable).apply(expression, given, wrt, *inputs))
-    results: list[Tensor] = evaluate(expression, given, inputs, wrt)
-    return results
+    found: list[Tensor] = evaluate(expression, given, inputs, wrt)
+    return found
+
+
+def is_functionalized() -> bool:
+    """Whether the innermost transform is the one that takes operators alone."""
+    functorch = torch._C._functorch
+    interpreter = functorch.peek_interpreter_stack()
+    return bool(interpreter is not None and interpreter.key() == functorch.TransformType.Functionalize)
 
 
 def for_each(op: Any, info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
@@ -233,23 +431,133 @@ def for_each(op: Any, info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
     return stacked, type(stacked)([0] * len(stacked))
 
 
-for operator in (evaluate, gradient, hessian):
+for operator in (evaluate, gradient, hessian, results):
     operator.register_vmap(functools.partial(for_each, operator))
+
+
+def tensor_like(x: Any, like: Any) -> Tensor:
+    """A tensor as it is; all else as one, which has no memory where others have none."""
+    if isinstance(x, Tensor):
+        return x
+    tensor = torch.as_tensor(x)
+    return tensor.to("meta") if like is not None and like.is_meta else tensor
 
 
 def given_tensors(inputs: Sequence[Any]) -> tuple[list[int], list[Tensor]]:
     """The positions of the inputs that are there, and these."""
     given = [k for k, x in enumerate(inputs) if x is not None]
-    return given, [torch.as_tensor(inputs[k]) for k in given]
+    like = next((x for x in inputs if isinstance(x, Tensor)), None)
+    return given, [tensor_like(inputs[k], like) for k in given]
 
 
-def call(loss: Loss, inputs: Sequence[Any]) -> Tensor:
-    """The value, through the operator."""
+def located(loss: Loss, inputs: Sequence[Any], class_weight: Tensor | None) -> tuple[list[int], list[Tensor]]:
+    """What the operators are called with: the positions and the tensors, of which all or none have memory."""
     check_own(loss)
-    given, tensors = given_tensors(inputs)
+    rest = [None] * (len(loss.inputs) - len(inputs))
+    given, tensors = given_tensors([*inputs, *rest, class_weight])
+    if any(x.is_meta for x in tensors):
+        for name, x in zip(names(loss, given), tensors, strict=True):
+            if not x.is_meta:
+                k, other = next((k, y) for k, y in zip(given, tensors, strict=True) if y.is_meta)
+                raise TypeError(
+                    f"{names(loss, [k])[0]} must be a dense tensor on the CPU like {name}, or all inputs on meta, "
+                    f"got {other.dtype} on {other.device}"
+                )
+    return given, tensors
+
+
+def call(loss: Loss, inputs: Sequence[Any], class_weight: Tensor | None = None) -> Tensor:
+    """The value, through the operator."""
+    given, tensors = located(loss, inputs, class_weight)
     wrt = [k for k, x in zip(given, tensors, strict=True) if x.requires_grad] if torch.is_grad_enabled() else []
     check_differentiable(loss, names(loss, wrt))
+    if not torch.compiler.is_compiling() and records_calls():
+        # it compares what it records with and without gradients
+        wrt = []
     return operate(loss.expression, given, tensors, wrt)[0]
+
+
+def find_results(
+    loss: Loss, method: str, given: Mapping[str, Any], options: dict[str, Any], class_weight: Tensor | None
+) -> Any:
+    """What a method returns, through the operator; nothing flows back through it."""
+    parts = PARTS[method]
+    if "hessian" in parts and loss.no_hessian is not None:
+        raise NotImplementedError(f"{type(loss).__name__} has no diagonal Hessian: {loss.no_hessian}")
+    known = {"head_grad"} | ({"wrt"} if "hessian" not in parts else set()) if "gradient" in parts else set()
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {name!r}")
+    wrt, head = options.get("wrt"), options.get("head_grad")
+    positions = [loss.inputs.index(name) for name in targets_of(loss, wrt, given)]
+    places, tensors = located(loss, [given.get(name) for name in loss.inputs], class_weight)
+    tensors = [x.detach() for x in tensors]
+    head = None if head is None else tensor_like(head, tensors[0]).detach()
+    found = results(loss.expression, method, places, tensors, positions if "gradient" in parts else [], head)
+    packed: list[Any] = [found[0]] if parts[0] == "value" else []
+    if "gradient" in parts:
+        gradients = tuple(found[len(packed) :][: len(positions)])
+        packed.append(gradients if isinstance(wrt, tuple) else gradients[0])
+    packed += [found[-1]] if "hessian" in parts else []
+    return tuple(packed) if len(parts) > 1 else packed[0]
+
+
+def fill(out: Any, result: Any) -> Any:
+    """Results in the caller's tensors, by operations that are seen."""
+    if out is None:
+        return result
+    if isinstance(result, tuple):
+        if not isinstance(out, tuple) or len(out) != len(result):
+            raise TypeError(f"out must be a tuple of {len(result)}, one tensor or None per result")
+        return tuple([fill(x, y) for x, y in zip(out, result, strict=True)])
+    if not isinstance(out, Tensor) or out.dtype not in REALS[:2]:
+        raise TypeError("out must be a float32 or float64 tensor or None where a call is traced: use what it returns")
+    if out.requires_grad:
+        raise TypeError("out must not require a gradient")
+    if not out.is_same_size(result):
+        raise ValueError(f"out must have shape {tuple(result.shape)}, got {tuple(out.shape)}")
+    return out.copy_(result)
+
+
+def perform(
+    loss: Loss, method: str, inputs: tuple[Any, ...], named: Mapping[str, Any], class_weight: Tensor | None = None
+) -> Any:
+    """A call through the operators, or as a node of the graph of torch.fx's tracer, which has stand-ins for tensors."""
+    given, options = bind(loss, inputs, named)
+    for x in (*given.values(), *options.values()):
+        if isinstance(x, Proxy):
+            return perform_later(x.tracer, loss, method, given | options, class_weight)
+    out = options.pop("out", None)
+    if method != "__call__":
+        return fill(out, find_results(loss, method, given, options, class_weight))
+    if options:
+        raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {next(iter(options))!r}")
+    if out is not None and torch.is_grad_enabled():
+        for name, x in given.items():
+            if isinstance(x, Tensor) and x.requires_grad:
+                raise TypeError(f"out cannot be differentiated, and {name} requires a gradient")
+    return fill(out, call(loss, [given.get(name) for name in loss.inputs], class_weight))
+
+
+def perform_later(tracer: Any, loss: Loss, method: str, named: Mapping[str, Any], class_weight: Tensor | None) -> Any:
+    """A call as a node: the graph's inputs are known in its run alone, and so is whether they are there."""
+    check_own(loss)
+    kwargs = {name: torch.as_tensor(x) if isinstance(x, (list, np.ndarray)) else x for name, x in named.items()}
+    found = tracer.create_proxy("call_function", fastloss_call, (loss.expression, method, class_weight), kwargs)
+    packed: list[Any] = []
+    for k, part in enumerate(PARTS[method]):
+        x = found[k] if len(PARTS[method]) > 1 else found
+        wrt = named.get("wrt") if part == "gradient" else None
+        packed.append(tuple([x[i] for i in range(len(wrt))]) if isinstance(wrt, tuple) else x)
+    return tuple(packed) if len(packed) > 1 else packed[0]
+
+
+def fastloss_call(expression: str, method: str, class_weight: Tensor | None, **named: Any) -> Any:
+    """The call that such a node makes."""
+    loss = loss_of(expression)
+    if class_weight is None:
+        return getattr(loss, method)(**named)
+    return perform(loss, method, (), named, class_weight)
 
 
 def traced(self: Loss, *inputs: Any, **named: Any) -> Tensor:
@@ -264,3 +572,6 @@ def traced(self: Loss, *inputs: Any, **named: Any) -> Tensor:
 def teach_compiler() -> None:
     """Lets PyTorch's compiler trace the call of a loss."""
     torch.compiler.substitute_in_graph(Loss.__call__, skip_signature_check=True)(traced)
+    # behind a graph break it would compile what hands arrays over, which it takes for tensors
+    for function in (as_array, as_tensor, as_value, is_traced):
+        torch._dynamo.decorators.skip(function)
