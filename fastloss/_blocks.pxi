@@ -447,18 +447,22 @@ cdef inline Py_ssize_t rows_of_lanes(Py_ssize_t n) noexcept nogil:
     return (n + FOLDED - 1) // FOLDED
 
 
+cdef void add_row(lanes_t to, const double* row) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(LANES):
+        to[k] += row[k]
+
+
 cdef void fold(double* lanes, Py_ssize_t rows, double* lane) noexcept nogil:
     """Adds rows of lanes to one, by a tree: what rounds in each as in the others is not rounded again."""
-    cdef Py_ssize_t step = 1, r, k
+    cdef Py_ssize_t step = 1, r
     while step < rows:
         r = 0
         while r + step < rows:
-            for k in range(LANES):
-                lanes[r * LANES + k] += lanes[(r + step) * LANES + k]
+            add_row(<lanes_t>(lanes + r * LANES), lanes + (r + step) * LANES)
             r += 2 * step
         step *= 2
-    for k in range(LANES):
-        lane[k] += lanes[k]
+    add_row(<lanes_t>lane, lanes)
 
 
 cdef enum:
