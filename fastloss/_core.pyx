@@ -985,7 +985,9 @@ cdef class Loss:
         found = self.evaluate(tuple(given), named, want)
         parts = (found,) if single else found
         with np.errstate(over="ignore", under="ignore"):
-            if want & WANT_VALUE:
+            if want & WANT_VALUE and c.is_total:
+                c.total = parts[0]
+            elif want & WANT_VALUE:
                 (<object>c.results[VALUE])[...] = parts[0]
             if want & WANT_HESS:
                 (<object>c.results[HESS])[...] = parts[len(parts) - 1]
