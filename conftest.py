@@ -1,6 +1,9 @@
-"""Leaves out doctests of what is not installed; the tests skip by themselves, with a reason."""
+"""Leaves out doctests of what is not installed, and all but every N-th case of a test where that is asked for."""
 
+import zlib
 from importlib.util import find_spec
+
+import pytest
 
 NEEDS = {
     "fastloss/torch.py": ["torch"],
@@ -10,3 +13,23 @@ NEEDS = {
 collect_ignore = [path for path, libraries in NEEDS.items() if any(find_spec(name) is None for name in libraries)]
 # these have no doctests, and each imports its library
 collect_ignore_glob = ["fastloss/backends/*.py"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every", type=int, default=1, metavar="N", help="of the cases of each test, run every N-th, and at least one"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    every = config.getoption("--every")
+    if every == 1:
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    # each test begins with another case, so that together they reach all losses and layouts
+    first = {name: zlib.crc32(name.encode()) % min(every, len(group)) for name, group in cases.items()}
+    kept = {id(item) for name, group in cases.items() for item in group[first[name] :: every]}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
+    items[:] = [item for item in items if id(item) in kept]

@@ -123,16 +123,27 @@ def about(x: Any, name: str, a: NDArray[Any] | None = None) -> str:
 
 
 def of_type(kind: type, name: str) -> str:
-    # a class may be without a module
-    known = {(str(base.__module__).partition(".")[0], base.__name__) for base in kind.__mro__}
-    found = [advice for key, advice in TYPES.items() if key in known]
-    found += [advice for method, advice in METHODS.items() if hasattr(kind, method)]
-    if not found and str(kind.__module__).startswith("scipy.sparse"):
-        found = [METHODS["toarray"]]
-    advice = found[0] if found else ""
+    advice = of_base(kind) or of_method(kind)
     if advice == METHODS["get_label"] and name == "sample_weight":
         return "take the weights that it holds: .get_weight()"
     return advice
+
+
+# Without comprehensions, and by keys: CPython gives memory up twice, keeps it or crashes where their iterators get none.
+def of_base(kind: type) -> str:
+    for base in kind.__mro__:
+        # a class may be without a module
+        advice = TYPES.get((str(base.__module__).split(".", 1)[0], base.__name__))
+        if advice is not None:
+            return advice
+    return ""
+
+
+def of_method(kind: type) -> str:
+    for method in METHODS:
+        if hasattr(kind, method):
+            return METHODS[method]
+    return METHODS["toarray"] if str(kind.__module__).startswith("scipy.sparse") else ""
 
 
 def of_container(x: Any) -> str:
@@ -171,9 +182,11 @@ def of_dtype(a: NDArray[Any]) -> str:
         return f"take one of its fields: x[{a.dtype.names[0]!r}]" if a.dtype.names else "make it float32: .astype('f4')"
     if a.dtype != object:
         return KINDS.get(a.dtype.kind, "")
-    for at, x in np.ndenumerate(a):
+    for k in range(a.size):
+        x = a.item(k)
         if not isinstance(x, NUMBERS) and type(x).__name__ not in ("Decimal", "Fraction"):
             missing = x is None or type(x).__name__ == "NAType"
             what = "np.nan stands for what is missing" if missing else "it is no number"
+            at = tuple(map(int, np.unravel_index(k, a.shape)))
             return f"at position {at} is a {type(x).__name__}: {what}"
     return "make numbers of its objects: .astype(float)"

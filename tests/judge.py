@@ -34,12 +34,15 @@ def largest(a: Array) -> float:
 
 
 def is_close(got: Any, want: Any, dtype: DTypeLike, terms: float = 0) -> bool:
-    """Whether a result is right to the dtype's precision, relative to the largest entry or to what it is a sum of."""
+    """Whether a result is right to the dtype's precision, relative to the largest entry or to what it is a sum of.
+
+    A total is a float of Python, which NumPy takes for float64.
+    """
     got, want = np.asarray(got), np.asarray(want)
     tolerance = 4e-6 if dtype == np.float32 else 4e-12
     scale = max(1.0, largest(want), terms)
     return bool(
-        got.dtype == dtype
+        (got.dtype == dtype or (got.shape == () and got.dtype == np.float64))
         and got.shape == want.shape
         and np.allclose(got, want, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
     )

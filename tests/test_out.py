@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 import fastloss as fl
+from tests.calls import ENTRIES, inputs_of
 from tests.conftest import call_args, draw
 from tests.judge import same_bits
 from tests.reference import LOSSES, Reference
@@ -381,3 +382,32 @@ def test_a_subclass_is_its_memory(reference: Reference, rng: np.random.Generator
     for a, b, c in zip(got, out, want, strict=True):
         assert a is b
         np.testing.assert_array_equal(a.view(np.ndarray), c)
+
+
+def overlapping() -> list[Any]:
+    """Each loss with each of its inputs, and what flows back."""
+    return [
+        pytest.param(name, k, id=f"{name}-{k}")
+        for name, entry in ENTRIES.items()
+        for k in (*inputs_of(entry, np.random.default_rng(5), 4), "head_grad")
+    ]
+
+
+@pytest.mark.parametrize(("name", "over"), overlapping())
+def test_no_input_is_overwritten(name: str, over: str) -> None:
+    """Whatever it is: what begins on an input's last number is refused, and the input is what it was."""
+    loss = ENTRIES[name].build()
+    inputs = inputs_of(ENTRIES[name], np.random.default_rng(5), 4, np.float64)
+    value, gradient = loss.value_and_grad(**inputs)
+    inputs["head_grad"] = np.ones(value.shape)
+    memory = np.zeros(inputs[over].size + gradient.size)
+    inputs[over], a = memory[: inputs[over].size].reshape(inputs[over].shape), inputs[over]
+    inputs[over][...] = a
+    out = memory[a.size - 1 :][: gradient.size].reshape(gradient.shape)
+    before = memory.copy()
+    with pytest.raises(ValueError, match=f"shares memory with {over}"):
+        loss.grad(**inputs, out=out)
+    np.testing.assert_array_equal(memory, before)
+    with pytest.raises(ValueError, match=f"shares memory with {over}"):
+        loss.value_and_grad(**inputs, out=(memory[a.size - 1 :][: value.size].reshape(value.shape), None))
+    np.testing.assert_array_equal(memory, before)

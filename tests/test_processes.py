@@ -157,7 +157,7 @@ def test_threads_that_the_system_refuses(limit: str) -> None:
 def test_threads_that_the_system_refuses_after_a_smaller_team(limit: str, how: str) -> None:
     """OpenMP ends the threads that a smaller team does not need, and the process where it may not start them again."""
     if how == "torch":
-        pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+        pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
     same, (first, fewer, last) = call(processes.threads_after_a_smaller_team, limit, how)
     assert same
     assert first >= 63
@@ -224,7 +224,7 @@ def test_binding_keeps_to_the_affinity(given: str) -> None:
 @pytest.mark.parametrize("given", BINDING)
 @pytest.mark.parametrize("first", ["torch", "fastloss"])
 def test_binding_beside_torch(first: str, given: str) -> None:
-    pytest.importorskip("torch", reason='PyTorch is not installed: pip install "fastloss[torch]"')
+    pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
     name, value = given.split("=")
     ours, theirs = call(processes.threads_like_torch, before=f"import {first}, torch", given={name: value})
     assert ours == theirs == _processors.available_processors()

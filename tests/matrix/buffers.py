@@ -15,7 +15,7 @@ from tests.hostile import OwnError
 from tests.judge import Failure, equality, parts, refusal, same_bits
 from tests.matrix.base import Case, Plain, methods_of, plains
 from tests.matrix.layouts import ARRANGED, FOREIGN, inside, steps
-from tests.specimens import LONG_DOUBLE, METHODS, Array, Shape
+from tests.specimens import METHODS, Array, Shape
 from tests.test_inputs import LAYOUTS
 
 BUFFERS: dict[str, Callable[[Array], Any]] = {
@@ -107,13 +107,8 @@ def read_only(a: Array) -> Array:
     return b
 
 
-def other_float(a: Array) -> str:
-    return "f4" if a.dtype == np.float64 else "f8"
-
-
-DTYPES = ["f2", "i8", "?", *LONG_DOUBLE, *FOREIGN]
+DTYPES = ["i8", "?", *FOREIGN]
 BAD_BUFFERS: dict[str, Callable[[Array], Any]] = {
-    "another float": lambda a: np.full(a.shape, 7, other_float(a)),
     **{f"dtype {d}": functools.partial(lambda d, a: np.zeros(a.shape, d), d) for d in DTYPES},
     "foreign byte order": lambda a: np.full(a.shape, 7, a.dtype.newbyteorder()),
     "another axis": lambda a: np.full((*a.shape, 1), 7, a.dtype),
