@@ -440,7 +440,7 @@ cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
 
 
 cdef enum:
-    FOLDED = 4 * LANES      # numbers
+    FOLDED = 8 * LANES      # numbers
 
 
 cdef inline Py_ssize_t rows_of_lanes(Py_ssize_t n) noexcept nogil:
@@ -466,25 +466,32 @@ cdef void fold(double* lanes, Py_ssize_t rows, double* lane) noexcept nogil:
 
 
 cdef enum:
-    MOST_FOLDED = 8 * FOLDED
+    MOST_FOLDED = 4 * FOLDED
+
+
+cdef inline void sum_run(const real_t* a, Py_ssize_t n, double* lane) noexcept nogil:
+    """The lanes of a multiple of LANES numbers, which stay in registers meanwhile."""
+    cdef double own[LANES]
+    cdef Py_ssize_t i = 0, k
+    for k in range(LANES):
+        own[k] = 0
+    while i < n:
+        for k in range(LANES):
+            own[k] += a[i + k]
+        i += LANES
+    for k in range(LANES):
+        lane[k] = own[k]
 
 
 cdef double folded_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     """The sum of at most MOST_FOLDED numbers: a lane adds few, for where all are the same each rounds as the one before."""
-    cdef double lanes[8 * LANES]
+    cdef double lanes[4 * LANES]
     cdef double lane[LANES]
-    cdef Py_ssize_t i = 0, row, k
+    cdef Py_ssize_t i, k, whole = n & -LANES
     for k in range(LANES):
-        lane[k] = 0
-    for k in range(rows_of_lanes(n) * LANES):
-        lanes[k] = 0
-    while i + LANES <= n:
-        row = i // FOLDED * LANES
-        for k in range(LANES):
-            lanes[row + k] += a[i + k]
-        i += LANES
-    for k in range(n - i):
-        lane[k] += a[i + k]
+        lane[k] = a[whole + k] if whole + k < n else 0
+    for i in range(rows_of_lanes(n)):
+        sum_run(a + i * FOLDED, min(<Py_ssize_t>FOLDED, whole - i * FOLDED), &lanes[i * LANES])
     fold(&lanes[0], rows_of_lanes(n), &lane[0])
     return add_lanes(&lane[0])
 

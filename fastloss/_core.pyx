@@ -707,7 +707,8 @@ cdef class Loss:
     - out: the arrays for the results, in the structure of what is returned, None for those to allocate. They may have
       any dtype of floats, to which results are rounded as they are stored. One may be the pred or label that it replaces; any other overlap is an error. After an error they are untouched; after a
       MemoryError, or an exception of a handler of signals such as KeyboardInterrupt, undefined.
-    - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
+    - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default. An
+      array is read in pred's precision.
     - wrt, of ``grad`` and ``value_and_grad``: the name of the input to differentiate with respect to, or a tuple of
       them, for which a tuple of gradients is returned; "pred", the first input, by default. A gradient has its input's
       shape. All come from one pass, but for one in weights that are broadcast in another way than the value is
@@ -952,10 +953,11 @@ cdef class Loss:
         if p.size == 0:
             fill_results(c, 0)
         elif is_beyond(count, FAR_SUM) and (exponent := exponent_of_weights(c)):
-            self.evaluate_otherwise(c, args, options, want, wrt, exponent)
+            self.evaluate_otherwise(c, want, wrt, exponent)
         elif not c.is_double and (
-                self.wide or is_beyond(p.value_scale, FAR_IN_SINGLE) or is_beyond(p.grad_scale, FAR_IN_SINGLE)):
-            self.evaluate_otherwise(c, args, options, want, wrt, 0)
+                self.wide or is_beyond(p.value_scale, FAR_IN_SINGLE) or is_beyond(p.grad_scale, FAR_IN_SINGLE)
+                or c.given[WEIGHT] != NULL and self.reduction == WEIGHTED_MEAN and is_beyond(count, FAR_WEIGHTS_IN_SINGLE)):
+            self.evaluate_otherwise(c, want, wrt, 0)
         else:
             if self.reduction == WEIGHTED_MEAN and c.wanted[WEIGHT_GRAD] and count:
                 self.run_with_shares(c, head_factor / count)
@@ -965,27 +967,24 @@ cdef class Loss:
             store_outs(c)
         return package(c, want, wrt)
 
-    cdef int evaluate_otherwise(self, call_t* c, tuple args, dict options, int want, wrt, int exponent) except -1:
+    cdef int evaluate_otherwise(self, call_t* c, int want, wrt, int exponent) except -1:
         """Fills the results from a call in float64, of weights times 2^exponent: this one would leave the range."""
-        cdef dict named = dict(options)
+        cdef dict named = {}
         cdef int k
         cdef tuple parts, gradients
-        cdef list given = list(args)
         cdef bint single = want == WANT_VALUE or want == WANT_GRAD
-        named.pop("out", None)
-        for at, slot in ((0, PRED), (self.inputs.index("sample_weight"), WEIGHT)):
-            if c.given[slot] == NULL:
-                continue
-            x = np.asarray(<object>c.given[slot], np.float64)
-            if slot == WEIGHT:
-                x = np.ldexp(x, exponent)
-            if at < len(given):
-                given[at] = x
-            else:
-                named[self.inputs[at]] = x
-        found = self.evaluate(tuple(given), named, want)
-        parts = (found,) if single else found
-        with np.errstate(over="ignore", under="ignore"):
+        # as arrays: an argument may be one that can be read but once
+        for k in range(INPUTS):
+            if c.given[k] != NULL:
+                named[self.slot_names[k]] = <object>c.given[k]
+        if wrt is not None:
+            named["wrt"] = wrt
+        with np.errstate(all="ignore"):
+            named[self.inputs[0]] = np.asarray(<object>c.given[PRED], np.float64)
+            if c.given[WEIGHT] != NULL:
+                named["sample_weight"] = np.ldexp(np.asarray(<object>c.given[WEIGHT], np.float64), exponent)
+            found = self.evaluate((), named, want)
+            parts = (found,) if single else found
             if want & WANT_VALUE and c.is_total:
                 c.total = parts[0]
             elif want & WANT_VALUE:
@@ -1119,6 +1118,9 @@ cdef class Loss:
             return False
         if c.wanted[VALUE] and self.reduction != NONE or c.wanted[WEIGHT_GRAD] or c.wanted[THIRD_GRAD]:
             return False
+        # which is what the weights are
+        if self.reduction == WEIGHTED_MEAN and c.given[WEIGHT] != NULL:
+            return False
         for kind in range(THIRD_GRAD):
             if c.wanted[kind] and (c.outs[kind] == NULL or not is_turned(<object>c.outs[kind])):
                 return False
@@ -1206,7 +1208,7 @@ cdef class Loss:
         cdef int* axes = c.along[WEIGHT]
         weight = self.array_given(c, WEIGHT)
         ndim = cnp.PyArray_NDIM(weight)
-        if ndim == 1 and c.batch_item >= 0:
+        if ndim == 1 and (c.batch_item >= 0 or c.n == 0):
             good = weight.shape[0] == c.batch_size or weight.shape[0] == 1
             for k in range(c.n):
                 axes[k] = 0 if k == c.batch_item else -1
@@ -1365,11 +1367,17 @@ cdef class Loss:
     cdef double describe_head(self, call_t* c, int value_ndim, const Py_ssize_t* dims, const int* value_axes) except? -1:
         """head_grad, where it is an array, lies like the value; returns the factor that it is otherwise."""
         cdef cnp.ndarray head = self.array_given(c, HEAD)
+        cdef int[MAX_AXES + 1] whole
+        cdef int k
         if cnp.PyArray_NDIM(head) == 0:
             return float(head)
-        if not has_shape(head, dims, value_ndim):
-            raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, got shape {shape_text(head)}")
-        describe(&c.plan.inputs[HEAD], head, c.shape, value_axes, c.n, False, c.real)
+        if not match_squeezed(head, dims, value_ndim, whole):
+            raise ValueError(
+                f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, "
+                f"though one of the two may lack axes of size 1, got shape {shape_text(head)}")
+        for k in range(c.n):
+            c.along[HEAD][k] = whole[value_axes[k]] if value_axes[k] >= 0 else -1
+        describe(&c.plan.inputs[HEAD], head, c.shape, c.along[HEAD], c.n, False, c.real)
         return 1
 
     cdef int check(self, call_t* c) except -1:
@@ -1470,9 +1478,12 @@ cdef class Loss:
 
 
 # 2^100, 2^500 and 2^900
+# 2^100, and of weights, which the losses are multiplied by before the sum of them divides it, 2^40
 cdef double FAR_IN_SINGLE = 1.2676506002282294e+30
-cdef double FAR_WEIGHT = 3.273390607896142e+150
-cdef double FAR_SUM = 8.452712498170644e+270
+cdef double FAR_WEIGHTS_IN_SINGLE = 1.099511627776e+12
+# 2^300 and 2^200
+cdef double FAR_SUM = 2.037035976334486e+90
+cdef double FAR_WEIGHT = 1.6069380442589903e+60
 
 
 cdef inline bint is_beyond(double x, double far) noexcept:
@@ -1681,6 +1692,11 @@ cdef class SoftmaxLoss(Loss):
                 raise ValueError(f"class_weight must be one finite weight per class, got {class_weight!r}")
         # from here on it can be called
         super().__init__(_isa.kernels.SoftmaxCrossEntropy(), weight, batch_axis, reduction, base=SoftmaxLoss, layout="rows", axis=axis, domains=domains)
+        if sparse and weights is not None and self.reduction == WEIGHTED_MEAN:
+            # which divides by them: a power of two that they have in common changes nothing
+            largest = float(np.max(np.abs(weights), initial=0))
+            if is_beyond(largest, FAR_WEIGHTS_IN_SINGLE):
+                weights = np.ldexp(weights, -math.frexp(largest)[1])
         self.sparse, self.from_logits, self.smoothing, self.class_weight = sparse, is_log, smoothing, weights
         self.has_ignore, self.ignore = ignore_index is not None, ignore
 

@@ -129,7 +129,7 @@ def of_type(kind: type, name: str) -> str:
     return advice
 
 
-# Without comprehensions, and by keys: CPython gives memory up twice, keeps it or crashes where their iterators get none.
+# No comprehensions, and keys: where iterators get no memory, CPython gives it up twice, keeps it, or crashes.
 def of_base(kind: type) -> str:
     for base in kind.__mro__:
         # a class may be without a module

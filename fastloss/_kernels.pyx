@@ -17,8 +17,8 @@ from fastloss._machine cimport (
     lanes_t, now, own_crew, prefetch_512, stream, team_runs,
 )
 from fastloss._math cimport (
-    absolute, bits_d, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, log1p_unit, log_sum,
-    minus_absolute, pow2, real_t, signed_as,
+    absolute, bits_d, bits_f, count, counter, exp, exp_from, exp_nonpositive, exp_range, exp_reduced, fma, from_bits_d, from_bits_f, log1p_unit,
+    log_sum, minus_absolute, pow2, real_t, signed_as,
 )
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, GRAD, HEAD, HESS, INPUTS, LABEL, LABEL_GRAD, OUTPUTS, OWN_BUFFERS, PAIR_ROWS, PANEL, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
@@ -39,6 +39,14 @@ cdef inline real_t zero_like(real_t z) noexcept nogil:
     """0, but NaN where z is."""
     cdef real_t zero = 0
     return zero if z == z else z
+
+
+cdef inline real_t nan_unless(bint good, real_t x) noexcept nogil:
+    """x, or NaN, whose bits are all 1: two operations on bits, where a choice would take more."""
+    if real_t is float:
+        return from_bits_f(bits_f(x) | -<uint32_t>(not good))
+    else:
+        return from_bits_d(bits_d(x) | -<uint64_t>(not good))
 
 
 @cython.final
@@ -170,6 +178,9 @@ cdef class WeightedSigmoidCrossEntropy(Kernel):
         cdef real_t p = q * y, m = <real_t>1 - y, zero = 0, one = 1
         cdef real_t tail = logistic(x, m if signed_as(one, x) > 0 else -p, p + m, l, g, h)
         cdef real_t positive = tail + (-x if x < 0 else zero), negative = tail + (x if x > 0 else zero)
+        # the total of both parts may be infinite where their difference is none
+        g[0] = g[0] if l[0] == l[0] else l[0]
+        h[0] = h[0] if l[0] == l[0] else l[0]
         d[0] = fma(q, positive, -negative)
         # a label of 0 has no part in it: 0 * inf
         e[0] = zero if y == 0 else y * positive
@@ -273,11 +284,11 @@ cdef class PoissonRateFull(Kernel):
 cdef class KLDivergence(Kernel):
     """l = y (log(y + eps) - x), x a log-probability, eps = 1e-12; 0 where y is 0."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t eps = 1e-12, zero = 0, nan = NAN, inf = <real_t>INFINITY, z = log_sum(y, eps) - x
+        cdef real_t eps = 1e-12, zero = 0, inf = <real_t>INFINITY, z = log_sum(y, eps) - x
         # & and not `and`, which is a branch
         l[0] = zero if (y == 0) & (z == inf) else y * z
-        g[0] = -y if (y + eps > 0) & (x < inf) else nan
-        h[0] = zero if (y + eps > 0) & (x < inf) else nan
+        g[0] = nan_unless(x < inf, nan_unless(y + eps > 0, -y))
+        h[0] = nan_unless(x < inf, nan_unless(y + eps > 0, zero))
         d[0] = z + y / (y + eps)
 
 
@@ -499,30 +510,26 @@ cdef inline real_t unless_zero(real_t w, real_t x) noexcept nogil:
         return from_bits_d(bits_d(x) & -<uint64_t>(w != 0))
 
 
-cdef inline void weigh_apart(apart_t a, const real_t* w, Py_ssize_t n) noexcept nogil:
-    """a_i *= w_i, and 0 where w_i is 0, whatever a_i is: some vectors at once, or the loop itself would take its time."""
+cdef inline void weigh_apart(apart_t a, const real_t* m, const real_t* w, Py_ssize_t n) noexcept nogil:
+    """a_i *= m_i, and 0 where w_i is 0, whatever a_i is: some vectors at once, or the loop itself would take its time."""
     cdef Py_ssize_t i = 0, k
     while i + LANES <= n:
         for k in range(LANES):
-            a[i + k] = unless_zero(w[i + k], a[i + k] * w[i + k])
+            a[i + k] = unless_zero(w[i + k], a[i + k] * m[i + k])
         i += LANES
     for k in range(i, n):
-        a[k] = unless_zero(w[k], a[k] * w[k])
+        a[k] = unless_zero(w[k], a[k] * m[k])
 
 
-cdef inline void weigh(real_t* a, const real_t* w, Py_ssize_t n) noexcept nogil:
-    if real_t is float:
-        weigh_apart(<floats_apart>a, w, n)
+cdef inline void weigh(real_t* a, const real_t* m, const real_t* w, Py_ssize_t at, Py_ssize_t n) noexcept nogil:
+    """n elements of a from `at` on, times m unless that is NULL; 0 where there are weights w and one is 0."""
+    if w == NULL:
+        if m != NULL:
+            multiply(a + at, m + at, n)
+    elif real_t is float:
+        weigh_apart(<floats_apart>(a + at), m + at, w + at, n)
     else:
-        weigh_apart(<doubles_apart>a, w, n)
-
-
-cdef inline void weigh_or_multiply(real_t* a, const real_t* m, const real_t* w, Py_ssize_t n) noexcept nogil:
-    """a_i *= m_i, which are weights times a head_grad unless w is NULL; m may be NULL as well."""
-    if w != NULL:
-        weigh(a, m, n)
-    elif m != NULL:
-        multiply(a, m, n)
+        weigh_apart(<doubles_apart>(a + at), m + at, w + at, n)
 
 
 cdef inline void multiply_by(real_t* a, double factor, Py_ssize_t n) noexcept nogil:
@@ -706,17 +713,17 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         # streamed are whole cache lines: the rest of the last one waits for the next strip
         k = n if i == n else i - p.lead
         if weighed:
-            weigh(out[VALUE] + done, w + done, k - done)
+            weigh(out[VALUE], w, w, done, k - done)
         for kind in range(GRAD, WEIGHT_GRAD):
             if p.outputs[kind].data != NULL and not p.outputs[kind].reduced:
-                weigh_or_multiply(out[kind] + done, m + done if m != NULL else NULL, w, k - done)
+                weigh(out[kind], m, w, done, k - done)
                 finish(p, kind, start + done, k - done, task, 1, out[kind] + done)
         done = k
     if summed and deep:
         fold(lanes, rows_of_lanes(n), lane)
     for kind in range(GRAD, WEIGHT_GRAD):
         if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
-            weigh_or_multiply(out[kind], m, w, n)
+            weigh(out[kind], m, w, 0, n)
             finish(p, kind, start, n, task, 1, out[kind])
     return SUMMED * summed | WEIGHED * weighed
 
@@ -747,7 +754,7 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
     if w != NULL and head != NULL:
         m = buffers + 2 * size
         memcpy(m, head, n * sizeof(real_t))
-        weigh(m, w, n)
+        weigh(m, w, w, 0, n)
     out[VALUE] = place(p, VALUE, start, buffers + 3 * size)
     if p.weights_only and not p.sparse:
         set_all(out[VALUE], <real_t>1, n)
@@ -763,7 +770,7 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
     elif p.outputs[VALUE].data != NULL:
         if w != NULL and not state & WEIGHED:
-            weigh(out[VALUE], w, n)
+            weigh(out[VALUE], w, w, 0, n)
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
 
 

@@ -485,8 +485,8 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
                 yi, zi = t[i], z[i]
                 d[row + i] = scale * (zi + yi / (yi + eps))
         if m != NULL:
-            weigh_or_multiply(t, m + row, w, classes)
-            weigh_or_multiply(d + row, m + row, w, classes if needs_d else 0)
+            weigh(t, m + row, w + row if w != NULL else NULL, 0, classes)
+            weigh(d, m, w, row, classes if needs_d else 0)
         if w != NULL and not has_weight(w + row, classes):
             set_all(g + row, zero, classes if p.outputs[GRAD].data != NULL else 0)
             set_all(h + row, zero, classes if p.outputs[HESS].data != NULL else 0)

@@ -144,7 +144,8 @@ cdef double cosine_row(double margin, const real_t* x, const real_t* y, const re
         loss = r if s > 0 else 2 - r
         factor = -factor
     else:
-        loss = c - margin
+        # of an example without weight the label may be anything
+        loss = c - margin if q[0] < 0 else <double>NAN
         factor = <double>0 if loss <= 0 else factor
         loss = <double>0 if loss <= 0 else loss
     if regular:

@@ -124,7 +124,9 @@ class Layout:
     def place_weight(self, x: Any, unreduced: Shape) -> tuple[Any, Shape]:
         """One weight per example, or what broadcasts to the unreduced loss, in which the axis of the rows may stand."""
         given = x.shape
-        if x.ndim == 1 and self.batch is not None:
+        if given == (1,) and not unreduced:
+            x, good = x[0], True
+        elif x.ndim == 1 and self.batch is not None:
             good = given[0] in (1, self.shape[self.batch])
             x = x[tuple([slice(None) if k == self.batch else None for k in self.axes])]
         else:
@@ -162,13 +164,14 @@ class Layout:
         return x, (*batch, behind) if layout == "NT" else (behind, *batch)
 
     def place_head(self, x: Any) -> tuple[Any, Shape]:
-        if x.ndim and x.shape != self.value_shape:
+        if x.ndim and not fits(x.shape, self.value_shape):
             raise ValueError(
-                f"head_grad must be a number or have the value's shape {self.value_shape}, got shape {x.shape}"
+                f"head_grad must be a number or have the value's shape {self.value_shape}, though one of the two may "
+                f"lack axes of size 1, got shape {x.shape}"
             )
         if self.value_axes is None:
             return resize(x, ()), ()
-        return x, self.value_axes if x.ndim else ()
+        return (resize(x, self.value_shape), self.value_axes) if x.ndim else (x, ())
 
 
 def fits(shape: Shape, wanted: Shape) -> bool:

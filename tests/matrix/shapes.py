@@ -71,10 +71,12 @@ def fits(plain: Plain, name: str, given: Shape) -> bool:
     if len(given) > 32:
         return False
     if name == "head_grad":
-        return given in ((), value_shape(plain.lay, shape, plain.reduction))
+        return given == () or alike(given, value_shape(plain.lay, shape, plain.reduction))
     if name == "sample_weight":
         batch = plain.lay.batch(len(shape))
-        if len(given) == 1 and batch is not None and unreduced:
+        if len(given) == 1 and not unreduced:
+            return given == (1,)
+        if len(given) == 1 and batch is not None:
             return given[0] in (1, unreduced[batch])
         if s.layout == "rows" and len(given) == len(shape):
             k = plain.lay.axis_of(len(shape))
@@ -125,7 +127,7 @@ def in_shape(plain: Plain, name: str, given: Shape) -> str:
     call = functools.partial(plain.method(method), **inputs, **options)
     if not fits(plain, name, given):
         return refusal(call, [ValueError], name, list(inputs.values()))
-    results = parts(call())
+    results = [np.asarray(x) for x in parts(call())]
     if plain.s.loss is fl.CTCLoss and name != "sample_weight" and name != "head_grad":
         return "equal"
     with np.errstate(all="ignore"):
@@ -136,7 +138,7 @@ def in_shape(plain: Plain, name: str, given: Shape) -> str:
             as_read(plain, "sample_weight", inputs["sample_weight"]),
             weight=0.75,
             reduction=plain.reduction,
-            head_grad=options["head_grad"],
+            head_grad=as_read(plain, "head_grad", np.asarray(options["head_grad"])),
         )
     for got, (what, right) in zip(results, plain.wanted(method, want), strict=True):
         if got.shape != (inputs[what].shape if what in inputs else np.shape(right)):
@@ -150,9 +152,13 @@ def as_read(plain: Plain, name: str, a: Array) -> Array:
     """An input with the axes that it is read along."""
     shape = plain.place.shape
     unreduced = plain.lay.unreduced(shape)
+    if name == "head_grad":
+        return a.reshape(value_shape(plain.lay, shape, plain.reduction)) if a.ndim else a
     if name == "sample_weight":
         batch = plain.lay.batch(len(shape))
-        if a.ndim == 1 and batch is not None and unreduced:
+        if not unreduced:
+            return a.reshape(())
+        if a.ndim == 1 and batch is not None:
             return a.reshape([-1 if k == batch else 1 for k in range(len(unreduced))])
         if plain.s.layout == "rows" and a.ndim == len(shape):
             return a.reshape([n for k, n in enumerate(a.shape) if k != plain.lay.axis_of(a.ndim)])
