@@ -14,6 +14,7 @@ from fastloss._foreign import array_of
 
 if TYPE_CHECKING:
     from fastloss._core import Loss
+    from fastloss.backends.layout import Layout
 
 # elements that are looked at together
 BUFFER = 1 << 14
@@ -146,19 +147,33 @@ def validate(
     """Refuses an input for the first number that its domain lacks."""
     given = bind(type(loss).__name__, inputs, label, pred, others)
     arrays = {name: array_of(name, x) for name, x in given.items()}
-    for name, a in arrays.items():
-        domain = domains[name]
+    sequences = Sequences.of(loss, domains, arrays) if "label_lengths" in inputs else None
+    # the lengths say which of the other numbers count
+    for name in sorted(arrays, key=lambda name: not name.endswith("lengths")):
+        a, domain = arrays[name], domains[name]
         if isinstance(domain, ClassIds):
             domain = domain.among(count_classes(loss, domain, arrays.get(inputs[0])))
-        counts = None if name.endswith(("weight", "lengths")) else counted(loss, domain, a, arrays)
-        if isinstance(domain, ClassIds) and "label_lengths" in arrays:
-            # nothing is padded by -1 then
-            domain = replace(domain, also=())
-        positions = None if counts is None else np.flatnonzero(counts)
-        bad = domain.first_outside(a if positions is None else a.flat[positions])
-        if bad >= 0:
-            at = tuple(map(int, np.unravel_index(bad if positions is None else positions[bad], a.shape)))
-            raise ValueError(f"{name} must hold {domain.text}, got {a[at]} at position {at}{domain.hint(a[at])}")
+            if "label_lengths" in arrays:
+                # nothing is padded by -1 then
+                domain = replace(domain, also=())
+        if sequences is not None:
+            domain = sequences.limit(name, domain)
+        if name == "sample_weight" or name.endswith("lengths"):
+            counts = None
+        elif sequences is not None:
+            counts = sequences.counted(name)
+        else:
+            counts = counted(loss, name, inputs, domains, arrays)
+        refuse_outside(name, domain, a, counts)
+
+
+def refuse_outside(name: str, domain: Domain, a: NDArray[Any], counts: NDArray[np.bool_] | None) -> None:
+    """Refuses an input for the first of the numbers that count which its domain lacks."""
+    positions = None if counts is None else np.flatnonzero(counts)
+    bad = domain.first_outside(a if positions is None else a.flat[positions])
+    if bad >= 0:
+        at = tuple(map(int, np.unravel_index(bad if positions is None else positions[bad], a.shape)))
+        raise ValueError(f"{name} must hold {domain.text}, got {a[at]} at position {at}{domain.hint(a[at])}")
 
 
 def bind(kind: str, inputs: tuple[str, ...], label: Any, pred: Any, others: dict[str, Any]) -> dict[str, Any]:
@@ -191,19 +206,203 @@ def count_classes(loss: Loss, ids: ClassIds, pred: NDArray[Any] | None) -> int |
     return int(pred.shape[ids.axis])
 
 
-def counted(loss: Loss, domain: Domain, a: NDArray[Any], arrays: dict[str, NDArray[Any]]) -> NDArray[np.bool_] | None:
-    """Which numbers a call looks at: not those of examples of weight 0, nor what stands behind a label's length."""
-    weight, lengths = arrays.get("sample_weight"), arrays.get("label_lengths")
-    if weight is None and lengths is None:
+def counted(
+    loss: Loss, name: str, inputs: tuple[str, ...], domains: Mapping[str, Domain], arrays: dict[str, NDArray[Any]]
+) -> NDArray[np.bool_] | None:
+    """Which numbers a call looks at: those of the elements that have a weight; None: all."""
+    # the layouts need the losses, which need this
+    from fastloss._core import CosineLoss, PairLoss
+    from fastloss.backends.layout import fits
+
+    weight, a = arrays.get("sample_weight"), arrays[name]
+    if weight is None:
         return None
-    counts = np.ones(a.shape, bool)
-    if weight is not None:
-        axis = getattr(loss, "batch_axis", 0) if a.ndim > 1 else 0
-        if weight.ndim == 1 and -a.ndim <= axis < a.ndim and weight.size == a.shape[axis]:
-            np.moveaxis(counts, axis, -1)[...] = weight != 0
-        elif weight.ndim == a.ndim and all(m in (1, n) for m, n in zip(weight.shape, a.shape, strict=True)):
-            counts &= np.broadcast_to(weight != 0, a.shape)
-    if lengths is not None and isinstance(domain, ClassIds) and a.ndim == 2:
-        rows = np.moveaxis(counts, domain.batch_axis, 0)
-        rows &= np.arange(a.shape[1 - domain.batch_axis]) < np.reshape(lengths, (-1, 1))
-    return counts
+    first = inputs[0]
+    row = row_axis(loss, domains)
+    layout = layout_for(loss, shape_of_first(loss, inputs, domains, arrays), row)
+    shape = layout.shape
+    unreduced = tuple([shape[k] for k in layout.axes])
+    used = np.broadcast_to(layout.place_weight(weight, unreduced)[0] != 0, unreduced)
+    if name == "label" and (isinstance(domains[name], ClassIds) or isinstance(loss, CosineLoss)):
+        what = f"{first}'s shape {shape} without axis {layout.row}, {unreduced}"
+    else:
+        what = f"{first}'s shape {shape}"
+        used = np.broadcast_to(np.expand_dims(used, [k for k in range(len(shape)) if k not in layout.axes]), shape)
+    if name == inputs[isinstance(loss, PairLoss)]:
+        # an element with a weight needs those that it is normalized with, an x1 every x2
+        used = np.broadcast_to(used.any(axis=tuple(layout.whole), keepdims=True), shape)
+    if inputs.index(name) >= loss.required:
+        return broadcast_back(name, used, a, what)
+    if not fits(a.shape, used.shape):
+        raise ValueError(f"{name} must have {what}, though one of the two may lack axes of size 1, got shape {a.shape}")
+    return used.reshape(a.shape)
+
+
+def broadcast_back(name: str, used: NDArray[np.bool_], a: NDArray[Any], what: str) -> NDArray[np.bool_]:
+    """Which numbers of an input are used anywhere, where it broadcasts."""
+    from fastloss.backends.layout import broadcasts
+
+    if not broadcasts(a.shape, used.shape):
+        raise ValueError(f"{name} must broadcast to {what}, got shape {a.shape}")
+    missing = used.ndim - a.ndim
+    shared = [k for k in range(used.ndim) if k < missing or a.shape[k - missing] == 1]
+    return np.asarray(used.any(axis=tuple(shared), keepdims=True)).reshape(a.shape)
+
+
+def layout_for(loss: Loss, shape: tuple[int, ...], row: int) -> Layout:
+    """How a call lies along the axes of its first input, also where a subclass has arguments of its own."""
+    from fastloss._core import CosineLoss, PairLoss, SoftmaxLoss
+    from fastloss.backends.layout import Layout, layout_of
+
+    if "reduction" in dict(loss.arguments):
+        return layout_of(loss, shape)
+    ndim = len(shape)
+    value_axes = loss.value_axes(ndim)
+    batch = value_axes[0] if value_axes else 0 if ndim else None
+    axes, whole = tuple(range(ndim)), frozenset[int]()
+    if isinstance(loss, PairLoss):
+        whole = frozenset(axes)
+        axes = () if batch is None else (batch,)
+    elif isinstance(loss, SoftmaxLoss | CosineLoss):
+        axes = tuple([k for k in axes if k != row % ndim])
+    return Layout(loss, shape, axes, batch if batch in axes else None, whole, "none", value_axes)
+
+
+def row_axis(loss: Loss, domains: Mapping[str, Domain]) -> int:
+    """The axis of the classes or features."""
+    ids = domains.get("label")
+    return ids.axis if isinstance(ids, ClassIds) else getattr(loss, "axis", -1)
+
+
+def shape_of_first(
+    loss: Loss, inputs: tuple[str, ...], domains: Mapping[str, Domain], arrays: dict[str, NDArray[Any]]
+) -> tuple[int, ...]:
+    """The shape of the first input; where it is not given, one that fits the others."""
+    from fastloss._core import CosineLoss
+    from fastloss.backends.layout import is_without
+
+    known = [arrays[name].shape for name in inputs[:2] if name in arrays and name != "label"]
+    if known:
+        return known[0]
+    shape, weight = arrays["label"].shape, arrays["sample_weight"].shape
+    if len(weight) > len(shape) and is_without(shape, weight):
+        # the label lacks axes of size 1
+        shape = weight
+    batch = getattr(loss, "batch_axis", 0)
+    if isinstance(domains["label"], ClassIds) or isinstance(loss, CosineLoss):
+        return with_row(shape, batch, row_axis(loss, domains))
+    return lengthened(shape, batch, reach(batch)) if shape else shape
+
+
+def with_row(shape: tuple[int, ...], batch: int, row: int) -> tuple[int, ...]:
+    """The shape with an axis of classes or features, and long enough for those that the loss names."""
+    ndim = max(len(shape) + 1, reach(batch), reach(row))
+    batch, row = batch % ndim, row % ndim
+    shape = lengthened(shape, batch - (row < batch), ndim - 1)
+    return (*shape[:row], 1, *shape[row:])
+
+
+def reach(axis: int) -> int:
+    """How many axes an array has at least that has this one."""
+    return axis + 1 if axis >= 0 else -axis
+
+
+def lengthened(shape: tuple[int, ...], batch: int, ndim: int) -> tuple[int, ...]:
+    """The shape with axes of size 1 added up to ndim. The only axis of a shape is that of the examples."""
+    if len(shape) == 1 and ndim > 1:
+        return tuple([shape[0] if k == batch % ndim else 1 for k in range(ndim)])
+    return (1,) * (ndim - len(shape)) + shape
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The inputs of CTC, and how the examples lie in them."""
+
+    arrays: Mapping[str, NDArray[Any]]
+    batch: int  # the axis of the examples in pred
+    label_batch: int
+    size: int
+    single: bool  # whether pred lacks that axis
+
+    @classmethod
+    def of(cls, loss: Loss, domains: Mapping[str, Domain], arrays: Mapping[str, NDArray[Any]]) -> Sequences:
+        axes, ids = loss.value_axes(3), domains["label"]
+        batch = axes[0] if axes else getattr(loss, "layout", "NTC").index("N")
+        label_batch = ids.batch_axis if isinstance(ids, ClassIds) else 0
+        pred, label = arrays.get("pred"), arrays["label"]
+        if pred is not None:
+            if pred.ndim not in (2, 3):
+                raise ValueError(f"pred must have 3 axes, or 2 for one example, got shape {pred.shape}")
+            single = pred.ndim == 2
+            size = 1 if single else pred.shape[batch]
+        else:
+            lengths = [a.size for name, a in arrays.items() if name.endswith("lengths") and a.ndim == 1]
+            size = label.shape[label_batch] if label.ndim == 2 else lengths[0] if lengths else 1
+            single = size == 1
+        sequences = cls(arrays, batch, label_batch, size, single)
+        sequences.check_shapes()
+        return sequences
+
+    def check_shapes(self) -> None:
+        """Refuses what does not fit together."""
+        label, n = self.arrays["label"], self.size
+        in_row = label.ndim == 1 and (self.single or "label_lengths" in self.arrays)
+        if not in_row and not (label.ndim == 2 and label.shape[self.label_batch] == n):
+            layout = "TN" if self.label_batch else "NT"
+            raise ValueError(
+                f"label must have 2 axes, {layout}, for {n} examples, got shape {label.shape}; "
+                "one axis with the ids of all, one after another, needs label_lengths"
+            )
+        weights: list[tuple[int, ...]] = [()] if self.single and "pred" in self.arrays else [*{(): 0, (1,): 0, (n,): 0}]
+        lengths: list[tuple[int, ...]] = [(), (1,)] if self.single else [(n,)]
+        for name, shapes in (("pred_lengths", lengths), ("label_lengths", lengths), ("sample_weight", weights)):
+            a = self.arrays.get(name)
+            if a is not None and a.shape not in shapes:
+                raise ValueError(
+                    f"{name} must have one number per example, shape {' or '.join(map(str, shapes))}, "
+                    f"got shape {a.shape}"
+                )
+
+    def limit(self, name: str, domain: Domain) -> Domain:
+        """The domain where the inputs say how long a sequence can be."""
+        if name == "label_lengths":
+            label = self.arrays["label"]
+            longest = label.size if label.ndim == 1 else label.shape[1 - self.label_batch]
+        elif name == "pred_lengths" and "pred" in self.arrays:
+            pred = self.arrays["pred"]
+            longest = pred.shape[0 if self.single else 1 - self.batch]
+        else:
+            return domain
+        return replace(domain, text=f"{domain.text} to {longest}", high=longest)
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Which examples have a weight."""
+        weight = self.arrays.get("sample_weight", np.ones(()))
+        return np.broadcast_to(weight.ravel() != 0, (self.size,))
+
+    def counted(self, name: str) -> NDArray[np.bool_] | None:
+        """Which numbers a call looks at: not those of examples of weight 0, nor what stands behind a length."""
+        a = self.arrays[name]
+        lengths = self.arrays.get(f"{name}_lengths")
+        if lengths is None and "sample_weight" not in self.arrays:
+            return None
+        if name == "label" and a.ndim == 1 and not self.single:
+            return self.counted_in_row(a)
+        axis = self.batch if name == "pred" else self.label_batch
+        bare = a.ndim == (2 if name == "pred" else 1)
+        longest = a.shape[0] if bare else a.shape[1 - axis]
+        ends = np.full(1, longest) if lengths is None else lengths
+        counts = self.used[:, None] & (np.arange(longest) < np.reshape(ends, (-1, 1)))
+        counts = counts[0] if bare else np.moveaxis(counts, 0, axis)
+        return np.broadcast_to(counts[..., None], a.shape) if name == "pred" else counts
+
+    def counted_in_row(self, label: NDArray[Any]) -> NDArray[np.bool_]:
+        """The same of labels that follow each other in one row."""
+        lengths = self.arrays["label_lengths"].astype(np.int64)
+        total = sum(lengths.tolist())
+        if total != label.size:
+            raise ValueError(
+                f"label must hold as many ids as label_lengths sum up to, {total}, got shape {label.shape}"
+            )
+        return np.repeat(self.used, lengths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +284,241 @@ def test_every_layout_and_dtype(layout: str, dtype: Any) -> None:
     label[61, 299] = label[69, 2] = 0
     with pytest.raises(ValueError, match=r"got (0|0.0|False) at position \(61, 299\)"):
         fl.HingeLoss().validate(LAYOUTS[layout](label))
+
+
+ROW = np.zeros((2, 5, 4))
+EACH: list[Any] = [[1, 0], [0, 1], [0, 0], [1], 0, 2]
+# a loss, its inputs in their order, and weights with which each number of them is spoiled in turn
+LEFT_OUT: dict[str, tuple[fl.Loss, dict[str, Any], list[Any]]] = {
+    "elements": (fl.L2Loss(), {"pred": np.zeros((2, 3)), "label": np.ones((2, 3))}, [*EACH, [[0, 1, 1]], [[0], [1]]]),
+    "the second axis": (fl.L1Loss(batch_axis=1), {"pred": np.zeros((3, 2)), "label": np.ones((3, 2))}, EACH),
+    "the last axis": (fl.L2Loss(batch_axis=-1), {"pred": np.zeros((3, 2)), "label": np.ones((3, 2))}, EACH),
+    "fewer axes": (
+        fl.L2Loss(),
+        {"pred": np.zeros((2, 2, 3)), "label": np.ones((2, 2, 3))},
+        [[[0, 1, 1], [1, 1, 0]], [[0], [1]], [[[0]], [[1]]]],
+    ),
+    "a column": (fl.L2Loss(), {"pred": np.zeros((2, 1)), "label": np.ones(2)}, [*EACH, [[0], [1]]]),
+    "a column of labels": (fl.L2Loss(), {"pred": np.zeros(2), "label": np.ones((2, 1))}, EACH),
+    "one number": (fl.L2Loss(), {"pred": 1.0, "label": 2.0}, [0, 1]),
+    "one element": (fl.HuberLoss(), {"pred": [1.0], "label": [2.0]}, [0, [0], 1]),
+    "a total": (
+        fl.SigmoidBCELoss(reduction="mean"),
+        {"pred": np.zeros((2, 3)), "label": np.ones((2, 3)), "pos_weight": np.ones((2, 1))},
+        [*EACH, [[0, 1, 1]]],
+    ),
+    "weights of positives": (
+        fl.SigmoidBCELoss(batch_axis=1),
+        {"pred": np.zeros((3, 2)), "label": np.ones((3, 2)), "pos_weight": np.ones(2)},
+        EACH,
+    ),
+    "coupled": (
+        fl.KLDivLoss(from_logits=False, axis=1),
+        {"pred": np.zeros((2, 3)), "label": np.full((2, 3), 0.5)},
+        [*EACH, [[0, 1, 0]]],
+    ),
+    "coupled along the examples": (
+        fl.KLDivLoss(from_logits=False, axis=0, reduction="mean"),
+        {"pred": np.zeros((2, 3)), "label": np.full((2, 3), 0.5)},
+        [*EACH, [[0, 1, 0]]],
+    ),
+    "log-probabilities": (
+        fl.KLDivLoss(),
+        {"pred": np.full((2, 3), -1.0), "label": np.full((2, 3), 0.5)},
+        [*EACH, [[0, 1, 0]]],
+    ),
+    "ids": (IDS, {"pred": np.zeros((2, 3)), "label": np.array([0, 1])}, [*EACH, [[0], [1]]]),
+    "ids behind a class axis": (
+        fl.SoftmaxCELoss(axis=0, batch_axis=1),
+        {"pred": np.zeros((3, 2, 2)), "label": np.zeros((2, 2))},
+        [*EACH, [[0, 1], [1, 1]], [[[0, 1], [1, 1]]]],
+    ),
+    "ids of the last axis": (
+        fl.SoftmaxCELoss(axis=0, batch_axis=2),
+        {"pred": np.zeros((3, 2, 2)), "label": np.zeros((2, 2))},
+        EACH,
+    ),
+    "ids before a class axis": (
+        fl.SoftmaxCELoss(axis=-2, batch_axis=-1, reduction="none"),
+        {"pred": np.zeros((3, 4, 2)), "label": np.zeros((3, 2))},
+        [*EACH, [[[0, 1]], [[1, 0]], [[1, 1]]]],
+    ),
+    "ids with a class axis": (
+        fl.SoftmaxCELoss(),
+        {"pred": np.zeros((1, 2, 3)), "label": np.zeros((1, 2))},
+        [[[[1], [0]]], [[1, 0]], [0]],
+    ),
+    "ids of a column": (IDS, {"pred": np.zeros((2, 1, 3)), "label": np.zeros(2)}, [*EACH, [[0], [1]]]),
+    "dense": (
+        fl.SoftmaxCELoss(sparse_label=False, axis=0, batch_axis=1),
+        {"pred": np.zeros((3, 2)), "label": np.full((3, 2), 1 / 3)},
+        [*EACH, [[0, 1]]],
+    ),
+    "cosines": (
+        fl.CosineEmbeddingLoss(axis=0, batch_axis=1),
+        {"input1": np.ones((3, 2)), "input2": np.ones((3, 2)), "label": np.array([1, -1])},
+        [*EACH, [[0, 1]]],
+    ),
+    "triplets": (
+        fl.TripletLoss(batch_axis=1, margin=9),
+        {"pred": np.ones((3, 2)), "positive": np.ones((3, 2)), "negative": np.ones((3, 2))},
+        EACH,
+    ),
+    "every x2": (fl.SDMLLoss(), {"x1": np.ones((2, 3)), "x2": np.ones((2, 3))}, EACH),
+    "sequences": (fl.CTCLoss(), {"pred": ROW, "label": np.zeros((2, 2))}, EACH),
+    "sequences over time": (
+        fl.CTCLoss("TNC", "TN"),
+        {"pred": np.zeros((5, 2, 4)), "label": np.zeros((2, 2))},
+        EACH,
+    ),
+    "sequences in other orders": (
+        fl.CTCLoss("TNC", "NT", reduction="sum"),
+        {"pred": np.zeros((5, 2, 4)), "label": np.zeros((2, 1))},
+        EACH,
+    ),
+    "sequences with lengths": (
+        fl.CTCLoss("NTC", "TN"),
+        {"pred": ROW, "label": np.zeros((3, 2)), "pred_lengths": [5, 4], "label_lengths": [2, 0]},
+        EACH,
+    ),
+    "sequences in one row": (
+        fl.CTCLoss(),
+        {"pred": np.zeros((3, 5, 4)), "label": np.zeros(3), "label_lengths": [1, 2, 0]},
+        [[1, 0, 1], [0, 1, 1], [1], 0],
+    ),
+    "one sequence": (fl.CTCLoss(), {"pred": np.zeros((5, 4)), "label": np.zeros(2), "label_lengths": 1}, [0, 1]),
+    "one sequence in two axes": (
+        fl.CTCLoss("TNC", "TN"),
+        {"pred": np.zeros((5, 4)), "label": np.zeros((2, 1)), "pred_lengths": [4], "label_lengths": [1]},
+        [0, 1],
+    ),
+}
+
+
+def takes(loss: fl.Loss, inputs: dict[str, Any]) -> bool:
+    """Whether a call refuses nothing and has a value."""
+    try:
+        return not np.isnan(loss(**inputs)).any()
+    except ValueError:
+        return False
+
+
+def spoil(inputs: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], dict[str, Any]]]:
+    """Each number of each input but lengths and weights, and the inputs with a NaN there."""
+    for name in inputs:
+        if name == "sample_weight" or name.endswith("lengths"):
+            continue
+        for at in np.ndindex(np.shape(inputs[name])):
+            spoiled = np.array(inputs[name], float)
+            spoiled[at] = NAN
+            yield name, at, inputs | {name: spoiled}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_what_is_left_out_is_what_a_call_leaves_out(case: str) -> None:
+    loss, inputs, weights = LEFT_OUT[case]
+    first = loss.inputs[0]
+    second = "label" if "label" in inputs else loss.inputs[1]
+    for weight in weights:
+        given = inputs | {"sample_weight": np.asarray(weight)}
+        assert takes(loss, given), weight
+        for name, at, spoiled in spoil(given):
+            attempts = [spoiled]
+            if name == second and 1 not in np.shape(inputs[first]):
+                # the first input, where it is not given, is like the label
+                attempts.append({k: x for k, x in spoiled.items() if k != first})
+            for attempt in attempts:
+                if takes(loss, spoiled):
+                    loss.validate(**attempt)
+                else:
+                    with pytest.raises(ValueError, match=re.escape(f"at position {at}")) as caught:
+                        loss.validate(**attempt)
+                    assert str(caught.value).startswith(f"{name} must hold"), (weight, at)
+
+
+MISFITS: dict[str, tuple[fl.Loss, dict[str, Any], str]] = {
+    "too many weights": (
+        fl.L2Loss(),
+        {"pred": np.zeros(2), "label": np.zeros(2), "sample_weight": [1, 0, 0]},
+        "weight",
+    ),
+    "weights of no class": (
+        IDS,
+        {"pred": np.zeros((2, 3)), "label": [0, 1], "sample_weight": np.ones((2, 3))},
+        "sample_weight must",
+    ),
+    "another label": (
+        fl.L2Loss(),
+        {"pred": np.zeros(3), "label": [1, 2], "sample_weight": [1, 0, 1]},
+        "label must have",
+    ),
+    "weights of sequences": (
+        CTC,
+        {"pred": ROW, "label": np.zeros((2, 1)), "sample_weight": [1, 0, 1]},
+        "sample_weight must .* one",
+    ),
+    "weights of one sequence": (
+        CTC,
+        {"pred": ROW[0], "label": [0], "sample_weight": [1]},
+        r"sample_weight must .* got shape \(1,\)",
+    ),
+    "too many lengths": (
+        CTC,
+        {"pred": ROW, "label": np.zeros((2, 1)), "label_lengths": [1, 0, 1]},
+        r"label_lengths must .* got shape \(3,\)",
+    ),
+    "too few lengths": (
+        CTC,
+        {"pred": ROW, "label": np.zeros((2, 1)), "pred_lengths": [1]},
+        r"pred_lengths must .* got shape \(1,\)",
+    ),
+    "a length for all": (CTC, {"pred": ROW, "label": np.zeros((2, 1)), "label_lengths": 1}, "label_lengths must"),
+    "beyond the label": (
+        CTC,
+        {"pred": ROW, "label": np.zeros((2, 1)), "label_lengths": [1, 2]},
+        r"label_lengths must hold lengths from 0 .*to 1, got 2 at position \(1,\)",
+    ),
+    "beyond the frames": (
+        fl.CTCLoss("TNC"),
+        {"pred": np.zeros((3, 2, 4)), "label": np.zeros((2, 1)), "pred_lengths": [3, 4]},
+        r"pred_lengths must hold lengths from 0 .*to 3, got 4 at position \(1,\)",
+    ),
+    "beyond the frames of one": (
+        CTC,
+        {"pred": ROW[0], "label": [0], "pred_lengths": 6},
+        r"pred_lengths must hold lengths from 0 .*to 5, got 6 at position \(\)",
+    ),
+    "beyond the row": (
+        CTC,
+        {"pred": ROW, "label": [0, 1], "label_lengths": [1, 2]},
+        "label must hold as many ids as label_lengths sum up to, 3,",
+    ),
+    "a row without lengths": (CTC, {"pred": ROW, "label": [0, 1]}, "label must have 2 axes, NT, .*label_lengths"),
+    "labels of others": (CTC, {"pred": ROW, "label": np.zeros((3, 1))}, "label must have 2 axes, NT"),
+    "four axes": (CTC, {"pred": np.zeros((1, 2, 5, 4)), "label": [[0]]}, "pred must have 3 axes"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_what_does_not_fit_is_refused_as_by_a_call(case: str) -> None:
+    loss, inputs, message = MISFITS[case]
+    with pytest.raises(ValueError, match=r"must"):
+        loss(**inputs)
+    with pytest.raises(ValueError, match=message):
+        loss.validate(**inputs)
+
+
+def test_a_subclass_with_arguments_of_its_own_leaves_out_the_same() -> None:
+    class Mine(fl.SoftmaxCELoss):
+        inputs = ("pred",)  # type: ignore[assignment]
+
+        def __init__(self, note: str) -> None:
+            super().__init__(axis=0, batch_axis=1)
+
+    pred = np.zeros((3, 2, 2))
+    Mine("a").validate([[0, 0], [9, 9]], pred, sample_weight=[1, 0])
+    with pytest.raises(ValueError, match=r"got 9 at position \(0, 1\)"):
+        Mine("a").validate([[0, 9], [0, 9]], pred, sample_weight=[1, 0])
 
 
 def of_frameworks() -> list[tuple[str, Callable[[Any], Any]]]:
