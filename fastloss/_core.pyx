@@ -1154,7 +1154,8 @@ cdef class Loss:
         if not match_squeezed(a, c.shape, c.n, c.along[slot]):
             raise ValueError(
                 f"{self.slot_names[slot]} must have {self.inputs[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
-                f"{shape_tuple(c.shape, c.n)}, though one of the two may lack axes of size 1, got shape {shape_text(a)}{self.shape_hint(c, pred, a)}")
+                f"{shape_tuple(c.shape, c.n)}, got shape {shape_text(a)}"
+                f"{self.shape_hint(c, pred, a) or ', though one of the two may lack axes of size 1'}")
         self.describe_input(c, slot, a, False)
         return 0
 
@@ -1372,9 +1373,7 @@ cdef class Loss:
         if cnp.PyArray_NDIM(head) == 0:
             return float(head)
         if not match_squeezed(head, dims, value_ndim, whole):
-            raise ValueError(
-                f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, "
-                f"though one of the two may lack axes of size 1, got shape {shape_text(head)}")
+            raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(dims, value_ndim)}, got shape {shape_text(head)}")
         for k in range(c.n):
             c.along[HEAD][k] = whole[value_axes[k]] if value_axes[k] >= 0 else -1
         describe(&c.plan.inputs[HEAD], head, c.shape, c.along[HEAD], c.n, False, c.real)

@@ -391,8 +391,8 @@ class KLDivLoss(Loss):
     shape, which is that of the unreduced loss, too.
 
     The reductions are means over elements, classes included, as in Gluon 2: for the divergence itself multiply by the
-    number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf. A target below -1e-12 has neither value nor
-    gradient: both are NaN. From log-probabilities, values are within 4 units in the last place of the larger term.
+    number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf. A target below -1e-12 has neither value
+    nor gradient: both are NaN. From log-probabilities, values are within 4 units in the last place of the larger term.
 
     Source: Kullback and Leibler 1951. Gluon: ``KLDivLoss``, which sums in 1.9. PyTorch: ``KLDivLoss``.
 

@@ -410,6 +410,8 @@ def expected(
         size = 1 if batch is None or not loss.ndim else loss.shape[batch]
         count, axes = loss.size / size if size else 0, tuple(k for k in axes if k != batch)
     scale = weight / count if count else 0.0
+    # a weight of 0 leaves out what has no finite loss, too
+    loss = np.where((full == 0) & ~np.isfinite(loss), 0, loss)
     value = (full * loss * scale).sum(axes).reshape(value_shape(lay, shape, reduction))
     head = np.asarray(head_grad, float)
     if head.ndim:

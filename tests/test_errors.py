@@ -107,7 +107,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     # classes
     "class axis": (lambda: fl.SoftmaxCELoss(axis=2)(LOGITS, [0] * 4), ValueError, "axis must be between -2 and 1"),
     "scalar logits": (lambda: CE(1.0, 0), ValueError, "pred must have a class axis"),
-    "one-hot as ids": (lambda: CE(LOGITS, LOGITS), ValueError, r"\(4,\), .*got shape \(4, 3\); .*sparse_label=False"),
+    "one-hot as ids": (lambda: CE(LOGITS, LOGITS), ValueError, r"\(4,\), got shape \(4, 3\); .*sparse_label=False"),
     "ids as one-hot": (
         lambda: fl.SoftmaxCELoss(sparse_label=False)(LOGITS, [0] * 4),
         ValueError,
@@ -251,7 +251,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         r"label must hold 1 and -1, got 0 at position \(2,\)",
     ),
     "cosine nan": (lambda: COSINE(X, X, [1, np.nan, 1, 1]), ValueError, r"got nan at position \(1,\)"),
-    "cosine label shape": (lambda: COSINE(X, X, X), ValueError, r"without axis 1, \(4,\), .*got shape \(4, 6\)"),
+    "cosine label shape": (lambda: COSINE(X, X, X), ValueError, r"without axis 1, \(4,\), got shape \(4, 6\)"),
     "cosine scalar": (lambda: COSINE(1.0, 1.0, 1), ValueError, "input1 must have a feature axis"),
     "wrt cosine label": (lambda: COSINE.grad(X, X, W, wrt="label"), ValueError, "label is not something"),
     "SDML vectors": (lambda: fl.SDMLLoss()(W, W), ValueError, r"x1 must have an axis of examples .* got shape \(4,\)"),
@@ -329,7 +329,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "cosine label along another axis": (
         lambda: fl.CosineEmbeddingLoss(axis=0)(X, X, W),
         ValueError,
-        r"label must have input1's shape \(4, 6\) without axis 0, \(6,\), .*got shape \(4,\)",
+        r"label must have input1's shape \(4, 6\) without axis 0, \(6,\), got shape \(4,\)",
     ),
     "CTC blank": (
         lambda: CTC(FRAMES, [[0, 3, -1], IDS[1]]),

@@ -459,8 +459,8 @@ MISFITS: dict[str, tuple[fl.Loss, dict[str, Any], str]] = {
     ),
     "weights of one sequence": (
         CTC,
-        {"pred": ROW[0], "label": [0], "sample_weight": [1]},
-        r"sample_weight must .* got shape \(1,\)",
+        {"pred": ROW[0], "label": [0], "sample_weight": [1, 1]},
+        r"sample_weight must .* got shape \(2,\)",
     ),
     "too many lengths": (
         CTC,

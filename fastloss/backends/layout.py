@@ -166,8 +166,7 @@ class Layout:
     def place_head(self, x: Any) -> tuple[Any, Shape]:
         if x.ndim and not fits(x.shape, self.value_shape):
             raise ValueError(
-                f"head_grad must be a number or have the value's shape {self.value_shape}, though one of the two may "
-                f"lack axes of size 1, got shape {x.shape}"
+                f"head_grad must be a number or have the value's shape {self.value_shape}, got shape {x.shape}"
             )
         if self.value_axes is None:
             return resize(x, ()), ()

@@ -48,6 +48,10 @@ def bad_id(a: Attempt) -> None:
     spoiled = np.array(a.inputs[name], float)
     spoiled.flat[a.rng.integers(spoiled.size)] = a.one_of(bad)
     a.inputs[name] = spoiled
+    if a.inputs.get("sample_weight") is not None:
+        # where one is 0, nobody looks at the id
+        weight = np.array(a.inputs["sample_weight"])
+        a.inputs["sample_weight"] = np.where(weight == 0, np.ones_like(weight), weight)
     return a.refuses(name, ValueError)
 
 
