@@ -171,9 +171,12 @@ def cut_like(first: jax.Array, others: Sequence[jax.Array]) -> jax.Array:
     if merged == list(specs[0]) or len(set(names)) < len(names):
         return first
     mesh = next(sharding.mesh for sharding in shardings if not sharding.mesh.empty)
-    sharding = NamedSharding(mesh, PartitionSpec(*merged))
-    cut: jax.Array = (JAX if hasattr(JAX, "reshard") else JAX.sharding).reshard(first, sharding)
-    return cut
+    return cut(first, NamedSharding(mesh, PartitionSpec(*merged)))
+
+
+def cut(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    found: jax.Array = (JAX if hasattr(JAX, "reshard") else JAX.sharding).reshard(x, sharding)
+    return found
 
 
 def like(x: jax.Array, dtype: Any) -> Any:
@@ -261,7 +264,15 @@ def sifted(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...], k:
     """What flows into an input, and 0 where the call leaves the input out: infinity times 0 would be none."""
     named = dict(zip(names_of(loss, given), inputs, strict=True))
     mask = left_out(loss, named, loss.inputs[k])
-    return head if mask is None else jnp.where(mask, 0, head)
+    if mask is None:
+        return head
+    if is_on_mesh(mask):
+        # the gradient must be cut as its input is, and weights may be cut otherwise
+        sharding, spec = typeof(mask).sharding, typeof(named[loss.inputs[k]]).sharding.spec
+        spec = PartitionSpec(*[c if n > 1 else None for c, n in zip(spec, mask.shape, strict=True)])
+        if spec != sharding.spec:
+            mask = cut(mask, NamedSharding(sharding.mesh, spec))
+    return jnp.where(mask, 0, head)
 
 
 def is_integer(x: jax.Array) -> bool:
