@@ -5,6 +5,7 @@ Prints what has failed of each program, and as what.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -341,6 +342,20 @@ def explicit_programs() -> None:
             np.testing.assert_array_equal(a, b)
 
 
+def explicit_weights() -> None:
+    """The gradient is cut as its input, however the weights are cut, and what they leave out has none."""
+    x, weight = np.ones((4, 3), np.float32), np.array([0, 1, 1, 1], np.float32)
+    with jax.set_mesh(jax.make_mesh((2,), ("b",))):
+        for reduction in ("sum", "example", "none"):
+            loss = fl.L2Loss(reduction=reduction)
+            for cuts in itertools.product((P(), P("b")), repeat=2):
+                pred, w = [jax.device_put(a, spec) for a, spec in zip((x, weight), cuts, strict=True)]
+                gradient = jax.grad(lambda p, w=w, loss=loss: jnp.sqrt(loss(p, p * 0, w)).sum())(pred)
+                assert kinds(gradient) == kinds(pred)
+                assert np.isfinite(gradient).all()
+                assert not np.asarray(gradient)[0].any()
+
+
 def sums_to_be_taken() -> None:
     """What is still to be summed over the devices is refused, as jnp refuses it."""
     loss = fl.L2Loss(reduction="mean")
@@ -379,6 +394,7 @@ PROGRAMS: dict[str, Function] = {
         bad_values,
         explicit_mesh,
         explicit_programs,
+        explicit_weights,
         sums_to_be_taken,
     )
 }

@@ -110,6 +110,24 @@ def test_a_weight_of_zero_leaves_out(name: str, value: float, reduction: str) ->
             assert not got[[1, 3]].any()
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_infinity_does_not_flow_into_what_is_left_out() -> None:
+    """The derivative of a root at 0 is infinite."""
+    x, weight, loss = np.arange(3.0), np.array([0.0, 1, 2]), fl.L2Loss()
+    y = np.zeros(3)
+
+    def gradient(p: Any, head: Any) -> Any:
+        return anp.sum(anp.sqrt(loss.grad(p, y, weight, head_grad=head)))
+
+    for wrt in (0, 1):
+        found = autograd.grad(gradient, wrt)(x, np.ones(3))
+        assert found[0] == 0
+        assert np.isfinite(found).all()
+    found = autograd.grad(lambda p: anp.sum(anp.sqrt(loss(p, y, weight))))(x)
+    assert found[0] == 0
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize("reduction", ["sum", "mean", "weighted_mean"])
 def test_totals_are_what_numpys_arrays_give(rng: np.random.Generator, reduction: str) -> None:
     pred, label = draw(LOSSES["BCE"], rng, (5,), np.float32)

@@ -405,7 +405,7 @@ PRED = np.ones((4, 3))
         ),
         (
             ValueError,
-            r"label must have 2 axes, NT, for 4 examples, got shape \(3, 1\)",
+            r"label must have 2 axes, NT, for 4 examples, got shape \(3, 1\)$",
             lambda x: fl.CTCLoss()(x[..., None], [[0]] * 3),
         ),
         (
@@ -426,6 +426,14 @@ PRED = np.ones((4, 3))
             lambda x: fl.SoftmaxCELoss().grad(x.rechunk({1: -1}), [0] * 4, wrt="label"),
         ),
         (NotImplementedError, "SDMLLoss has no diagonal Hessian", lambda x: fl.SDMLLoss().grad_and_hess(x, x)),
+        (ValueError, "where there are no weights, give None", lambda x: fl.L2Loss()(x, x, [])),
+        (ValueError, "blank must be between -1 and 0", lambda x: fl.CTCLoss(blank=1)(x[..., None], [[0]] * 4)),
+        (ValueError, "at least one class, the blank", lambda x: fl.CTCLoss()(x[..., None][..., :0], [[0]] * 4)),
+        (
+            ValueError,
+            r"as many classes as class_weight, 3, got shape \(4, \d\) with",
+            lambda x: fl.SoftmaxCELoss(class_weight=(1, 2, 3), axis=1)(x[:, :2].rechunk({1: -1}), [0] * 4),
+        ),
         (ValueError, "pred must have a class axis, got a scalar", lambda x: fl.SoftmaxCELoss()(x[0, 0], 1)),
         (
             ValueError,

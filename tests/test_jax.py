@@ -174,6 +174,38 @@ def test_shapes_fit_but_for_axes_of_size_1(shape: Any, other: Any) -> None:
         np.testing.assert_array_equal(gradient, want[1])
 
 
+def holes(make: Any) -> list[tuple[Any, Any]]:
+    """Calls of which the first example, or element, is left out, and what is differentiated in; all have 0 there."""
+    y, weight = np.array([[0.0], [0], [0]]), np.array([0.0, 1, 2])
+    return [
+        (lambda p: fl.L2Loss()(p, make(y), make(weight)), np.array([[0.0], [1], [2]])),
+        (lambda p: fl.L2Loss(reduction="none")(p, make(y), make(weight[:, None])), np.array([[0.0], [1], [2]])),
+        (lambda p: fl.SoftmaxCELoss(ignore_index=-1)(p, make(np.array([-1, 0, 1]))), np.eye(3)[:, :2]),
+        (lambda p: fl.SoftmaxCELoss(axis=0)(p, make(y[:, 0]), make(weight[None])), np.eye(3)[:2]),
+        (lambda p: fl.CTCLoss()(p, make(np.ones((3, 1))), sample_weight=make(weight)), np.ones((3, 2, 3))),
+    ]
+
+
+@pytest.mark.parametrize("k", range(5))
+def test_infinity_does_not_flow_into_what_is_left_out(k: int) -> None:
+    """The derivative of a root at 0 is infinite."""
+    call, x = holes(jnp.asarray)[k]
+    for f in (jax.grad, lambda f: jax.jit(jax.grad(f))):
+        gradient = f(lambda p: jnp.sqrt(call(p)).sum())(jnp.asarray(x))
+        out = gradient[..., 0] if x.shape == (2, 3) else gradient[0]
+        assert not np.asarray(out).any()
+        assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean", "weighted_mean"])
+def test_infinity_does_not_flow_where_all_is_left_out(reduction: str) -> None:
+    loss, x, nothing = fl.SigmoidBCELoss(reduction=reduction), jnp.ones((3, 1)), np.zeros(3)
+    gradients = jax.grad(lambda p, y, q: jnp.sqrt(loss(p, y, nothing, q)), (0, 1, 2))(x, x[:, 0], x[:1, 0])
+    assert [g.tolist() for g in gradients] == [[[0]] * 3, [0] * 3, [0]]
+    second = jax.grad(lambda p: jnp.sqrt(jax.grad(lambda p: loss(p, x, nothing))(p)).sum())(x)
+    assert not second.any()
+
+
 @pytest.mark.parametrize(("shape", "other"), [((5, 1), (1, 5)), ((2, 3, 1), (2, 1, 3)), ((4,), (2, 2)), ((3,), (4,))])
 def test_shapes_that_do_not_fit(shape: Any, other: Any) -> None:
     """They are known before the program runs."""
@@ -203,6 +235,13 @@ def test_shapes_that_do_not_fit(shape: Any, other: Any) -> None:
         (lambda x, _: fl.SigmoidBCELoss()(x, x, pos_weight=jnp.ones(4)), "pos_weight must broadcast to pred's shape"),
         (lambda x, _: fl.SDMLLoss()(x, x), "x1 must have an axis of examples and one of features"),
         (lambda x, _: fl.CTCLoss()(x, x), "pred must have 3 axes, NTC"),
+        (lambda x, loss: loss(x, x, x[:0]), r"got shape \(0,\); where there are no weights, give None"),
+        (lambda x, _: fl.CTCLoss()(x[:, None, None], np.ones((2, 1))), r"for 3 examples, got shape \(2, 1\)$"),
+        (lambda x, _: fl.CTCLoss(blank=1)(x[:, None, None], x[:, None]), "blank must be between -1 and 0 for a pred"),
+        (
+            lambda x, _: fl.SoftmaxCELoss(class_weight=(1, 2))(x[:, None], x),
+            r"as many classes as class_weight, 2, got shape \(3, 1\) with 1",
+        ),
     ],
 )
 def test_other_shapes_that_do_not_fit(call: Any, match: str) -> None:
@@ -302,8 +341,26 @@ class Mine(fl.L2Loss):
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda loss, x: loss(x.astype(jnp.bfloat16), x), TypeError, "pred must have a dtype .* got bfloat16"),
-        (lambda loss, x: loss(x, x.astype(complex)), TypeError, "label must have a dtype .* got complex64"),
+        (
+            lambda loss, x: loss(x.astype(jnp.bfloat16), x),
+            TypeError,
+            r"pred must have a dtype .* got bfloat16; make it float32: \.astype\('f4'\)",
+        ),
+        (
+            lambda loss, x: loss(x, x.astype(complex)),
+            TypeError,
+            "label must have a dtype .* got complex64; take its .real",
+        ),
+        (lambda loss, x: loss(jax.random.key(0), x), TypeError, "pred must have a dtype .* give an array of numbers"),
+        (
+            lambda loss, x: loss(x, np.array(["a"] * 3)),
+            TypeError,
+            "label must be an array of real numbers, .*number cl",
+        ),
+        (lambda loss, x: loss(x, np.array([1, None, 2])), TypeError, r"at position \(1,\) is a NoneType: np.nan"),
+        (lambda loss, x: loss(x, np.zeros(3, "M8[D]")), TypeError, "label must be .* count from a date"),
+        (lambda loss, x: jax.jit(loss.validate)(x, x), TypeError, "has none yet, got .* call validate outside of JAX"),
+        (lambda loss, x: jax.grad(lambda a: loss.validate(x, a) or 0.0)(x), TypeError, "call validate outside of JAX"),
         (lambda loss, x: loss(x, x, out=np.empty(3)), TypeError, "out cannot be given for JAX's arrays"),
         (lambda loss, x: loss(x, x, head_grad=x), TypeError, "unexpected keyword argument 'head_grad'"),
         (lambda loss, x: loss.grad(x, x, hed=x), TypeError, "unexpected keyword argument 'hed'"),

@@ -765,6 +765,15 @@ def test_shapes_that_fit_are_described(shape: tuple[int, ...], other: tuple[int,
         (fl.TripletLoss(), [(4, 3), (4, 3), (3, 4)], "negative must have pred's shape"),
         (fl.CosineEmbeddingLoss(), [(4, 3), (4, 3), (3,)], "label must have input1's shape"),
         (fl.SDMLLoss(), [(4, 3), (3, 4)], "x2 must have x1's shape"),
+        (fl.SDMLLoss(), [(3,), (3,)], "x1 must have an axis of examples and one of features"),
+        (fl.SoftmaxCELoss(), [(), ()], "pred must have a class axis, got a scalar"),
+        (fl.SoftmaxCELoss(class_weight=(1, 2)), [(4, 3), (4,)], "as many classes as class_weight, 2, got shape"),
+        (fl.CTCLoss(), [(2, 5, 3, 1), (2, 2)], "pred must have 3 axes, NTC"),
+        (fl.CTCLoss(), [(2, 5, 3), (3, 2)], r"label must have 2 axes, NT, for 2 examples, got shape \(3, 2\)$"),
+        (fl.CTCLoss(), [(2, 5, 3), (2, 2), (3,)], "pred_lengths must be one length per example"),
+        (fl.CTCLoss(), [(2, 5, 3), (2, 2), (2,), (2,), (7,)], "sample_weight must be one weight per example"),
+        (fl.CTCLoss(blank=7), [(2, 5, 3), (2, 2)], "blank must be between -3 and 2 for a pred with 3 classes, got 7"),
+        (fl.L2Loss(), [(3, 2), (3, 2), (0,)], "where there are no weights, give None"),
     ],
 )
 def test_shapes_that_do_not_fit_are_not_described(loss: fl.Loss, shapes: list[Any], match: str) -> None:
@@ -840,6 +849,122 @@ def test_a_weight_of_0_leaves_an_example_out(reduction: str, missing: float) -> 
             found.append((value.detach(), gradient.detach(), second, again))
             assert gradient[1] == second[1] == again[1] == 0
         assert_same(*found)
+
+
+def roots() -> list[tuple[Any, Any, Any]]:
+    """Calls whose first example is left out and has a value of 0, where the derivative of a root is infinite."""
+    y, weight = torch.tensor([[np.nan], [0], [0]]), torch.tensor([0.0, 1, 2])
+    labels, weights = y.numpy(), weight.numpy()
+    x, ids = torch.arange(3.0)[:, None], torch.tensor([-1, 0, 1])
+    return [
+        (lambda p: fl.L2Loss()(p, y, weight), x, 0),
+        (lambda p: fl.L2Loss()(p, labels, sample_weight=weights), x, 0),
+        (lambda p: fl.L2Loss(reduction="none")(p, y, weight[:, None]), x, 0),
+        (lambda p: fl.L2Loss(reduction="sum")(p[:1], y[:1], weight[:1]), x, 0),
+        (lambda p: fl.SoftmaxCELoss(ignore_index=-1)(p, ids), torch.eye(3), 0),
+        (lambda p: fl.SoftmaxCELoss(axis=0)(p, ids.abs(), weight[None]), torch.eye(3), (slice(None), 0)),
+        (lambda p: fl.CTCLoss()(p, torch.ones(3, 1), sample_weight=weight), torch.ones(3, 2, 3), 0),
+    ]
+
+
+@pytest.mark.parametrize("way", ["eager", "recorded", "func", "graph"])
+@pytest.mark.parametrize("k", range(7))
+def test_infinity_does_not_flow_into_what_is_left_out(k: int, way: str) -> None:
+    call, x, out = roots()[k]
+    x.requires_grad_(way != "func")
+
+    def total(p: Any) -> Any:
+        return call(p).sqrt().sum()
+
+    if way == "func":
+        gradient = torch.func.grad(total)(x)
+    elif way == "graph":
+        gradient = make_fx(lambda p: torch.autograd.grad(total(p), p)[0])(x)(x)
+    else:
+        (gradient,) = torch.autograd.grad(total(x), x, create_graph=way == "recorded")
+    assert not gradient[out].any()
+    assert gradient.isfinite().all()
+
+
+def test_infinity_does_not_flow_into_the_gradient_of_what_is_left_out() -> None:
+    x, weight = torch.arange(3.0, requires_grad=True), torch.tensor([0.0, 1, 2])
+    for reduction in ("example", "sum", "weighted_mean"):
+        loss = fl.L2Loss(reduction=reduction)
+        (gradient,) = torch.autograd.grad(loss(x, torch.zeros(3), weight).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.sqrt().sum(), x)
+        assert second[0] == 0
+        assert second.isfinite().all()
+
+
+def test_infinity_flows_where_nothing_is_left_out() -> None:
+    x = torch.arange(3.0, requires_grad=True)
+    (gradient,) = torch.autograd.grad(fl.L2Loss()(x, torch.zeros(3)).sqrt().sum(), x)
+    assert gradient.isnan().tolist() == [True, False, False]
+
+
+def test_factors_and_labels_of_other_shapes_are_left_out() -> None:
+    loss, nothing = fl.SigmoidBCELoss(reduction="sum"), torch.zeros(3)
+    inputs = torch.ones(3, 1), torch.ones(3), torch.ones(1)
+    for x in inputs:
+        x.requires_grad_()
+    p, y, q = inputs
+    value = loss(p, y, nothing, q).sqrt()
+    for create_graph in (True, False):
+        found = torch.autograd.grad(value, inputs, create_graph=create_graph, retain_graph=True)
+        assert [g.tolist() for g in found] == [[[0]] * 3, [0] * 3, [0]]
+    weight = torch.tensor([0.0, 1, 1])
+    want = torch.autograd.grad(loss(p, y, weight, q), inputs)
+    assert_same(torch.func.grad(lambda *x: loss(*x[:2], weight, x[2]), (0, 1, 2))(*[x.detach() for x in inputs]), want)
+    pairs = torch.rand(3, 2, requires_grad=True)
+    other = torch.rand(3, 2, requires_grad=True)
+    want = torch.autograd.grad(fl.SDMLLoss(reduction="sum")(pairs, other, weight), (pairs, other))
+    sdml = torch.func.grad(lambda a, b: fl.SDMLLoss(reduction="sum")(a, b, weight), (0, 1))
+    assert_same(sdml(pairs.detach(), other.detach()), want)
+
+
+def test_gradients_for_a_head_are_transformed() -> None:
+    """Those, too, that the forward pass has not computed: its heads of 1 would not give them."""
+    x, y, weight = torch.rand(3, 4), torch.softmax(torch.rand(3, 4), -1), torch.ones(3)
+    for loss, inputs, wrt in (
+        (fl.L2Loss(), (x, y, weight), (2,)),
+        (fl.L2Loss(), (x, y, weight), (0, 2)),
+        (fl.KLDivLoss(from_logits=False, reduction="none"), (x, y), (0,)),
+        (fl.SDMLLoss(), (x, y, weight), (0, 1, 2)),
+    ):
+
+        def total(*inputs: Any, loss: Any = loss) -> Any:
+            return (loss(*inputs) * 2).sum()
+
+        leaves = [a.clone().requires_grad_() for a in inputs]
+        want = torch.autograd.grad(total(*leaves), [leaves[k] for k in wrt])
+        assert_same(torch.func.grad(total, wrt)(*inputs), want)
+        mapped = torch.func.vmap(torch.func.grad(total, wrt))(*[torch.stack([a, a]) for a in inputs])
+        for got, gradient in zip(mapped, want, strict=True):
+            assert_same(got[1], gradient)
+    with pytest.raises(NotImplementedError, match="the second derivatives of L2Loss in sample_weight are not known"):
+        torch.func.grad(lambda w: torch.func.grad(lambda v: fl.L2Loss()(x, y, v).sum())(w).sum())(weight)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x, f: torch.func.vmap(lambda p: f(p, p))(x),
+        lambda x, f: torch.func.grad(lambda p: f(p, p))(x),
+        lambda x, f: f(x.to("meta"), x.to("meta")),
+        lambda x, f: torch.fx.symbolic_trace(lambda p: f(p, p)),
+    ],
+)
+def test_validate_looks_at_numbers(call: Any) -> None:
+    with pytest.raises(TypeError, match=r"label must have numbers, at which validate looks, and .*; call validate"):
+        call(torch.ones(3, 2), fl.L2Loss().validate)
+    with pytest.raises(TypeError, match=r"got torch.bfloat16 .*\.float\(\) makes one of it"):
+        fl.L2Loss().validate(torch.ones(3).bfloat16())
+
+
+def test_a_meta_tensor_is_not_to_be_moved() -> None:
+    x = torch.ones(3)
+    with pytest.raises(TypeError, match=r"out must be a dense tensor .* a tensor on meta has no numbers"):
+        fl.L2Loss()(x, x, out=x.to("meta"))
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

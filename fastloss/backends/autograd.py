@@ -12,6 +12,7 @@ from autograd.tracer import Box, getval
 
 from fastloss._core import Loss
 from fastloss.backends import bind
+from fastloss.backends.layout import left_out
 
 ARRAYS = (Box,)
 
@@ -88,7 +89,7 @@ def gradient_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwa
 
 def to_head(loss: Loss, name: str, head: Any, inputs: list[Any], t: Any) -> Any:
     """What flows from a gradient, which is linear in its head, into the head."""
-    terms = t * Loss.grad(loss, *inputs, wrt=name)
+    terms = sifted(loss, inputs, name, t) * Loss.grad(loss, *inputs, wrt=name)
     if np.size(head) == 1:
         return np.reshape(np.sum(terms), np.shape(head))
     ndim = np.ndim(inputs[0])
@@ -113,7 +114,14 @@ def to_input(loss: Loss, name: str, head: Any, inputs: list[Any], other: str, t:
     if np.ndim(head):
         axes = loss.value_axes(np.ndim(inputs[0])) or ()
         head = np.reshape(head, [n if k in axes else 1 for k, n in enumerate(np.shape(inputs[0]))])
-    return t * head * curvature(loss, *inputs)
+    return sifted(loss, inputs, name, t * head) * curvature(loss, *inputs)
+
+
+def sifted(loss: Loss, inputs: list[Any], name: str, flow: Any) -> Any:
+    """What flows into an input, and 0 where the call leaves the input out: infinity times 0 would be none."""
+    given = {known: np.asarray(getval(x)) for known, x in zip(loss.inputs, inputs, strict=False) if x is not None}
+    mask = left_out(loss, given, name)
+    return flow if mask is None else np.where(mask, 0.0, flow)
 
 
 def curvature_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:

@@ -26,7 +26,7 @@ from fastloss.backends import (
     jax_calls,
     targets_of,
 )
-from fastloss.backends.layout import check_shapes
+from fastloss.backends.layout import check_shapes, left_out
 
 ARRAYS = (jax.Array, jax.core.Tracer)
 
@@ -77,9 +77,14 @@ def evaluate_constant(
 
 def as_array(name: str, x: Any) -> jax.Array:
     """An input as an array of JAX's, of a dtype that there are losses of."""
-    array = jnp.asarray(x if isinstance(x, ARRAYS) or type(x) is np.ndarray else _foreign.as_array(name, x))
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must have a dtype of NumPy's for real numbers, got {array.dtype}")
+    is_plain = isinstance(x, ARRAYS) or (type(x) is np.ndarray and x.dtype.kind in "fiub")
+    array = jnp.asarray(x if is_plain else _foreign.as_array(name, x))
+    # a key of random numbers has a dtype that is not NumPy's
+    kind = getattr(array.dtype, "kind", "O")
+    if kind not in "fiub":
+        others = "make it float32: .astype('f4')" if kind == "V" else "give an array of numbers"
+        advice = _foreign.KINDS.get(kind, others)
+        raise TypeError(f"{name} must have a dtype of NumPy's for real numbers, got {array.dtype}; {advice}")
     if not isinstance(array, jax.core.Tracer) and any(device.platform != "cpu" for device in array.devices()):
         where = ", ".join(map(str, array.devices()))  # no cover: needs another device
         raise TypeError(f"{name} must be on the CPU, got an array on {where}")  # no cover: as above
@@ -87,7 +92,13 @@ def as_array(name: str, x: Any) -> jax.Array:
 
 
 def as_numpy(name: str, x: Any) -> Any:
-    return np.asarray(as_array(name, x))
+    array = as_array(name, x)
+    if isinstance(array, jax.core.Tracer):
+        raise TypeError(
+            f"{name} must have numbers, at which validate looks, and a traced array has none yet, got {typeof(array)}; "
+            "call validate outside of JAX's transformations"
+        )
+    return np.asarray(array)
 
 
 def typeof(x: jax.Array) -> Any:
@@ -160,9 +171,12 @@ def cut_like(first: jax.Array, others: Sequence[jax.Array]) -> jax.Array:
     if merged == list(specs[0]) or len(set(names)) < len(names):
         return first
     mesh = next(sharding.mesh for sharding in shardings if not sharding.mesh.empty)
-    sharding = NamedSharding(mesh, PartitionSpec(*merged))
-    cut: jax.Array = (JAX if hasattr(JAX, "reshard") else JAX.sharding).reshard(first, sharding)
-    return cut
+    return cut(first, NamedSharding(mesh, PartitionSpec(*merged)))
+
+
+def cut(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+    found: jax.Array = (JAX if hasattr(JAX, "reshard") else JAX.sharding).reshard(x, sharding)
+    return found
 
 
 def like(x: jax.Array, dtype: Any) -> Any:
@@ -237,13 +251,28 @@ def value_backward(loss: Loss, given: tuple[int, ...], residuals: Any, head: Any
     if wrt:
         found = dict(zip(wrt, gradients_for(loss, given, wrt, arrays, head), strict=True))
     else:
-        found = {k: along(loss, head, x) * x for k, x in found.items()}
+        found = {k: sifted(loss, given, arrays, k, along(loss, head, x)) * x for k, x in found.items()}
     return (tuple([found[k].astype(x.dtype) if k in found else None for k, x in zip(given, arrays, strict=True)]),)
 
 
 value.defvjp(value_forward, value_backward, symbolic_zeros=True)
 # for shard_map, which takes no rule for symbolic zeros outside of a compiled program
 compiled_value = jax.jit(value, static_argnums=(0, 1))
+
+
+def sifted(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...], k: int, head: jax.Array) -> jax.Array:
+    """What flows into an input, and 0 where the call leaves the input out: infinity times 0 would be none."""
+    named = dict(zip(names_of(loss, given), inputs, strict=True))
+    mask = left_out(loss, named, loss.inputs[k])
+    if mask is None:
+        return head
+    if is_on_mesh(mask):
+        # the gradient must be cut as its input is, and weights may be cut otherwise
+        sharding, spec = typeof(mask).sharding, typeof(named[loss.inputs[k]]).sharding.spec
+        spec = PartitionSpec(*[c if n > 1 else None for c, n in zip(spec, mask.shape, strict=True)])
+        if spec != sharding.spec:
+            mask = cut(mask, NamedSharding(sharding.mesh, spec))
+    return jnp.where(mask, 0, head)
 
 
 def is_integer(x: jax.Array) -> bool:
@@ -285,11 +314,11 @@ def gradients_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...],
     head, (second,) = heads
     found = jnp.zeros_like(gradient)
     if not isinstance(head, jax.custom_derivatives.SymbolicZero):
-        found += along(loss, head, gradient) * gradient
+        found += sifted(loss, given, arrays, 0, along(loss, head, gradient)) * gradient
     if not isinstance(second, jax.custom_derivatives.SymbolicZero):
         both = like_inputs(given, (0,), arrays) * 2
         _, hessian = call("grad_and_hess", loss, both, names_of(loss, given), arrays)
-        found += second * hessian
+        found += sifted(loss, given, arrays, 0, second) * hessian
     return (tuple([found.astype(arrays[0].dtype) if k == 0 else None for k in given]),)
 
 

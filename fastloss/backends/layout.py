@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastloss import _foreign
 from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss
 
 Shape = tuple[int, ...]
@@ -43,6 +44,7 @@ def layout_of(loss: Loss, shape: Shape) -> Layout:
     if isinstance(loss, SoftmaxLoss | CosineLoss) and ndim == 0:
         axis = "class" if isinstance(loss, SoftmaxLoss) else "feature"
         raise ValueError(f"{loss.inputs[0]} must have a {axis} axis, got a scalar")
+    check_classes(loss, shape)
     reduction = dict(loss.arguments)["reduction"]
     unreduced = with_reduction(loss, "none")
     axes = unreduced.value_axes(ndim) or ()
@@ -58,6 +60,29 @@ def layout_of(loss: Loss, shape: Shape) -> Layout:
         # one value for the only example there is
         reduction = "mean"
     return Layout(loss, shape, axes, batch, frozenset(whole), reduction, value_axes)
+
+
+def check_classes(loss: Loss, shape: Shape) -> None:
+    """Refuses arguments of the loss that another number of classes has."""
+    arguments = dict(loss.arguments)
+    if isinstance(loss, SequenceLoss):
+        classes = shape[-1]
+        # it may be a symbol, of which the call itself knows
+        if not isinstance(classes, int):
+            return
+        if classes == 0:
+            raise ValueError(f"pred must have at least one class, the blank, got shape {shape}")
+        blank = _foreign.blank_index(arguments["blank"])
+        if not -classes <= blank < classes:
+            raise ValueError(
+                f"blank must be between {-classes} and {classes - 1} for a pred with {classes} classes, got {blank}"
+            )
+    elif arguments.get("class_weight") is not None:
+        classes, weights = shape[arguments["axis"]], np.size(arguments["class_weight"])
+        if isinstance(classes, int) and weights != classes:
+            raise ValueError(
+                f"pred must have as many classes as class_weight, {weights}, got shape {shape} with {classes}"
+            )
 
 
 @dataclass(frozen=True)
@@ -128,18 +153,24 @@ class Layout:
             x, good = x[0], True
         elif x.ndim == 1 and self.batch is not None:
             good = given[0] in (1, self.shape[self.batch])
-            x = x[tuple([slice(None) if k == self.batch else None for k in self.axes])]
         else:
-            if isinstance(self.loss, SoftmaxLoss | CosineLoss) and x.ndim == len(self.shape) and given[self.row] == 1:
-                x = x[tuple([0 if k == self.row else slice(None) for k in range(x.ndim)])]
-            good = broadcasts(x.shape, unreduced)
-            x = x[(None,) * (len(unreduced) - x.ndim)]
+            rows = isinstance(self.loss, SoftmaxLoss | CosineLoss) and x.ndim == len(self.shape)
+            to = tuple([n if k in self.axes else 1 for k, n in enumerate(self.shape)]) if rows else unreduced
+            good = broadcasts(given, to)
         if not good:
             raise ValueError(
                 f"sample_weight must be one weight per example or broadcast to the unreduced loss, shape {unreduced}, "
-                f"got shape {given}"
+                f"got shape {given}{_foreign.about_weights(np.broadcast_to(0.0, given))}"
             )
-        return x, self.axes
+        return self.spread_weight(x), self.axes
+
+    def spread_weight(self, x: Any) -> Any:
+        """Weights that fit, with the axes of the unreduced loss."""
+        if x.ndim == 1 and self.batch is not None:
+            return x[tuple([slice(None) if k == self.batch else None for k in self.axes])]
+        if x.ndim > len(self.axes):
+            return x[tuple([slice(None) if k in self.axes else 0 for k in range(x.ndim)])]
+        return x[(None,) * (len(self.axes) - x.ndim)]
 
     def place_sequence(self, name: str, x: Any) -> tuple[Any, Shape]:
         """CTC's labels and lengths, and their axes. That within a label comes behind those of the first input."""
@@ -156,8 +187,8 @@ class Layout:
             return x, (behind,)
         if x.ndim != 2 or x.shape[layout.index("N")] != n:
             raise ValueError(
-                f"label must have 2 axes, {layout}, for {n} examples, got shape {x.shape}; labels one after another "
-                "cannot be cut into the chunks of Dask"
+                f"label must have 2 axes, {layout}, for {n} examples, got shape {x.shape}"
+                + "; labels one after another cannot be cut into the chunks of Dask" * (x.ndim == 1)
             )
         if single:
             return x[0] if layout == "NT" else x[:, 0], (behind,)
@@ -207,3 +238,37 @@ def check_shapes(loss: Loss, shapes: tuple[tuple[str, Shape], ...]) -> None:
             continue
         else:
             layout.place(name, x)
+
+
+def left_out(loss: Loss, given: Mapping[str, Any], name: str) -> Any:
+    """Where in an input nothing flows back, however large what flows is: a mask that broadcasts to the input.
+
+    It is where weights are 0 or ids are ignored; None where nothing tells.
+    """
+    first = loss.inputs[0]
+    ignored = dict(loss.arguments)["ignore_index"] if has_class_ids(loss) else None
+    # in a pair's second vectors the losses of other examples have a part, too
+    is_shared = isinstance(loss, PairLoss) and name != first
+    if name == "sample_weight" or is_shared or ("sample_weight" not in given and ignored is None):
+        return None
+    shape = tuple(given[first].shape)
+    layout = layout_of(loss, shape)
+    masks = [layout.spread_weight(given["sample_weight"]) == 0] if "sample_weight" in given else []
+    if ignored is not None:
+        wanted = tuple([shape[k] for k in layout.axes])
+        label = given["label"]
+        masks.append((label if tuple(label.shape) == wanted else resize(label, wanted)) == ignored)
+    mask = masks[0] if len(masks) == 1 else masks[0] | masks[1]
+    mask = mask[tuple([slice(None) if k in layout.axes else None for k in range(len(shape))])]
+    own = tuple(given[name].shape)
+    if own == shape:
+        return mask
+    if loss.inputs.index(name) < loss.required:
+        mask = mask[tuple([0 if n == 1 else slice(None) for n in shape])]
+        return mask[tuple([None if n == 1 else slice(None) for n in own])]
+    # along an axis that it lacks, or has with size 1, all must be left out
+    more = len(shape) - len(own)
+    for k in range(len(shape)):
+        if k < more or own[k - more] == 1:
+            mask = mask.all(k)[(slice(None),) * k + (None,)]
+    return mask[(0,) * more]

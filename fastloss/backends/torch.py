@@ -6,6 +6,8 @@ through ``torch_operators``.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
@@ -19,6 +21,7 @@ from torch.fx import Proxy
 
 from fastloss._core import Loss
 from fastloss.backends import along, bind, check_differentiable, check_own, is_ready, torch_operators
+from fastloss.backends.layout import has_class_ids
 from fastloss.backends.torch_operators import (
     as_array,
     as_tensor,
@@ -37,7 +40,6 @@ ARRAYS = (Tensor, Proxy)
 PLAIN = (Tensor, torch.nn.Parameter)
 # not a subclass's own, which has called them
 call = Loss.__call__
-as_numpy = as_array
 
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -100,6 +102,19 @@ def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: d
     return as_given(out, result, arrays[loss.inputs[0]])
 
 
+def as_numpy(name: str, x: Any) -> Any:
+    try:
+        if not isinstance(x, Proxy):
+            return as_array(name, x)
+    except TypeError:
+        if not is_traced() and not x.is_meta:
+            raise
+    raise TypeError(
+        f"{name} must have numbers, at which validate looks, and one that is traced or on meta has none, got "
+        f"{type(x).__name__}; call validate with a tensor on the CPU, outside of PyTorch's transforms"
+    )
+
+
 def map_out(out: Any) -> Any:
     """The caller's buffers as arrays over the same memory."""
     if isinstance(out, tuple):
@@ -144,19 +159,16 @@ class Recorded(torch.autograd.Function):
         (loss, wrt, others), head = ctx.call, heads[0]
         # at once: another thread may go back through the same graph
         gradients = ctx.__dict__.pop("gradients", None)
-        if gradients is None or torch.is_grad_enabled() or is_traced():
+        results: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        if gradients is not None and not torch.is_grad_enabled() and not is_traced():
+            gradients = scale(loss, gradients, head, len(results) - 3, others)
+        else:
+            gradients = None
+        if gradients is None:
             inputs = ctx.saved_tensors
             if others is not None:
                 inputs = tuple(map(first_given, inputs, others))
             gradients = flow_back(loss, wrt, head, inputs)
-        else:
-            factor = constant(head)
-            if factor is None:
-                gradients[0].mul_(along(loss, head, gradients[0]))
-            elif factor != 1:
-                for x in gradients:
-                    x.mul_(factor)
-        results: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         for k, x in zip(wrt, gradients, strict=True):
             results[k + 3] = x
         return tuple(results)
@@ -179,6 +191,35 @@ def constant(head: Tensor) -> Any:
     if not head.ndim:
         return head.item()
     return None if any(head.stride()) or not head.numel() else head[(0,) * head.ndim].item()
+
+
+def scale(loss: Loss, gradients: list[Tensor], head: Tensor, n: int, others: Any) -> list[Tensor] | None:
+    """The gradients for a head, of those for heads of 1 and in their memory, for a call with n inputs.
+
+    None where the head is not finite and may leave something out: infinity times 0 would be none.
+    """
+    factor = constant(head)
+    if factor is None:
+        if may_leave_out(loss, n, others) and not head.isfinite().all():
+            return None
+        gradients[0].mul_(along(loss, head, gradients[0]))
+    elif factor != 1:
+        if not math.isfinite(factor):
+            return None
+        for x in gradients:
+            x.mul_(factor)
+    return gradients
+
+
+def may_leave_out(loss: Loss, n: int, others: Any) -> bool:
+    """Whether a call with n inputs, all tensors or these others, has weights, which may be 0, or ignores ids."""
+    k = loss.inputs.index("sample_weight")
+    return (n > k and (others is None or others[k] is not None)) or ignores_ids(loss)
+
+
+@functools.lru_cache(maxsize=1024)
+def ignores_ids(loss: Loss) -> bool:
+    return has_class_ids(loss) and dict(loss.arguments)["ignore_index"] is not None
 
 
 def flow_back(loss: Loss, wrt: list[int], head: Tensor, inputs: Sequence[Any]) -> Sequence[Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
+from fastloss import _foreign
 from fastloss._core import Loss
 from fastloss.backends import (
     along,
@@ -28,6 +29,7 @@ from fastloss.backends import (
     loss_of,
     targets_of,
 )
+from fastloss.backends.layout import check_shapes, left_out
 
 transforms_active = torch._C._are_functorch_transforms_active
 records_calls = torch._C._is_tracing
@@ -76,6 +78,8 @@ def as_array(name: str, x: Any) -> Any:
 
 def remedy(x: Tensor) -> str:
     """What makes a tensor of another one that there are losses of."""
+    if x.is_meta:
+        return "; a tensor on meta has no numbers: give one that has"
     calls = [".cpu()"] * (not x.is_cpu) + [".to_dense()"] * (x.layout is not torch.strided)
     calls += [".float()"] * (x.dtype.is_floating_point and x.dtype.itemsize <= 2)
     return f"; {''.join(calls)} makes one of it" if calls else ""
@@ -226,16 +230,21 @@ def check_weight_fits(loss: Loss, pred: Tensor, unreduced: list[Any], weight: Te
         raise ValueError(
             f"sample_weight must be one weight per example, or broadcast to the unreduced loss, shape "
             f"{tuple(unreduced)}, got shape {tuple(shape)}"
+            f"{_foreign.about_weights(np.empty(int(not any(isinstance(n, int) and n == 0 for n in shape))))}"
         )
 
 
 def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
-    """Refuses the shapes and dtypes that a call would refuse. CTC's call alone knows what it takes."""
+    """Refuses the shapes and dtypes that a call would refuse, as far as sizes are known."""
     first = loss.inputs[0]
     pred = given[first]
     for name, x in given.items():
         if x.dtype not in DTYPES:
             raise TypeError(f"{name} must be a tensor of real numbers, of a dtype that NumPy has, got {x.dtype}")
+    shapes = tuple([(name, tuple(x.shape)) for name, x in given.items()])
+    if all(isinstance(n, int) for _, shape in shapes for n in shape):
+        check_shapes(loss, shapes)
+        return
     if "label_lengths" in loss.inputs:
         return
     axes = unreduced_axes(loss, pred)
@@ -351,9 +360,9 @@ def flow_back(ctx: Any, head: Tensor) -> dict[int, Tensor]:
     loss, given, wrt = loss_of(ctx.expression), ctx.given, ctx.wrt
     inputs, gradients = list(ctx.saved_tensors[: len(given)]), ctx.saved_tensors[len(given) :]
     if gradients:
-        gradients = [along(loss, head, x) * x for x in gradients]
+        gradients = scaled(loss, given, inputs, wrt, gradients, head)
     elif wrt:
-        gradients = gradient(ctx.expression, given, inputs, wrt, head)
+        gradients = gradients_for(ctx.expression, given, inputs, wrt, head)
     return dict(zip(wrt, gradients, strict=True))
 
 
@@ -364,9 +373,52 @@ def recorded_gradients(
     loss = loss_of(expression)
     if is_ready(loss, wrt, inputs[0].ndim):
         _, *gradients = cast(Any, Differentiable).apply(expression, given, wrt, *inputs)
-        return [along(loss, head, x) * x for x in gradients]
+        return scaled(loss, given, inputs, wrt, gradients, head)
+    return gradients_for(expression, given, inputs, wrt, head)
+
+
+def scaled(
+    loss: Loss, given: list[int], inputs: Sequence[Tensor], wrt: list[int], gradients: Sequence[Tensor], head: Tensor
+) -> list[Tensor]:
+    """The gradients for a head, of those for heads of 1."""
+    return [sifted(loss, given, inputs, k, along(loss, head, x)) * x for k, x in zip(wrt, gradients, strict=True)]
+
+
+def sifted(loss: Loss, given: list[int], inputs: Sequence[Tensor], k: int, head: Tensor) -> Tensor:
+    """What flows into an input, and 0 where the call leaves the input out: infinity times 0 would be none."""
+    mask = left_out(loss, dict(zip(names(loss, given), inputs, strict=True)), names(loss, [k])[0])
+    return head if mask is None else torch.where(mask, 0.0, head)
+
+
+def gradients_for(
+    expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor
+) -> list[Tensor]:
+    """The gradients for a head, computed anew, in the form that the surroundings take."""
+    if transforms_active() and not is_functionalized():
+        return list(cast(Any, Gradients).apply(expression, given, wrt, head, *inputs))
     found: list[Tensor] = gradient(expression, given, inputs, wrt, head)
     return found
+
+
+class Gradients(torch.autograd.Function):
+    """The operator of the gradients for a head, as torch.func transforms it; their derivatives are not known."""
+
+    @staticmethod
+    def forward(expression: str, given: list[int], wrt: list[int], head: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(gradient(expression, given, list(inputs), wrt, head))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.expression, ctx.given, ctx.wrt, *_ = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *heads: Tensor) -> Any:
+        wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[4:], strict=True) if needed]
+        check_second_derivatives(loss_of(ctx.expression), ctx.wrt, wanted)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        return for_each(cast(Any, Gradients).apply, info, in_dims, *args)
 
 
 class Differentiable(torch.autograd.Function):
@@ -392,7 +444,8 @@ class Differentiable(torch.autograd.Function):
             wanted = [k for k, needed in zip(given, ctx.needs_input_grad[3:], strict=True) if needed]
             check_second_derivatives(loss, wrt, wanted)
             inputs = [x.detach() for x in ctx.saved_tensors[: len(given)]]
-            curvature = heads[1] * hessian(ctx.expression, given, inputs)
+            head = sifted(loss, given, inputs, 0, cast(Tensor, heads[1]))
+            curvature = head * hessian(ctx.expression, given, inputs)
             found[0] = found[0] + curvature if 0 in found else curvature
         return None, None, None, *[found.get(k) for k in given]
 
