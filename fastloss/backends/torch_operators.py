@@ -546,6 +546,11 @@ def find_results(
     places, tensors = located(loss, [given.get(name) for name in loss.inputs], class_weight)
     tensors = [x.detach() for x in tensors]
     head = None if head is None else tensor_like(head, tensors[0]).detach()
+    if head is not None and head.is_meta != tensors[0].is_meta:
+        place = "on meta" if tensors[0].is_meta else "a dense tensor on the CPU"
+        raise TypeError(
+            f"head_grad must be {place} like {loss.inputs[0]}, got {head.dtype} on {head.device}{remedy(head)}"
+        )
     found = results(loss.expression, method, places, tensors, positions if "gradient" in parts else [], head)
     packed: list[Any] = [found[0]] if parts[0] == "value" else []
     if "gradient" in parts:
