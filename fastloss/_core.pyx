@@ -952,7 +952,7 @@ cdef class Loss:
 
         if p.size == 0:
             fill_results(c, 0)
-        elif is_beyond(count, FAR_SUM) and (exponent := exponent_of_weights(c)):
+        elif c.given[WEIGHT] != NULL and is_beyond(count, FAR_SUM) and (exponent := exponent_of_weights(c)):
             self.evaluate_otherwise(c, want, wrt, exponent)
         elif not c.is_double and (
                 self.wide or is_beyond(p.value_scale, FAR_IN_SINGLE) or is_beyond(p.grad_scale, FAR_IN_SINGLE)
@@ -1502,8 +1502,6 @@ def is_wide(argument):
 
 cdef int exponent_of_weights(const call_t* c) except? -1:
     """That of the power of two which brings the weights near 1, for their sum to have a reciprocal; else 0."""
-    if c.given[WEIGHT] == NULL:
-        return 0
     largest = float(np.max(np.abs(<object>c.given[WEIGHT]), initial=0))
     return -math.frexp(largest)[1] if math.isfinite(largest) and is_beyond(largest, FAR_WEIGHT) else 0
 

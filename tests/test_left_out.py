@@ -111,6 +111,20 @@ def test_a_class_without_weight(classes: int) -> None:
     assert not hessian[1].any()
 
 
+@pytest.mark.parametrize("row", [False, True])
+def test_ids_of_a_sequence_without_weight(row: bool) -> None:
+    """Two axes of labels, or one with the ids of all; the second example has ids that there are not."""
+    pred = np.random.default_rng(1).normal(size=(3, 5, 4))
+    label = [0, 1, 9, 9, 2, 0] if row else [[0, 1], [9, 9], [2, 0]]
+    loss = fl.CTCLoss()
+    value, gradient = loss.value_and_grad(pred, label, None, [2, 2, 2], [1, 0, 1])
+    want = loss.value_and_grad(pred[[0, 2]], [[0, 1], [2, 0]])
+    np.testing.assert_array_equal(value, [want[0][0], 0, want[0][1]])
+    np.testing.assert_array_equal(gradient, [want[1][0], 0 * pred[1], want[1][1]])
+    with pytest.raises(ValueError, match="got 9 at position"):
+        loss(pred, label, None, [2, 2, 2], [0, 1, 1])
+
+
 def test_only_a_weight_of_zero_leaves_out() -> None:
     assert np.isnan(fl.L2Loss(reduction="sum")([np.nan, 1.0], [0.0, 0.0], [1e-30, 1.0]))
     assert np.isnan(fl.L2Loss(reduction="sum")([np.nan, 1.0], [0.0, 0.0]))

@@ -240,6 +240,25 @@ def test_out_of_another_dtype(
             np.testing.assert_array_equal(a, b.astype(stored))
 
 
+@pytest.mark.parametrize("name", [name for name, reference in LOSSES.items() if not reference.row])
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "__call__"])
+def test_fortran_order_has_the_same_bits(rng: np.random.Generator, name: str, method: str) -> None:
+    """What lies in Fortran's order is taken in that order, unless something is summed."""
+    inputs = draw(LOSSES[name], rng, (300, 7))
+    for weight in (None, rng.random(300), rng.random((1, 7)), rng.random((300, 7))):
+        for reduction in ("none", "example", "mean", "weighted_mean"):
+            args = call_args(inputs, weight)
+            call = getattr(LOSSES[name].build(reduction=reduction), method)
+            want = call(*args)
+            turned = [None if a is None else np.array(a, order="F") for a in args]
+            for stored in (np.float64, np.float32):
+                wanted = want if isinstance(want, tuple) else (want,)
+                out = tuple(np.full(np.shape(a), 7, stored, order="F") for a in wanted)
+                call(*turned, out=out if isinstance(want, tuple) else out[0])
+                for a, b in zip(out, wanted, strict=True):
+                    np.testing.assert_array_equal(a, np.asarray(b).astype(stored))
+
+
 @pytest.mark.filterwarnings("ignore:overflow encountered")
 @pytest.mark.parametrize("computed", [np.float32, np.float64])
 def test_halves_are_the_nearest(computed: Any) -> None:
