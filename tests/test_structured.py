@@ -594,3 +594,11 @@ def test_sequences_as_pytorch_takes_them(rng: np.random.Generator) -> None:
     assert value.shape == want.shape == ()
     np.testing.assert_allclose(value.detach(), want.detach(), rtol=1e-10)
     np.testing.assert_allclose(torch.autograd.grad(value, one)[0].sum(1), np.zeros(7), atol=1e-12)
+
+
+def test_gradient_in_weights_that_step_over_classes(rng: np.random.Generator) -> None:
+    """The class axis is taken last, and the sums of neighbours along it lie apart."""
+    pred, label, weight = rng.normal(size=(5, 4, 3)), rng.random((5, 4, 3)), rng.random((5, 4, 1))
+    loss = fl.KLDivLoss(from_logits=False, axis=0, reduction="none")
+    gradient = loss.grad(pred, label, weight, wrt="sample_weight")
+    np.testing.assert_allclose(gradient, loss(pred, label).sum(2, keepdims=True), rtol=1e-12, atol=1e-14)
