@@ -8,6 +8,7 @@ import pytest
 NEEDS = {
     "fastloss/torch.py": ["torch"],
     "docs/guide/frameworks.md": ["torch", "jax", "autograd", "dask"],
+    "docs/guide/pytorch.md": ["torch"],
 }
 
 collect_ignore = [path for path, libraries in NEEDS.items() if any(find_spec(name) is None for name in libraries)]

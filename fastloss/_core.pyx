@@ -9,7 +9,6 @@ import weakref
 from itertools import repeat, starmap
 
 import numpy as np
-from numpy import ma
 
 cimport numpy as cnp
 from cython cimport floating
@@ -577,7 +576,7 @@ cdef double finite(str name, x) except? -1:
     """x as a float; NaN and infinities are refused, as is what is no number."""
     try:
         # float() parses text, and drops what makes a number complex, masked or a time
-        if isinstance(x, NO_NUMBERS) or ma.is_masked(x) or not (hasattr(x, "__float__") or hasattr(x, "__index__")):
+        if isinstance(x, NO_NUMBERS) or _foreign.is_masked(x) or not (hasattr(x, "__float__") or hasattr(x, "__index__")):
             raise TypeError
         value = float(x)
     except (TypeError, ValueError):
@@ -1329,7 +1328,7 @@ cdef class Loss:
             return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
         out = <object>c.outs[kind]
         # by its type alone: what it says of its class would be code that may change what has been looked at
-        if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or issubclass(type(out), ma.MaskedArray)):
+        if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or _foreign.is_kind_of_masked(type(out))):
             raise TypeError(f"out for the {self.result_name(kind)} must be an array or None, got {type(out).__name__}")
         a = memory_of(out)
         if kind_of(a) < FLOAT16 or cnp.PyArray_ISBYTESWAPPED(a):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BUFFER = 1 << 14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Domain:
     """The finite numbers from low to high without some, and some others."""
 
@@ -71,7 +71,7 @@ class Domain:
         return next((text for known, text in self.hints if number == known), "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class ClassIds(Domain):
     """Class ids, of which the prediction says how many there are. One may be a blank, which is no label."""
 
@@ -314,7 +314,7 @@ def lengthened(shape: tuple[int, ...], batch: int, ndim: int) -> tuple[int, ...]
     return (1,) * (ndim - len(shape)) + shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Sequences:
     """The inputs of CTC, and how the examples lie in them."""
 

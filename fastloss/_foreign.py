@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,17 @@ KINDS = {
 }
 
 
+def is_kind_of_masked(kind: type) -> bool:
+    """Whether a type is that of masked arrays, which nobody has who has not imported numpy.ma: that takes its time."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and issubclass(kind, masked.MaskedArray)
+
+
+def is_masked(x: Any) -> bool:
+    """Whether an array, or a number, has a mask that hides something."""
+    return is_kind_of_masked(type(x)) and bool(np.ma.is_masked(x))
+
+
 def imported(x: Any) -> Any:
     """What offers its memory by DLPack alone as an array; all else as it is, for NumPy knows it."""
     if hasattr(x, "__dlpack__") and not any(hasattr(x, name) for name in PROTOCOLS):
@@ -53,7 +65,7 @@ def imported(x: Any) -> Any:
 
 def as_array(name: str, x: Any) -> NDArray[Any]:
     """Something that is no plain array as an array of numbers: whatever NumPy makes one of is good."""
-    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+    if is_masked(x):
         raise TypeError(
             f"{name} must not be a masked array, whose mask would be dropped; fill it with a small number, and give "
             "masked examples a sample_weight of 0"

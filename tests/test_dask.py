@@ -568,3 +568,9 @@ def test_masks_of_nothing() -> None:
         fl.L2Loss()(pred, np.ma.masked_array(label, [0, 1, 0, 0]))
     with pytest.raises(TypeError, match="label must be an array of real numbers, got set"):
         fl.L2Loss()(pred, {1.0})
+
+
+def test_masked_chunks_are_refused() -> None:
+    masked = da.from_array(np.ma.masked_array(np.zeros((4, 2)), np.eye(4, 2)), chunks=2)
+    with pytest.raises(TypeError, match="pred must not be a masked array"):
+        fl.L2Loss()(masked, np.zeros((4, 2)))

@@ -428,3 +428,11 @@ def test_training_like_the_framework() -> None:
         curves.append(curve)
     assert curves[0][-1] < 0.4 < 2 < curves[0][0]
     np.testing.assert_allclose(*curves, rtol=0, atol=1e-5)
+
+
+def test_sequences_in_one_row_and_single_weights() -> None:
+    pred = np.random.default_rng(1).normal(size=(2, 5, 4)).astype(np.float32)
+    row = [0, 1, 2], None, [1, 2]
+    one = [0, 1], None, None, [2.0]
+    np.testing.assert_array_equal(fl.CTCLoss()(jnp.asarray(pred), *row), fl.CTCLoss()(pred, *row))
+    np.testing.assert_array_equal(fl.CTCLoss()(jnp.asarray(pred[0]), *one), fl.CTCLoss()(pred[0], *one))

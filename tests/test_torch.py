@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from tests.calls import ENTRIES, inputs_of
 from tests.frameworks import CASES, DENSE, Case
 from tests.reference import LOSSES, REDUCTIONS
 
@@ -1174,3 +1175,44 @@ def test_training_like_the_framework() -> None:
         curves.append(curve)
     assert curves[0][-1] < 0.3 < 2 < curves[0][0]
     np.testing.assert_allclose(*curves, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_module_calls_its_loss(name: str) -> None:
+    """By position, in the order of the loss's inputs."""
+    entry = ENTRIES[name]
+    inputs = {k: torch.from_numpy(a) for k, a in inputs_of(entry, np.random.default_rng(1), 4, np.float64).items()}
+    loss = entry.build()
+    module = getattr(modules, type(loss).__name__)(**entry.parameters)
+    args = [inputs.get(k) for k in loss.inputs]
+    torch.testing.assert_close(module(*args), loss(*args), rtol=0, atol=0)
+
+
+def test_what_has_no_memory_is_refused_by_name() -> None:
+    meta = torch.ones(3, 2, device="meta")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        fl.L2Loss()(meta, meta, nonsense=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nonsense'"):
+        fl.L2Loss().grad(meta, meta, nonsense=1)
+    with pytest.raises(TypeError, match=r"head_grad must be a dense tensor on the CPU like pred, got .* on meta"):
+        fl.L2Loss().grad(torch.ones(3, 2), torch.ones(3, 2), head_grad=meta[:, 0])
+    with pytest.raises(TypeError, match="head_grad must be on meta like pred"):
+        fl.L2Loss().grad(meta, meta, head_grad=torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("loss", "shapes"),
+    [
+        (fl.L2Loss(), ((5, 3), (5, 4))),
+        (fl.L2Loss(), ((5, 3), (3, 5))),
+        (fl.L2Loss(), ((5, 3), (5, 3), (4,))),
+        (fl.L2Loss(), ((5, 3), (5, 3), (5, 4))),
+        (fl.SoftmaxCELoss(), ((5, 3), (4,))),
+        (fl.SoftmaxCELoss(), ((5, 3), (5,), (5, 3))),
+        (fl.SigmoidBCELoss(), ((5, 3), (5, 3), (5,), (4,))),
+    ],
+)
+def test_shapes_that_are_symbols_are_compared(loss: fl.Loss, shapes: Any) -> None:
+    inputs = [torch.zeros(shape) for shape in shapes]
+    with pytest.raises(ValueError, match="must"):
+        make_fx(lambda *args: loss(*args), tracing_mode="symbolic")(*inputs)

@@ -521,6 +521,22 @@ def test_a_subclass_with_arguments_of_its_own_leaves_out_the_same() -> None:
         Mine("a").validate([[0, 9], [0, 9]], pred, sample_weight=[1, 0])
 
 
+def test_other_subclasses_and_shapes_leave_out_the_same() -> None:
+    class Pairs(fl.SDMLLoss):
+        def __init__(self, note: str) -> None:
+            super().__init__()
+
+    class Elements(fl.L2Loss):
+        def __init__(self, note: str) -> None:
+            super().__init__()
+
+    Pairs("a").validate([[1.0], [2.0]], [[np.nan], [1.0]], sample_weight=[0, 1])
+    Elements("a").validate([[np.nan], [2.0]], sample_weight=[0, 1])
+    fl.L2Loss(batch_axis=1).validate([np.nan, 2.0], sample_weight=[0, 1])
+    with pytest.raises(ValueError, match=r"pos_weight must broadcast to .* got shape \(3,\)"):
+        fl.SigmoidBCELoss().validate([[0.0, 1.0]], [[0.0, 0.0]], pos_weight=[1, 2, 3], sample_weight=[1])
+
+
 def of_frameworks() -> list[tuple[str, Callable[[Any], Any]]]:
     def torch(a: Any) -> Any:
         return pytest.importorskip("torch").tensor(a)

@@ -361,7 +361,7 @@ def flow_back(ctx: Any, head: Tensor) -> dict[int, Tensor]:
     inputs, gradients = list(ctx.saved_tensors[: len(given)]), ctx.saved_tensors[len(given) :]
     if gradients:
         gradients = scaled(loss, given, inputs, wrt, gradients, head)
-    elif wrt:
+    elif wrt:  # no branch: without targets nothing flows back
         gradients = gradients_for(ctx.expression, given, inputs, wrt, head)
     return dict(zip(wrt, gradients, strict=True))
 
@@ -537,7 +537,7 @@ def find_results(
     parts = PARTS[method]
     if "hessian" in parts and loss.no_hessian is not None:
         raise NotImplementedError(f"{type(loss).__name__} has no diagonal Hessian: {loss.no_hessian}")
-    known = {"head_grad"} | ({"wrt"} if "hessian" not in parts else set()) if "gradient" in parts else set()
+    known = {"head_grad"} | ({"wrt"} if "hessian" not in parts else set())
     for name in options:
         if name not in known:
             raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {name!r}")
@@ -551,11 +551,10 @@ def find_results(
         raise TypeError(
             f"head_grad must be {place} like {loss.inputs[0]}, got {head.dtype} on {head.device}{remedy(head)}"
         )
-    found = results(loss.expression, method, places, tensors, positions if "gradient" in parts else [], head)
+    found = results(loss.expression, method, places, tensors, positions, head)
     packed: list[Any] = [found[0]] if parts[0] == "value" else []
-    if "gradient" in parts:
-        gradients = tuple(found[len(packed) :][: len(positions)])
-        packed.append(gradients if isinstance(wrt, tuple) else gradients[0])
+    gradients = tuple(found[len(packed) :][: len(positions)])
+    packed.append(gradients if isinstance(wrt, tuple) else gradients[0])
     packed += [found[-1]] if "hessian" in parts else []
     return tuple(packed) if len(parts) > 1 else packed[0]
 
