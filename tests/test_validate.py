@@ -599,7 +599,10 @@ def test_domains_are_data() -> None:
 
 
 def tables() -> Any:
-    spec = importlib.util.spec_from_file_location("label_tables", ROOT / "docs" / "label_tables.py")
+    path = ROOT / "docs" / "label_tables.py"
+    if not path.exists():
+        pytest.skip("the documentation is not beside the tests")
+    spec = importlib.util.spec_from_file_location("label_tables", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
