@@ -1216,3 +1216,9 @@ def test_shapes_that_are_symbols_are_compared(loss: fl.Loss, shapes: Any) -> Non
     inputs = [torch.zeros(shape) for shape in shapes]
     with pytest.raises(ValueError, match="must"):
         make_fx(lambda *args: loss(*args), tracing_mode="symbolic")(*inputs)
+
+
+def test_symbols_fit_but_for_axes_of_size_1() -> None:
+    pred, label = torch.rand(5, 1), torch.rand(5)
+    program = make_fx(lambda *args: fl.L2Loss()(*args), tracing_mode="symbolic")(pred, label)
+    torch.testing.assert_close(program(pred, label), fl.L2Loss()(pred, label))

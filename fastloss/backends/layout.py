@@ -67,9 +67,6 @@ def check_classes(loss: Loss, shape: Shape) -> None:
     arguments = dict(loss.arguments)
     if isinstance(loss, SequenceLoss):
         classes = shape[-1]
-        # it may be a symbol, of which the call itself knows
-        if not isinstance(classes, int):
-            return
         if classes == 0:
             raise ValueError(f"pred must have at least one class, the blank, got shape {shape}")
         blank = _foreign.blank_index(arguments["blank"])

@@ -537,10 +537,6 @@ def find_results(
     parts = PARTS[method]
     if "hessian" in parts and loss.no_hessian is not None:
         raise NotImplementedError(f"{type(loss).__name__} has no diagonal Hessian: {loss.no_hessian}")
-    known = {"head_grad"} | ({"wrt"} if "hessian" not in parts else set())
-    for name in options:
-        if name not in known:
-            raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {name!r}")
     wrt, head = options.get("wrt"), options.get("head_grad")
     positions = [loss.inputs.index(name) for name in targets_of(loss, wrt, given)]
     places, tensors = located(loss, [given.get(name) for name in loss.inputs], class_weight)
@@ -587,8 +583,6 @@ def perform(
     out = options.pop("out", None)
     if method != "__call__":
         return fill(out, find_results(loss, method, given, options, class_weight))
-    if options:
-        raise TypeError(f"{type(loss).__name__} got an unexpected keyword argument {next(iter(options))!r}")
     if out is not None and torch.is_grad_enabled():
         for name, x in given.items():
             if isinstance(x, Tensor) and x.requires_grad:
