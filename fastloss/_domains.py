@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,20 +18,37 @@ if TYPE_CHECKING:
 
 # elements that are looked at together
 BUFFER = 1 << 14
+AnyDomain = TypeVar("AnyDomain", bound="Domain")
 
 
-@dataclass(frozen=True, repr=False, eq=False)
+def replace(domain: AnyDomain, **changes: Any) -> AnyDomain:
+    """The same domain, but for some attributes."""
+    other = copy.copy(domain)
+    vars(other).update(changes)
+    return other
+
+
 class Domain:
     """The finite numbers from low to high without some, and some others."""
 
-    text: str  # says what they are, behind "must hold"
-    low: float = -math.inf
-    high: float = math.inf
-    whole: bool = False  # from low to high, only integers
-    without: tuple[float, ...] = ()
-    also: tuple[float, ...] = ()
-    slack: int = 0  # how far beyond an end a number may be, in units in the last place of 1
-    hints: tuple[tuple[float, str], ...] = ()  # what to do about a number that is none of these
+    def __init__(
+        self,
+        text: str,
+        low: float = -math.inf,
+        high: float = math.inf,
+        *,
+        whole: bool = False,
+        without: tuple[float, ...] = (),
+        also: tuple[float, ...] = (),
+        slack: int = 0,
+        hints: tuple[tuple[float, str], ...] = (),
+    ) -> None:
+        self.text = text  # says what they are, behind "must hold"
+        self.low, self.high = low, high
+        self.whole = whole  # from low to high, only integers
+        self.without, self.also = without, also
+        self.slack = slack  # how far beyond an end a number may be, in units in the last place of 1
+        self.hints = hints  # what to do about a number that is none of these
 
     def holds(self, x: NDArray[np.float64], ulp: float) -> NDArray[np.bool_]:
         """Which numbers are good."""
@@ -71,14 +88,25 @@ class Domain:
         return next((text for known, text in self.hints if number == known), "")
 
 
-@dataclass(frozen=True, repr=False, eq=False)
 class ClassIds(Domain):
     """Class ids, of which the prediction says how many there are. One may be a blank, which is no label."""
 
-    axis: int = -1  # of the prediction, that of the classes
-    blank: int | None = None  # counted from the end where it is negative
-    besides: str = ""  # says what else there is
-    batch_axis: int = 0  # of labels that are sequences
+    def __init__(
+        self,
+        text: str,
+        low: float,
+        *,
+        axis: int = -1,
+        blank: int | None = None,
+        besides: str = "",
+        batch_axis: int = 0,
+        **others: Any,
+    ) -> None:
+        super().__init__(text, low, **others)
+        self.axis = axis  # of the prediction, that of the classes
+        self.blank = blank  # counted from the end where it is negative
+        self.besides = besides  # says what else there is
+        self.batch_axis = batch_axis  # of labels that are sequences
 
     def among(self, classes: int | None) -> Domain:
         """The domain where there are so many classes; None: nobody knows how many."""
@@ -314,8 +342,7 @@ def lengthened(shape: tuple[int, ...], batch: int, ndim: int) -> tuple[int, ...]
     return (1,) * (ndim - len(shape)) + shape
 
 
-@dataclass(frozen=True, repr=False, eq=False)
-class Sequences:
+class Sequences(NamedTuple):
     """The inputs of CTC, and how the examples lie in them."""
 
     arrays: Mapping[str, NDArray[Any]]
