@@ -163,3 +163,53 @@ def test_rates_of_about_0(dtype: Any) -> None:
                     )
     example = loss.grad(np.float32([1e-40]), np.float32([1e-3]), None, 0.0)
     assert example == pytest.approx(-1e37, rel=1e-4)
+
+
+@pytest.mark.parametrize("weight", [1e-310, 1e-200, 1e308])
+def test_class_weights_at_the_ends_of_the_range(weight: float) -> None:
+    """A weighted mean divides by them: what they have in common is no matter."""
+    pred = np.array([[1.0, 0], [0, 1]])
+    want = fl.SoftmaxCELoss(reduction="weighted_mean").value_and_grad(pred, [0, 0])
+    got = fl.SoftmaxCELoss(class_weight=[weight] * 2, reduction="weighted_mean").value_and_grad(pred, [0, 0])
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-12)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("pred", "weight", "dtype"),
+    [(1e10, 1e20, np.float32), (1e-10, 1e-25, np.float32), (1e-10, 1e-29, np.float32), (1e30, 1e269, np.float64)],
+)
+def test_weights_times_losses_stay_in_the_range(pred: float, weight: float, dtype: Any) -> None:
+    loss = fl.L2Loss(reduction="weighted_mean")
+    x = np.array([pred, 2 * pred], dtype)
+    value, (gradient, to_weight) = loss.value_and_grad(x, [0, 0], [weight] * 2, wrt=("pred", "sample_weight"))
+    plain = loss.value_and_grad(x.astype(np.float64), [0, 0], [1, 1], wrt=("pred", "sample_weight"))
+    np.testing.assert_allclose(value, plain[0], rtol=1e-6)
+    np.testing.assert_allclose(gradient, plain[1][0], rtol=1e-6)
+    with np.errstate(over="ignore", under="ignore"):
+        np.testing.assert_allclose(to_weight, (plain[1][1] / weight).astype(dtype), rtol=1e-5)
+
+
+def test_a_call_in_float64_reads_each_argument_once() -> None:
+    class Once:
+        def __init__(self, a: Any) -> None:
+            self.left = [np.asarray(a, float)]
+
+        def __array__(self, *args: Any, **options: Any) -> Any:
+            return self.left.pop()
+
+    value, gradient, hessian = fl.L2Loss(weight=1e35).value_grad_and_hess(np.float32([1, 2]), Once([0, 0]))
+    np.testing.assert_allclose(value, [5e34, 2e35], rtol=1e-6)
+    np.testing.assert_allclose(gradient, [1e35, 2e35], rtol=1e-6)
+    np.testing.assert_allclose(hessian, [1e35, 1e35], rtol=1e-6)
+    with np.errstate(all="raise"):
+        assert fl.L2Loss(reduction="weighted_mean")([1.0, 1, 1], [0, 0, 0], [1e308, 1e308, 1e-10]) == pytest.approx(0.5)
+
+
+def test_a_head_of_0_hides_no_nan() -> None:
+    """Only a weight of 0 leaves out. A head_grad may lack axes of size 1, and one example have a list of weights."""
+    assert np.isnan(fl.L2Loss().grad([np.nan, 2.0], [0, 0], [1.0, 1], head_grad=[0.0, 1])).tolist() == [True, False]
+    np.testing.assert_array_equal(fl.L2Loss().grad([1.0, 2], [0, 0], head_grad=[[1.0], [2.0]]), [1, 4])
+    assert fl.L2Loss()(1.0, 2.0, [2.0]) == 1
+    for result in fl.SigmoidBCELoss(reduction="none").value_grad_and_hess([2.0], [1e308], None, [2.5]):
+        assert np.isnan(result).all()
