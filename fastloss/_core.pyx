@@ -202,7 +202,10 @@ cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
 
 
 cdef bint match_squeezed(cnp.ndarray a, const Py_ssize_t* shape, int n, int* axes) noexcept:
-    """Whether a's shape is the given one, or either is the other without some axes of size 1; fills in which axis lies along which."""
+    """Whether a's shape is the given one, or either is the other without some axes of size 1.
+
+    Fills in which axis of a lies along each.
+    """
     cdef int i = 0, k = 0, ndim = cnp.PyArray_NDIM(a)
     while i < ndim or k < n:
         if i < ndim and k < n and a.shape[i] == shape[k]:
@@ -646,7 +649,7 @@ cdef int[OUTPUTS] INPUT_OF = [-1, PRED, PRED, LABEL, THIRD, WEIGHT]      # that 
 cdef struct call_t:
     plan_t plan
     PyObject* given[INPUTS]                 # NULL: not given
-    PyObject* checked[INPUTS]               # copies, whose numbers were checked and are read; NULL: those of the array are
+    PyObject* checked[INPUTS]               # copies, checked, that are read in place of an input; NULL: the input is
     bint foreign                            # whether one of these is no array of NumPy's
     PyObject* results[OUTPUTS]              # NULL: not wanted
     PyObject* outs[OUTPUTS]                 # the caller's buffers, which the argument out holds; NULL: none
@@ -704,10 +707,11 @@ cdef class Loss:
     and, keyword-only:
 
     - out: the arrays for the results, in the structure of what is returned, None for those to allocate. They may have
-      any dtype of floats, to which results are rounded as they are stored. One may be the pred or label that it replaces; any other overlap is an error. After an error they are untouched; after a
-      MemoryError, or an exception of a handler of signals such as KeyboardInterrupt, undefined.
-    - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default. An
-      array is read in pred's precision.
+      any dtype of floats, to which results are rounded as they are stored. One may be the pred or label that it
+      replaces; any other overlap is an error. After an error they are untouched; after a MemoryError, or an exception of
+      a handler of signals such as KeyboardInterrupt, undefined.
+    - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
+      An array is read in pred's precision.
     - wrt, of ``grad`` and ``value_and_grad``: the name of the input to differentiate with respect to, or a tuple of
       them, for which a tuple of gradients is returned; "pred", the first input, by default. A gradient has its input's
       shape. All come from one pass, but for one in weights that are broadcast in another way than the value is
@@ -1111,13 +1115,13 @@ cdef class Loss:
         return 0
 
     cdef bint lies_turned(self, const call_t* c, cnp.ndarray pred):
-        """Whether elements are taken in Fortran's order, as pred and the caller's buffers lie: not if any are summed, which has one order."""
+        """Whether elements are taken in Fortran's order, as pred and the caller's buffers lie. Sums are taken in C order."""
         cdef int kind
         if self.layout != ELEMENTS or cnp.PyArray_IS_C_CONTIGUOUS(pred) or not cnp.PyArray_IS_F_CONTIGUOUS(pred):
             return False
         if c.wanted[VALUE] and self.reduction != NONE or c.wanted[WEIGHT_GRAD] or c.wanted[THIRD_GRAD]:
             return False
-        # which is what the weights are
+        # a weighted mean divides by the sum of its weights
         if self.reduction == WEIGHTED_MEAN and c.given[WEIGHT] != NULL:
             return False
         for kind in range(THIRD_GRAD):
@@ -1132,7 +1136,7 @@ cdef class Loss:
         return numbers(<cnp.ndarray>c.given[slot], self.slot_names[slot])
 
     cdef int describe_like_first(self, call_t* c, int slot) except -1:
-        """An input of the first one's shape, or of one that differs from it by axes of size 1 that only one of them has."""
+        """An input of the first one's shape; either may lack axes of size 1 that the other has."""
         cdef int k
         cdef int whole[MAX_AXES + 1]
         cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED]
@@ -1147,7 +1151,7 @@ cdef class Loss:
         return 0
 
     cdef int describe_per_row(self, call_t* c, int slot) except -1:
-        """An input of the unreduced loss's shape, or of one that differs from it by axes of size 1 that only one of them has."""
+        """An input of the unreduced loss's shape; either may lack axes of size 1 that the other has."""
         cdef cnp.ndarray pred = <cnp.ndarray>c.given[PRED]
         cdef cnp.ndarray a = self.array_given(c, slot)
         if not match_squeezed(a, c.shape, c.n, c.along[slot]):

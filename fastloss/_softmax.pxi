@@ -477,7 +477,7 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
         # from here on the results may lie over x and y
         for i in range(classes):
             li = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
-            # what has no loss has no derivatives, nor has the row, unless its weight is 0
+            # an element without a loss leaves its row without derivatives, unless its weight is 0
             t[i] = t[i] if li == li else li
             l[row + i] = li
         if needs_d:
