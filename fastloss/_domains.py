@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -23,8 +22,9 @@ AnyDomain = TypeVar("AnyDomain", bound="Domain")
 
 def replace(domain: AnyDomain, **changes: Any) -> AnyDomain:
     """The same domain, but for some attributes."""
-    other = copy.copy(domain)
-    vars(other).update(changes)
+    # copy.copy() leaks where there is no memory
+    other = object.__new__(type(domain))
+    vars(other).update(vars(domain), **changes)
     return other
 
 
