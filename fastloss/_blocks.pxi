@@ -419,6 +419,42 @@ cdef inline double add_lanes(double* lane) noexcept nogil:
     return (lane[0] + lane[2]) + (lane[1] + lane[3])
 
 
+cdef enum:
+    OCTET = LANES // 4      # lanes to which 32 numbers are added
+    FEW = 256               # numbers that are added to the lanes one by one
+    MANY = 1024             # numbers that the lanes take by fours
+
+
+cdef inline bint by_fours(Py_ssize_t n, real_t* like) noexcept nogil:
+    """Whether n numbers of a longer run are added by fours. float32 leaves the lanes more digits than they need."""
+    return real_t is double and n > FEW
+
+
+cdef inline Py_ssize_t octet_of(Py_ssize_t i) noexcept nogil:
+    """The first of the lanes to which the 32 numbers from i on are added."""
+    return (i & 3 * LANES) >> 2
+
+
+cdef double sum_by_fours(const real_t* a, Py_ssize_t n) noexcept nogil:
+    """The sum of at most MANY numbers: four at a time are added to 32 lanes, 8 lanes in turn.
+
+    Where all numbers are the same, each addition to a lane rounds as the one before: a lane takes 8.
+    """
+    cdef double lane[LANES]
+    cdef Py_ssize_t i = 0, j, k
+    for k in range(LANES):
+        lane[k] = 0
+    while i + LANES <= n:
+        j = octet_of(i)
+        for k in range(OCTET):
+            lane[j + k] += ((<double>a[i + k] + a[i + k + OCTET])
+                            + (<double>a[i + k + 2 * OCTET] + a[i + k + 3 * OCTET]))
+        i += LANES
+    for k in range(n - i):
+        lane[k] += a[i + k]
+    return add_lanes(&lane[0])
+
+
 cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     """The sum in double precision, in an order that depends on n alone: 32 lanes, then a tree."""
     cdef double lane[LANES]
@@ -439,74 +475,16 @@ cdef double lane_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     return add_lanes(&lane[0])
 
 
-cdef enum:
-    FOLDED = 8 * LANES      # numbers
-
-
-cdef inline Py_ssize_t rows_of_lanes(Py_ssize_t n) noexcept nogil:
-    return (n + FOLDED - 1) // FOLDED
-
-
-cdef void add_row(lanes_t to, const double* row) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(LANES):
-        to[k] += row[k]
-
-
-cdef void fold(double* lanes, Py_ssize_t rows, double* lane) noexcept nogil:
-    """Adds rows of lanes to one, by a tree: what rounds in each as in the others is not rounded again."""
-    cdef Py_ssize_t step = 1, r
-    while step < rows:
-        r = 0
-        while r + step < rows:
-            add_row(<lanes_t>(lanes + r * LANES), lanes + (r + step) * LANES)
-            r += 2 * step
-        step *= 2
-    add_row(<lanes_t>lane, lanes)
-
-
-cdef enum:
-    MOST_FOLDED = 4 * FOLDED
-
-
-cdef inline void sum_run(const real_t* a, Py_ssize_t n, double* lane) noexcept nogil:
-    """The lanes of a multiple of LANES numbers, which stay in registers meanwhile."""
-    cdef double own[LANES]
-    cdef Py_ssize_t i = 0, k
-    for k in range(LANES):
-        own[k] = 0
-    while i < n:
-        for k in range(LANES):
-            own[k] += a[i + k]
-        i += LANES
-    for k in range(LANES):
-        lane[k] = own[k]
-
-
-cdef double folded_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
-    """The sum of at most MOST_FOLDED numbers: a lane adds few, for where all are the same each rounds as the one before."""
-    cdef double lanes[4 * LANES]
-    cdef double lane[LANES]
-    cdef Py_ssize_t i, k, whole = n & -LANES
-    for k in range(LANES):
-        lane[k] = a[whole + k] if whole + k < n else 0
-    for i in range(rows_of_lanes(n)):
-        sum_run(a + i * FOLDED, min(<Py_ssize_t>FOLDED, whole - i * FOLDED), &lanes[i * LANES])
-    fold(&lanes[0], rows_of_lanes(n), &lane[0])
-    return add_lanes(&lane[0])
-
-
 cdef double long_sum(const real_t* a, Py_ssize_t n) noexcept nogil:
     """The sum of a piece of a longer run."""
     cdef total_t total
     cdef Py_ssize_t k = 0
-    # float32 leaves the lanes more digits than they need
-    if n <= FOLDED or sizeof(real_t) == 4 and n <= 2 * MOST_FOLDED:
+    if not by_fours(n, <real_t*>a):
         return lane_sum(a, n)
     total.sum = total.rest = 0
     while k < n:
-        add_to(&total, folded_sum(a + k, min(<Py_ssize_t>MOST_FOLDED, n - k)))
-        k += MOST_FOLDED
+        add_to(&total, sum_by_fours(a + k, min(<Py_ssize_t>MANY, n - k)))
+        k += MANY
     return total_of(&total)
 
 

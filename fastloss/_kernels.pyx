@@ -219,8 +219,13 @@ cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l,
 
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
-    # where e^x is infinite, so is the loss: no inf - inf
-    cdef real_t rate = exp(x), one = 1, zero = 0, log_rate = one if rate == <real_t>INFINITY else x
+    # where e^x is infinite, so is the loss: no inf - inf. The largest logarithm of a finite rate is known before the rate
+    cdef real_t rate = exp(x), zero = 0, one = 1, most, log_rate
+    if real_t is float:
+        most = <float>88.722831726
+    else:
+        most = 709.782712893384
+    log_rate = one if x > most else x
     # no count, no logarithm: 0 * -inf
     l[0] = rate if y == 0 else fma(-log_rate, y, rate)
     # an infinite count has no loss where x is 0: times 0, it is NaN
@@ -314,21 +319,14 @@ ctypedef fused loss_t:
     binary_t
     ternary_t
 
-# a few operations each: they wait for memory
+# A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
+# part of the work.
 ctypedef fused light_t:
     L1
     L2
     Huber
     Hinge
     SquaredHinge
-
-# to store their values and to read them again for the sum would be a good part of the work
-ctypedef fused summed_t:
-    light_t
-    Logistic
-    SigmoidCrossEntropy
-    Poisson
-
 
 # The losses over rows. Their loops are in files of their own, by their shape.
 
@@ -465,26 +463,42 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
             out[kind][at + i] = results[kind][i - whole]
 
 
-cdef void evaluate_sum(summed_t kernel, sum_pass_t* what, Py_ssize_t n, Py_ssize_t run, double scale, const real_t* x,
+cdef void evaluate_sum(light_t kernel, sum_pass_t* what, Py_ssize_t n, Py_ssize_t at, double scale, const real_t* x,
                        const real_t* y, apart_t g, lanes_t lane) noexcept nogil:
-    """Adds the losses of a multiple of LANES elements to the lanes without storing them, each run to lanes of its own."""
-    cdef Py_ssize_t i = 0, end = 0, k
-    cdef real_t c = <real_t>scale, li, gi, hi, di
-    while i < n:
-        end = end + run if end + run < n else n
-        while i < end:
-            for k in range(LANES):
-                kernel.at(x[i + k], y[i + k], &li, &gi, &hi, &di)
-                lane[k] += li
+    """Adds the losses of a multiple of LANES elements to the lanes without storing them.
+
+    As sum_by_fours() does where `at` is the first one's position in its block, and as lane_sum() does where it is -1.
+    """
+    cdef Py_ssize_t i = 0, k
+    cdef real_t c = <real_t>scale, l0, l1, l2, l3, g0, g1, g2, g3, h, d
+    cdef lanes_t octet
+    if real_t is double:
+        while at >= 0 and i < n:
+            octet = lane + octet_of(at + i)
+            for k in range(i, i + OCTET):
+                kernel.at(x[k], y[k], &l0, &g0, &h, &d)
+                kernel.at(x[k + OCTET], y[k + OCTET], &l1, &g1, &h, &d)
+                kernel.at(x[k + 2 * OCTET], y[k + 2 * OCTET], &l2, &g2, &h, &d)
+                kernel.at(x[k + 3 * OCTET], y[k + 3 * OCTET], &l3, &g3, &h, &d)
+                octet[k - i] += (l0 + l1) + (l2 + l3)
                 if sum_pass_t is ValueGradient:
-                    g[i + k] = c * gi
+                    g[k] = c * g0
+                    g[k + OCTET] = c * g1
+                    g[k + 2 * OCTET] = c * g2
+                    g[k + 3 * OCTET] = c * g3
             i += LANES
-        lane += LANES
+    while i < n:
+        for k in range(LANES):
+            kernel.at(x[i + k], y[i + k], &l0, &g0, &h, &d)
+            lane[k] += l0
+            if sum_pass_t is ValueGradient:
+                g[i + k] = c * g0
+        i += LANES
 
 
-cdef void fill_sums(summed_t kernel, sum_t* sums, real_t* dtype, apart_t result) noexcept:
-    sums[0] = <sum_t>evaluate_sum[summed_t, Value, real_t, apart_t]
-    sums[1] = <sum_t>evaluate_sum[summed_t, ValueGradient, real_t, apart_t]
+cdef void fill_sums(light_t kernel, sum_t* sums, real_t* dtype, apart_t result) noexcept:
+    sums[0] = <sum_t>evaluate_sum[light_t, Value, real_t, apart_t]
+    sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, real_t, apart_t]
 
 
 cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype, apart_t result) noexcept:
@@ -676,22 +690,18 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
     # half a block of each array that is weighed stays in the L1 cache
     cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
+    cdef bint fours = p.pieces and by_fours(n, buffers)
     cdef Py_ssize_t strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else half if w != NULL else n
     cdef int kind
     cdef real_t* x = fetch(&p.inputs[PRED], start, n, buffers + 9 * size)
     cdef real_t* y = fetch(&p.inputs[LABEL], start, n, buffers + 10 * size)
     cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
     cdef bint summed, weighed
-    # of doubles several pieces of which are summed, a lane adds few; no Hessian is wanted then
-    cdef double* lanes = <double*>(buffers + (4 + HESS) * size)
-    cdef bint deep = p.pieces and real_t is double
     for kind in range(GRAD, WEIGHT_GRAD):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
     summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span)
     for k in range(LANES if summed else 0):
         lane[k] = 0
-    for k in range(rows_of_lanes(n) * LANES if summed and deep else 0):
-        lanes[k] = 0
     # the gradient in the weights takes the values without them
     weighed = w != NULL and p.outputs[VALUE].data != NULL and p.outputs[WEIGHT_GRAD].data == NULL
     if q == NULL:
@@ -703,12 +713,11 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         k = min(strip, n - i)
         whole = k & -LANES if summed else 0
         if whole:
-            p.sum(p.kernel, NULL, whole, FOLDED if deep else whole, p.grad_scale, x + i, y + i, out[GRAD] + i,
-                  lanes + i // FOLDED * LANES if deep else lane)
+            p.sum(p.kernel, NULL, whole, i if fours else -1, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
         if whole < k:
             evaluate_all(p.loop, p.kernel, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole, out, i + whole)
-            for j in range(i + whole, i + k if summed else 0):
-                lane[j - i - whole] += out[VALUE][j]
+            for j in range(k - whole if summed else 0):
+                lane[j] += out[VALUE][i + whole + j]
         i += k
         # streamed are whole cache lines: the rest of the last one waits for the next strip
         k = n if i == n else i - p.lead
@@ -719,8 +728,6 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
                 weigh(out[kind], m, w, done, k - done)
                 finish(p, kind, start + done, k - done, task, 1, out[kind] + done)
         done = k
-    if summed and deep:
-        fold(lanes, rows_of_lanes(n), lane)
     for kind in range(GRAD, WEIGHT_GRAD):
         if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
             weigh(out[kind], m, w, 0, n)
@@ -948,7 +955,7 @@ def table(any_loss_t kernel):
     else:
         fill[any_loss_t, float, floats_apart](kernel, kernel.table.loops[0], NULL, NULL)
         fill[any_loss_t, double, doubles_apart](kernel, kernel.table.loops[1], NULL, NULL)
-    if any_loss_t in summed_t:
+    if any_loss_t in light_t:
         fill_sums[any_loss_t, float, floats_apart](kernel, kernel.table.sums[0], NULL, NULL)
         fill_sums[any_loss_t, double, doubles_apart](kernel, kernel.table.sums[1], NULL, NULL)
     return PyCapsule_New(&kernel.table, "fastloss.kernel", NULL)

@@ -79,7 +79,7 @@ ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, co
                         void* l, void* g, void* h, void* d, void* e) noexcept nogil
 
 # adds n losses to lanes, each `run` of them to a row of its own; their gradients, which overlay neither x nor y, to g
-ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, Py_ssize_t run, double scale, const void* x, const void* y, void* g,
+ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, Py_ssize_t at, double scale, const void* x, const void* y, void* g,
                        double* lane) noexcept nogil
 
 # the tasks of a thread that nobody has taken; alone in its cache line, for each thread counts on its own
