@@ -7,14 +7,16 @@ from collections.abc import Iterator
 
 import fastloss as fl
 
+FAMILIES = ("regression", "binary", "counts", "classes", "vectors", "sequences")
 # arguments that change what an input means, with the other values that they take
 SWITCHES = {"label_format": "binary", "from_sigmoid": True, "sparse_label": False, "from_logits": None}
 
 
 def losses() -> list[type[fl.Loss]]:
-    """The classes, in the order in which the module defines them."""
-    names = [name for name in vars(fl.losses) if name in fl.losses.__all__ and name != "Loss"]
-    return list(dict.fromkeys(getattr(fl, name) for name in names))
+    """The classes, family by family, in the order in which each defines them."""
+    public = [cls for cls in vars(fl.losses).values() if isinstance(cls, type) and cls is not fl.Loss]
+    found = [cls for family in FAMILIES for cls in vars(getattr(fl.losses, family)).values() if cls in public]
+    return list(dict.fromkeys(found))
 
 
 def forms(cls: type[fl.Loss]) -> Iterator[tuple[str, fl.Loss]]:

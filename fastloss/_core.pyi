@@ -1,9 +1,10 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from numpy.typing import ArrayLike, NDArray
 
 from fastloss._domains import Domain
+from fastloss._inputs import Input
 
 # an array of pred's dtype, or a float for a total; a tuple of them where wrt is a tuple
 Result: TypeAlias = Any
@@ -11,6 +12,8 @@ Out: TypeAlias = NDArray[Any] | tuple[Any, ...] | None
 Wrt: TypeAlias = str | tuple[str, ...] | None
 
 class Loss:
+    @property
+    def specs(self) -> tuple[Input, ...]: ...
     @property
     def inputs(self) -> tuple[str, ...]: ...
     @property
@@ -38,16 +41,27 @@ class Loss:
         batch_axis: int,
         reduction: str,
         *,
+        inputs: tuple[Input, ...] = ...,
         layout: Literal["elements", "coupled", "rows", "examples"] = "elements",
         axis: int = -1,
-        other_kernel: Any = None,
-        third_default: float = 1.0,
-        inputs: tuple[str, ...] = ("pred", "label", "sample_weight"),
-        required: int = 2,
-        fixed: tuple[str, ...] = (),
+        plain: Any = None,
         no_hessian: str | None = None,
-        domains: Mapping[str, Domain] = ...,
+        couples_examples: bool = False,
+        single_ndim: int = -1,
+        row: tuple[str, str] = ("class", "classes"),
+        row_parameter: tuple[str, int] | None = None,
     ) -> None: ...
+    @property
+    def couples_examples(self) -> bool: ...
+    @property
+    def row_parameter(self) -> str | None: ...
+    @property
+    def has_rows(self) -> bool: ...
+    def row_axis(self, ndim: int) -> int | None: ...
+    def check_row(self, shape: tuple[int, ...]) -> None: ...
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None: ...
+    def number_rule(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> str: ...
+    def whole_rule(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> str: ...
     def validate(
         self, label: ArrayLike | None = None, pred: ArrayLike | None = None, **inputs: ArrayLike | None
     ) -> None: ...
@@ -83,53 +97,3 @@ class Loss:
         out: Out = None,
         **named: ArrayLike | None,
     ) -> tuple[Result, Result, Result]: ...
-
-class SoftmaxLoss(Loss):
-    def __init__(
-        self,
-        weight: float | None,
-        batch_axis: int,
-        reduction: str,
-        *,
-        axis: int,
-        sparse_label: bool,
-        from_logits: bool,
-        ignore_index: int | None,
-        label_smoothing: float,
-        class_weight: Sequence[float] | NDArray[Any] | None,
-        domains: Mapping[str, Domain],
-    ) -> None: ...
-
-class CosineLoss(Loss):
-    def __init__(
-        self,
-        kernel: Any,
-        weight: float | None,
-        batch_axis: int,
-        reduction: str,
-        *,
-        axis: int,
-        domains: Mapping[str, Domain],
-    ) -> None: ...
-
-class PairLoss(Loss):
-    def __init__(
-        self, weight: float | None, batch_axis: int, reduction: str, *, smoothing_parameter: float
-    ) -> None: ...
-
-class SequenceLoss(Loss):
-    def __init__(
-        self,
-        weight: float | None,
-        reduction: str,
-        *,
-        layout: str,
-        label_layout: str,
-        blank: int,
-        zero_infinity: bool,
-        domains: Mapping[str, Domain],
-    ) -> None: ...
-
-def number(name: str, x: float, above: float | None = None, below: float | None = None) -> float: ...
-def flag(name: str, x: Literal[True, False] | Any) -> bool: ...
-def integer(name: str, x: int, largest: int = ...) -> int: ...

@@ -239,7 +239,6 @@ def counted(
 ) -> NDArray[np.bool_] | None:
     """Which numbers a call looks at: those of the elements that have a weight; None: all."""
     # the layouts need the losses, which need this
-    from fastloss._core import CosineLoss, PairLoss
     from fastloss.backends.layout import fits
 
     weight, a = arrays.get("sample_weight"), arrays[name]
@@ -251,15 +250,16 @@ def counted(
     shape = layout.shape
     unreduced = tuple([shape[k] for k in layout.axes])
     used = np.broadcast_to(layout.place_weight(weight, unreduced)[0] != 0, unreduced)
-    if name == "label" and (isinstance(domains[name], ClassIds) or isinstance(loss, CosineLoss)):
+    spec = loss.specs[inputs.index(name)]
+    if spec.lies == "per row":
         what = f"{first}'s shape {shape} without axis {layout.row}, {unreduced}"
     else:
         what = f"{first}'s shape {shape}"
         used = np.broadcast_to(np.expand_dims(used, [k for k in range(len(shape)) if k not in layout.axes]), shape)
-    if name == inputs[isinstance(loss, PairLoss)]:
+    if name == inputs[loss.couples_examples]:
         # an element with a weight needs those that it is normalized with, an x1 every x2
         used = np.broadcast_to(used.any(axis=tuple(layout.whole), keepdims=True), shape)
-    if inputs.index(name) >= loss.required:
+    if not spec.required:
         return broadcast_back(name, used, a, what)
     if not fits(a.shape, used.shape):
         raise ValueError(f"{name} must have {what}, though one of the two may lack axes of size 1, got shape {a.shape}")
@@ -279,7 +279,6 @@ def broadcast_back(name: str, used: NDArray[np.bool_], a: NDArray[Any], what: st
 
 def layout_for(loss: Loss, shape: tuple[int, ...], row: int) -> Layout:
     """How a call lies along the axes of its first input, also where a subclass has arguments of its own."""
-    from fastloss._core import CosineLoss, PairLoss, SoftmaxLoss
     from fastloss.backends.layout import Layout, layout_of
 
     if "reduction" in dict(loss.arguments):
@@ -288,10 +287,10 @@ def layout_for(loss: Loss, shape: tuple[int, ...], row: int) -> Layout:
     value_axes = loss.value_axes(ndim)
     batch = value_axes[0] if value_axes else 0 if ndim else None
     axes, whole = tuple(range(ndim)), frozenset[int]()
-    if isinstance(loss, PairLoss):
+    if loss.couples_examples:
         whole = frozenset(axes)
         axes = () if batch is None else (batch,)
-    elif isinstance(loss, SoftmaxLoss | CosineLoss):
+    elif loss.has_rows:
         axes = tuple([k for k in axes if k != row % ndim])
     return Layout(loss, shape, axes, batch if batch in axes else None, whole, "none", value_axes)
 
@@ -306,7 +305,6 @@ def shape_of_first(
     loss: Loss, inputs: tuple[str, ...], domains: Mapping[str, Domain], arrays: dict[str, NDArray[Any]]
 ) -> tuple[int, ...]:
     """The shape of the first input; where it is not given, one that fits the others."""
-    from fastloss._core import CosineLoss
     from fastloss.backends.layout import is_without
 
     known = [arrays[name].shape for name in inputs[:2] if name in arrays and name != "label"]
@@ -317,7 +315,7 @@ def shape_of_first(
         # the label lacks axes of size 1
         shape = weight
     batch = getattr(loss, "batch_axis", 0)
-    if isinstance(domains["label"], ClassIds) or isinstance(loss, CosineLoss):
+    if loss.specs[inputs.index("label")].lies == "per row":
         return with_row(shape, batch, row_axis(loss, domains))
     return lengthened(shape, batch, reach(batch)) if shape else shape
 

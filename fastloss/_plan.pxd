@@ -1,4 +1,5 @@
-"""What a call is to the loops: its arrays, over common axes, and how its work is cut into tasks. _core fills it, _kernels runs it."""
+"""All that is said between the call and the kernels: the arrays of a call over common axes, its work cut into tasks, and
+what a kernel does for one block of them. The call (_core) fills a plan, the kernels (_kernels) run it."""
 
 from libc.stdint cimport int64_t
 
@@ -11,27 +12,26 @@ cdef enum:
     OWN_BUFFERS = 5         # of these the pipeline's, the others the loss's
     SMALL_BYTES = 512       # of one buffer of a call that needs no more: these are on the stack
     CACHE_LINE = 64
-    SHORT_ROW_BYTES = 768
     SHORT_ROWS = 256        # at once, at most
 
-# the arrays that a call reads
+# the arrays that a call reads: those of the loss in the order of its arguments, sample_weight, and head_grad
 cdef enum:
-    PRED
-    LABEL
-    THIRD                   # pos_weight, epsilon, negative
-    FOURTH                  # label_lengths
-    WEIGHT                  # sample_weight
-    HEAD                    # head_grad
+    FIRST
+    SECOND
+    THIRD
+    FOURTH
+    WEIGHT
+    HEAD
     INPUTS
 
-# what a call writes
+# what a call writes: the value, the derivatives in the first input, and the gradients in the others
 cdef enum:
     VALUE
     GRAD
     HESS
-    LABEL_GRAD
-    THIRD_GRAD
-    WEIGHT_GRAD
+    GRAD_SECOND
+    GRAD_THIRD
+    GRAD_WEIGHT
     OUTPUTS
 
 # what a loop stores; one compiled loop each
@@ -78,7 +78,7 @@ cdef struct array_t:
 ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, const void* q,
                         void* l, void* g, void* h, void* d, void* e) noexcept nogil
 
-# adds n losses to lanes, each `run` of them to a row of its own; their gradients, which overlay neither x nor y, to g
+# Adds n losses to lanes, as evaluate_sum() says; their gradients, which overlay neither x nor y, to g.
 ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, Py_ssize_t at, double scale, const void* x, const void* y, void* g,
                        double* lane) noexcept nogil
 
@@ -99,34 +99,58 @@ cdef struct plan_t
 # Losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays. m is the weight
 # times the head_grad, and NULL where all are 1; w is the weight alone, and NULL where there is none. Derivatives are 0
 # where w is.
-ctypedef void (*rows_t)(void* kernel, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m, const void* w,
+ctypedef void (*rows_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m, const void* w,
                         void* l, void* buffers) noexcept nogil
+
+# What elements start to start + n count in a weighted mean, apart from their weights.
+ctypedef void (*counts_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil
+
+# why an input is refused
+cdef struct complaint_t:
+    int slot
+    Py_ssize_t at                       # the position of the number in C order; -1: the input as a whole
+
+# What a kernel is to the call. A function that is NULL is not needed.
+cdef struct kernel_t:
+    void* parameters                    # the kernel object
+    int inputs                          # that the formula reads
+    bint light                          # memory is what it waits for
+    loop_t loops[2][PASSES]             # float, double: of an elementwise loss
+    sum_t sums[2][2]                    # float, double: alone, with the gradient; NULL where it is as fast to store the losses
+    rows_t rows[2]                      # float, double: of any other loss
+    int row_buffers                     # of a block or of a row, whichever is larger, that these need for themselves
+    Py_ssize_t short_row_bytes          # rows up to so long lie with their axis first: vector lanes run over rows
+    counts_t counts                     # NULL: each element counts as one
+    # measures the work, and the bytes of what is to be kept for the call; -1: more than there can be
+    Py_ssize_t (*measure)(plan_t* plan) noexcept nogil
+    # fills the plan's state, and says how many elements make a block; returns whether an input is refused
+    bint (*prepare)(plan_t* plan, complaint_t* complaint) noexcept nogil
+    int rounds                          # times that the tasks are run
+    # makes of a copy of the plan that of a round; returns whether there is anything to do
+    bint (*begin_round)(plan_t* plan, int round) noexcept nogil
 
 cdef struct plan_t:
     Py_ssize_t size                     # elements of the unreduced loss
+    int ndim                            # axes of the unreduced loss
+    const Py_ssize_t* row_shape         # the sizes of a row's axes
     array_t inputs[INPUTS]
     array_t outputs[OUTPUTS]
     double value_scale
     double grad_scale
-    bint weights_only                   # the loss is 1 (times its class weight): the sum is that of the weights
+    bint counts_only                    # the losses are what the elements count: the sum is that of the weights
 
-    void* kernel                        # the loss's parameters
+    void* parameters                    # of the kernel
+    void* state                         # that the kernel has prepared for this call
     loop_t loop                         # of an elementwise loss
     sum_t sum                           # the same, where nobody wants the single losses; NULL: they are stored, then added
     rows_t rows                         # of any other
-    int row_buffers                     # of a block or of a row, whichever is larger, that it needs for itself
-    void* memory                        # what else that one needs for this call
+    counts_t counts
+    int row_buffers
     watch_t* watch                      # NULL: the call is short, or not the main thread's
 
-    Py_ssize_t width                    # elements of a row: classes, features; 0: elementwise
+    Py_ssize_t width                    # elements of a row; 0: elementwise
     Py_ssize_t unit                     # elements of the unreduced loss that depend on each other
-    bint sparse                         # the label is a class id
-    bint short                          # rows are so short that vector lanes run over rows; the classes are then the first axis
-    bint from_logits                    # pred holds log-probabilities
-    bint has_ignore
-    double ignore
-    double smoothing
-    const double* class_weight
+    bint short                          # rows lie with their axis first
 
     Py_ssize_t work                     # in elements' worth
     Py_ssize_t block                    # elements per block
@@ -147,57 +171,8 @@ cdef struct plan_t:
     char* scratch                       # buffers for the threads; NULL: on the stack
     Py_ssize_t scratch_size             # bytes per thread
 
-# the labels and lengths of a batch of sequences, checked, and the sizes of the buffers
-cdef struct ctc_t:
-    const int64_t* labels
-    const int64_t* lengths      # of the labels
-    const int64_t* frames       # of the predictions
-    Py_ssize_t stride           # labels per example
-    Py_ssize_t classes
-    Py_ssize_t blank
-    Py_ssize_t all_frames       # of every example in pred
-    Py_ssize_t most_frames      # of any example
-    Py_ssize_t longest          # label that can be aligned
-    bint zero_infinity
-
-cdef enum:
-    PAIR_ROWS = 8   # at once
-    PANEL = 16      # columns of a panel: two or four vectors of doubles, for each of two rows
-
-# two arrays of n rows in double precision, and what the first pass leaves for the second
-cdef struct pairs_t:
-    Py_ssize_t n
-    Py_ssize_t width            # of a row, filled up
-    Py_ssize_t panels
-    bint swapped                # the rows at hand are the second array's
-    double* x
-    double* y
-    double* x_panels
-    double* y_panels
-    double* x_strips
-    double* y_strips
-    double* least               # the least distance from each row of the first
-    double* share               # what its softmax has of the row's derivatives, over e^(least - distance)
-    double* factor              # of each row's derivatives
-    double* diagonal            # the derivative in the distance of each pair that belongs together
-    double same                 # its target
-    double other
-    double log_same
-    double log_other
-
-cdef struct kernel_t:
-    void* kernel
-    int inputs
-    bint light                          # memory is what it waits for
-    loop_t loops[2][PASSES]             # float, double
-    sum_t sums[2][2]                    # float, double: alone, with the gradient; NULL where loops are as fast
-    rows_t rows[2]
-    int row_buffers
-
 cdef struct runner_t:
     void (*run)(plan_t* plan, int is_double) noexcept nogil
-    void (*load_pairs)(const plan_t* plan, int kind, const pairs_t* pairs, double* rows, double* panels, double* strips) noexcept nogil
     Py_ssize_t (*bad_integer)(const plan_t* plan, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n, double low, double high,
                               double also, int64_t* to) noexcept nogil
-    bint (*is_left_out)(const array_t* weight, Py_ssize_t at) noexcept nogil
     void (*store)(const array_t* a, Py_ssize_t n, const void* source, int is_double) noexcept nogil

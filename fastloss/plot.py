@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastloss._core import Loss, number
+from fastloss._arguments import number
+from fastloss._core import Loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -140,7 +140,7 @@ def test_no_value_per_element(draw: Any, loss: fl.Loss) -> None:
     ("losses", "what", "error", "message"),
     [
         ((), "value", ValueError, "there is no loss"),
-        ((fl.L1Loss,), "value", TypeError, "got <class 'fastloss.losses.L1Loss'>"),
+        ((fl.L1Loss,), "value", TypeError, "got <class 'fastloss.losses.regression.L1Loss'>"),
         ((fl.L1Loss(),), "values", ValueError, "'value', 'gradient', 'hessian', got 'values'"),
         ((fl.L1Loss(),), ("value", 3), ValueError, r"got \('value', 3\)"),
         ((fl.L1Loss(),), (), ValueError, r"got \(\)"),

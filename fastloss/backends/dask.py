@@ -18,11 +18,12 @@ import dask.array as da
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastloss import _foreign, losses
+from fastloss import _foreign
 from fastloss._core import Loss
+from fastloss._inputs import per_row
 from fastloss._threads import num_threads
 from fastloss.backends import bind, check_own, targets_of
-from fastloss.backends.layout import Layout, Shape, has_class_ids, layout_of, long_axes, resize, with_reduction
+from fastloss.backends.layout import Layout, Shape, ignored_id, layout_of, long_axes, resize, with_reduction
 
 ARRAYS = (da.Array,)
 
@@ -121,16 +122,16 @@ def check_chunks(layout: Layout, arrays: dict[str, Any], placed: Placed) -> None
 def sum_of_weights(layout: Layout, placed: Placed) -> tuple[Any, Any]:
     """What a weighted mean divides by, and the derivative of that in sample_weight."""
     weight = placed["sample_weight"][0] if "sample_weight" in placed else None
-    arguments = dict(layout.loss.arguments)
-    if has_class_ids(layout.loss) and (arguments["ignore_index"], arguments["class_weight"]) != (None, None):
-        label = placed["label"][0]
-        counts = label.map_blocks(
-            label_weights,
-            ignore_index=arguments["ignore_index"],
-            class_weight=arguments["class_weight"],
-            classes=layout.shape[layout.row],
+    label = per_row(layout.loss.specs)
+    weights = weights_of_ids(layout.loss)
+    if label is not None and weights is not None:
+        given = placed[label.name][0]
+        counts = given.map_blocks(
+            count,
+            weights=np.broadcast_to(weights, layout.shape[layout.row]),
+            ignored=ignored_id(layout.loss),
             dtype=np.float64,
-            meta=np.empty((0,) * label.ndim),
+            meta=np.empty((0,) * given.ndim),
         )
         if weight is None:
             return counts.sum(), None
@@ -142,17 +143,20 @@ def sum_of_weights(layout: Layout, placed: Placed) -> tuple[Any, Any]:
     return repeats * weight.sum(dtype=np.float64), repeats
 
 
-def label_weights(label: Any, *, ignore_index: int | None, class_weight: Any, classes: int) -> NDArray[np.float64]:
-    """The class weight of each label: the loss of log-probabilities of -1.
+def weights_of_ids(loss: Loss) -> NDArray[np.float64] | None:
+    """What an example counts by the id that its label holds; None: all count as one."""
+    label = per_row(loss.specs)
+    if label is None or label.integers is None or label.integers.high is not None:
+        return None
+    if loss.row_parameter is not None:
+        return np.asarray(dict(loss.arguments)[loss.row_parameter], np.float64)
+    return None if label.integers.ignored is None else np.ones(1)
 
-    It is 0 for one that is ignored, and for what is no class id: there only examples are that are left out.
-    """
-    loss = losses.SoftmaxCrossEntropyLoss(
-        from_logits=True, reduction="none", ignore_index=ignore_index, class_weight=class_weight
-    )
-    is_id = np.isin(label, np.arange(classes))
-    with num_threads(1):
-        return np.asarray(loss(np.broadcast_to(-1.0, (*np.shape(label), classes)), label, is_id), np.float64)
+
+def count(label: Any, *, weights: NDArray[np.float64], ignored: int | None) -> NDArray[np.float64]:
+    """The weight of each label; 0 for one that is ignored, and for what is no id, as that of an example left out."""
+    known = np.isin(label, np.arange(weights.size)) & (label != ignored)
+    return np.where(known, weights[np.where(known, label, 0).astype(np.intp)], 0)
 
 
 def ratio(a: Any, b: Any) -> Any:

@@ -6,18 +6,25 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fastloss import _foreign
-from fastloss._core import CosineLoss, Loss, PairLoss, SequenceLoss, SoftmaxLoss
+from fastloss._core import Loss
+from fastloss._inputs import Input, per_row
 
 Shape = tuple[int, ...]
 
 
-def has_class_ids(loss: Loss) -> bool:
-    return isinstance(loss, SoftmaxLoss) and bool(dict(loss.arguments)["sparse_label"])
+def spec_of(loss: Loss, name: str) -> Input:
+    return loss.specs[loss.inputs.index(name)]
+
+
+def ignored_id(loss: Loss) -> int | None:
+    """The id by which a label says that its example counts as nothing."""
+    label = per_row(loss.specs)
+    return None if label is None or label.integers is None else label.integers.ignored
 
 
 def resize(x: Any, shape: Sequence[int]) -> Any:
@@ -36,50 +43,24 @@ def with_reduction(loss: Loss, reduction: str) -> Loss:
 
 def layout_of(loss: Loss, shape: Shape) -> Layout:
     ndim = len(shape)
-    if isinstance(loss, SequenceLoss) and ndim not in (2, 3):
-        layout = dict(loss.arguments)["layout"]
-        raise ValueError(f"pred must have 3 axes, {layout}, got shape {shape}; for one example 2, TC, are good")
-    if isinstance(loss, PairLoss) and ndim < 2:
-        raise ValueError(f"x1 must have an axis of examples and one of features, got shape {shape}")
-    if isinstance(loss, SoftmaxLoss | CosineLoss) and ndim == 0:
-        axis = "class" if isinstance(loss, SoftmaxLoss) else "feature"
-        raise ValueError(f"{loss.inputs[0]} must have a {axis} axis, got a scalar")
-    check_classes(loss, shape)
+    loss.check_shapes({loss.inputs[0]: shape})
+    row = loss.row_axis(ndim)
+    loss.check_row(shape)
     reduction = dict(loss.arguments)["reduction"]
     unreduced = with_reduction(loss, "none")
     axes = unreduced.value_axes(ndim) or ()
     examples = with_reduction(loss, "example").value_axes(ndim)
     batch = examples[0] if examples else None
     whole = {*range(ndim)} - {*axes}
-    if not unreduced.is_separable(ndim):
-        whole.add(dict(loss.arguments)["axis"] % ndim)
-    if isinstance(loss, PairLoss) and batch is not None:
+    if row is not None:
+        whole.add(row)
+    if loss.couples_examples and batch is not None:
         whole.add(batch)
     value_axes = loss.value_axes(ndim)
     if value_axes is None:
         # one value for the only example there is
         reduction = "mean"
     return Layout(loss, shape, axes, batch, frozenset(whole), reduction, value_axes)
-
-
-def check_classes(loss: Loss, shape: Shape) -> None:
-    """Refuses arguments of the loss that another number of classes has."""
-    arguments = dict(loss.arguments)
-    if isinstance(loss, SequenceLoss):
-        classes = shape[-1]
-        if classes == 0:
-            raise ValueError(f"pred must have at least one class, the blank, got shape {shape}")
-        blank = _foreign.blank_index(arguments["blank"])
-        if not -classes <= blank < classes:
-            raise ValueError(
-                f"blank must be between {-classes} and {classes - 1} for a pred with {classes} classes, got {blank}"
-            )
-    elif arguments.get("class_weight") is not None:
-        classes, weights = shape[arguments["axis"]], np.size(arguments["class_weight"])
-        if isinstance(classes, int) and weights != classes:
-            raise ValueError(
-                f"pred must have as many classes as class_weight, {weights}, got shape {shape} with {classes}"
-            )
 
 
 @dataclass(frozen=True)
@@ -122,17 +103,18 @@ class Layout:
         unreduced = tuple([shape[k] for k in self.axes])
         if name == "sample_weight":
             return self.place_weight(x, unreduced)
-        if isinstance(loss, SequenceLoss) and name != first:
-            return self.place_sequence(name, x)
-        if name in loss.fixed and name != "label":
+        spec = spec_of(loss, name)
+        if spec.lies == "own":
+            return self.place_own(spec, x)
+        if spec.lies == "number":
             if x.ndim:
                 raise ValueError(f"{name} must be a number, got an array of shape {x.shape}")
             return x, ()
-        if loss.inputs.index(name) >= loss.required:
+        if spec.lies == "broadcast":
             if not broadcasts(x.shape, shape):
                 raise ValueError(f"{name} must broadcast to {first}'s shape {shape}, got shape {x.shape}")
             return x[(None,) * (ndim - x.ndim)], self.axes
-        if name == "label" and (has_class_ids(loss) or isinstance(loss, CosineLoss)):
+        if spec.lies == "per row":
             wanted, axes = unreduced, self.axes
             what = f"{first}'s shape {shape} without axis {self.row}, {unreduced}"
         else:
@@ -151,7 +133,7 @@ class Layout:
         elif x.ndim == 1 and self.batch is not None:
             good = given[0] in (1, self.shape[self.batch])
         else:
-            rows = isinstance(self.loss, SoftmaxLoss | CosineLoss) and x.ndim == len(self.shape)
+            rows = self.loss.has_rows and x.ndim == len(self.shape)
             to = tuple([n if k in self.axes else 1 for k, n in enumerate(self.shape)]) if rows else unreduced
             good = broadcasts(given, to)
         if not good:
@@ -169,27 +151,27 @@ class Layout:
             return x[tuple([slice(None) if k in self.axes else 0 for k in range(x.ndim)])]
         return x[(None,) * (len(self.axes) - x.ndim)]
 
-    def place_sequence(self, name: str, x: Any) -> tuple[Any, Shape]:
-        """CTC's labels and lengths, and their axes. That within a label comes behind those of the first input."""
+    def place_own(self, spec: Input, x: Any) -> tuple[Any, Shape]:
+        """An input with a shape of its own, and its axes. One within an example comes behind the first input's."""
         behind = len(self.shape)
         single = self.batch is None
         batch = () if self.batch is None else (self.batch,)
         n = math.prod([self.shape[k] for k in batch])
-        if name != "label":
+        if spec.axes == "N":
             if x.shape != (n,) and not (single and x.shape == ()):
-                raise ValueError(f"{name} must be one length per example, shape ({n},), got shape {x.shape}")
+                raise ValueError(f"{spec.name} must be one length per example, shape ({n},), got shape {x.shape}")
             return resize(x, ()) if single else x, batch
-        layout = dict(self.loss.arguments)["label_layout"]
         if single and x.ndim == 1:
             return x, (behind,)
-        if x.ndim != 2 or x.shape[layout.index("N")] != n:
+        if x.ndim != 2 or x.shape[spec.axes.index("N")] != n:
             raise ValueError(
-                f"label must have 2 axes, {layout}, for {n} examples, got shape {x.shape}"
-                + "; labels one after another cannot be cut into the chunks of Dask" * (x.ndim == 1)
+                f"{spec.name} must have 2 axes, {spec.axes}, for {n} examples, got shape {x.shape}"
+                + f"; {spec.name}s one after another cannot be cut into the chunks of Dask" * (x.ndim == 1)
             )
+        first = spec.axes.startswith("N")
         if single:
-            return x[0] if layout == "NT" else x[:, 0], (behind,)
-        return x, (*batch, behind) if layout == "NT" else (behind, *batch)
+            return x[0] if first else x[:, 0], (behind,)
+        return x, (*batch, behind) if first else (behind, *batch)
 
     def place_head(self, x: Any) -> tuple[Any, Shape]:
         if x.ndim and not fits(x.shape, self.value_shape):
@@ -230,7 +212,7 @@ def check_shapes(loss: Loss, shapes: tuple[tuple[str, Shape], ...]) -> None:
         x = np.broadcast_to(0.0, shape)
         if name == "head_grad":
             layout.place_head(x)
-        elif isinstance(loss, SequenceLoss) and name == "label" and len(shape) == 1:
+        elif name != "sample_weight" and len(spec_of(loss, name).axes) > 1 and len(shape) == 1:
             # ids in one row are cut by the lengths, whose numbers only the call sees
             continue
         else:
@@ -243,9 +225,9 @@ def left_out(loss: Loss, given: Mapping[str, Any], name: str) -> Any:
     It is where weights are 0 or ids are ignored; None where nothing tells.
     """
     first = loss.inputs[0]
-    ignored = dict(loss.arguments)["ignore_index"] if has_class_ids(loss) else None
+    ignored = ignored_id(loss)
     # in a pair's second vectors the losses of other examples have a part, too
-    is_shared = isinstance(loss, PairLoss) and name != first
+    is_shared = loss.couples_examples and name != first
     if name == "sample_weight" or is_shared or ("sample_weight" not in given and ignored is None):
         return None
     shape = tuple(given[first].shape)
@@ -253,14 +235,14 @@ def left_out(loss: Loss, given: Mapping[str, Any], name: str) -> Any:
     masks = [layout.spread_weight(given["sample_weight"]) == 0] if "sample_weight" in given else []
     if ignored is not None:
         wanted = tuple([shape[k] for k in layout.axes])
-        label = given["label"]
+        label = given[cast(Input, per_row(loss.specs)).name]
         masks.append((label if tuple(label.shape) == wanted else resize(label, wanted)) == ignored)
     mask = masks[0] if len(masks) == 1 else masks[0] | masks[1]
     mask = mask[tuple([slice(None) if k in layout.axes else None for k in range(len(shape))])]
     own = tuple(given[name].shape)
     if own == shape:
         return mask
-    if loss.inputs.index(name) < loss.required:
+    if spec_of(loss, name).required:
         mask = mask[tuple([0 if n == 1 else slice(None) for n in shape])]
         return mask[tuple([None if n == 1 else slice(None) for n in own])]
     # along an axis that it lacks, or has with size 1, all must be left out

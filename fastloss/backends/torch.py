@@ -21,7 +21,7 @@ from torch.fx import Proxy
 
 from fastloss._core import Loss
 from fastloss.backends import along, bind, check_differentiable, check_own, is_ready, torch_operators
-from fastloss.backends.layout import has_class_ids
+from fastloss.backends.layout import ignored_id
 from fastloss.backends.torch_operators import (
     as_array,
     as_tensor,
@@ -219,7 +219,7 @@ def may_leave_out(loss: Loss, n: int, others: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def ignores_ids(loss: Loss) -> bool:
-    return has_class_ids(loss) and dict(loss.arguments)["ignore_index"] is not None
+    return ignored_id(loss) is not None
 
 
 def flow_back(loss: Loss, wrt: list[int], head: Tensor, inputs: Sequence[Any]) -> Sequence[Tensor]:

@@ -1,4 +1,17 @@
-"""Softmax over rows: cross-entropy with class ids or targets, and divergence from logits."""
+"""Losses over classes: softmax cross-entropy with class ids or targets, and divergence from logits."""
+
+cimport cython
+from libc.math cimport INFINITY
+from libc.string cimport memcpy
+
+from fastloss._machine cimport prefetch_512
+from fastloss._math cimport exp_from, exp_range, fma, log_sum, real_t
+from fastloss._plan cimport (
+    BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, HESS, SECOND, STRIP_BYTES, THIRD, plan_t, rows_t,
+)
+
+cdef enum:
+    SHORT_ROW_BYTES = 768
 
 
 cdef inline double row_sum(const real_t* a, Py_ssize_t n, Py_ssize_t classes) noexcept nogil:
@@ -39,7 +52,7 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
     """
     cdef Py_ssize_t i, k = 0, n, classes = p.width, ties = 0
     cdef real_t top = lane_max(x, classes), base, lowest, shift, scale, rest, sum_
-    cdef real_t logit = x[y]        # the results may lie over x
+    cdef real_t logit = x[y]
     cdef real_t own, highest
     cdef real_t* part
     cdef double others, total
@@ -123,7 +136,7 @@ cdef void softmax_derivatives(softmax_t s, Py_ssize_t classes, const real_t* e, 
             h[i] = c2 * e[i] * rest
 
 
-cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
+cdef double dense_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
                       real_t* g, real_t* h, real_t* d) noexcept nogil:
     """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, with what of its derivatives is not NULL."""
     cdef Py_ssize_t i, k = 0, n
@@ -141,32 +154,26 @@ cdef double dense_row(const plan_t* p, const real_t* x, const real_t* t, double 
         add_to(&linear, row_sum(piece, n, p.width))
         k += n
     targets = total_of(&all_targets)
-    # first what reads x: the others may lie over it
     if d != NULL:
-        label_gradients(p, factor, s.log_total, top, x, d)
+        label_gradients(kernel, p, factor, s.log_total, top, x, d)
     softmax_derivatives(s, p.width, e, t, targets, factor, g, h)
     return targets * s.log_total + total_of(&linear)
 
 
-cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
-    """weight times loss, where a class of no weight costs nothing even if its probability is 0."""
-    return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
-
-
-cdef void label_gradients(const plan_t* p, double factor, double log_total, real_t top, const real_t* x, real_t* d) noexcept nogil:
+cdef void label_gradients(SoftmaxCrossEntropy kernel, const plan_t* p, double factor, double log_total, real_t top, const real_t* x, real_t* d) noexcept nogil:
     """What a row's targets have of its label's entries, times the losses log_total + top - x_j of the classes."""
-    cdef double keep = 1 - p.smoothing
+    cdef double keep = 1 - kernel.smoothing
     cdef Py_ssize_t j
     # apart: to load from no address under a mask takes 20 times as long
-    if p.class_weight == NULL:
+    if kernel.class_weight == NULL:
         for j in range(p.width):
             d[j] = <real_t>(factor * weighted_loss(keep, log_total + (top - x[j])))
     else:
         for j in range(p.width):
-            d[j] = <real_t>(factor * weighted_loss(keep * p.class_weight[j], log_total + (top - x[j])))
+            d[j] = <real_t>(factor * weighted_loss(keep * kernel.class_weight[j], log_total + (top - x[j])))
 
 
-cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
+cdef double linear_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
                               real_t* piece) noexcept nogil:
     """-sum_j t_j x_j of one row of log-probabilities."""
     cdef Py_ssize_t i, k = 0, n, classes = p.width
@@ -180,9 +187,8 @@ cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double
             piece[i] = zero if (t[k + i] == 0) & (x[k + i] == x[k + i]) else -t[k + i] * x[k + i]
         add_to(&total, row_sum(piece, n, classes))
         k += n
-    # first what reads x: the others may lie over it
     if d != NULL:
-        label_gradients(p, factor, <double>0, zero, x, d)
+        label_gradients(kernel, p, factor, <double>0, zero, x, d)
     if g != NULL:
         for i in range(classes):
             g[i] = -c * t[i]
@@ -191,19 +197,19 @@ cdef double linear_row(const plan_t* p, const real_t* x, const real_t* t, double
     return total_of(&total)
 
 
-cdef inline void set_targets(const plan_t* p, const real_t* label, Py_ssize_t y, real_t* t) noexcept nogil:
+cdef inline void set_targets(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* label, Py_ssize_t y, real_t* t) noexcept nogil:
     """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y."""
     cdef Py_ssize_t j
-    cdef real_t keep = <real_t>(1 - p.smoothing), base = <real_t>(p.smoothing / p.width)
+    cdef real_t keep = <real_t>(1 - kernel.smoothing), base = <real_t>(kernel.smoothing / p.width)
     if label == NULL:
         set_all(t, base, p.width)
         t[y] = keep + base
     else:
         for j in range(p.width):
             t[j] = fma(keep, label[j], base)
-    if p.class_weight != NULL:
+    if kernel.class_weight != NULL:
         for j in range(p.width):
-            t[j] *= <real_t>p.class_weight[j]
+            t[j] *= <real_t>kernel.class_weight[j]
 
 
 cdef void open_rows(Py_ssize_t n, const real_t* top, real_t* base, real_t* lowest, real_t* shift, real_t* highest) noexcept nogil:
@@ -233,212 +239,144 @@ cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const do
         at_label[i] = <real_t>(-others[i] * c)
 
 
-cdef inline bint is_ignored(const plan_t* p, double id) noexcept nogil:
-    return p.has_ignore and id == p.ignore
-
-
-cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t classes, real_t value, real_t* tile, real_t* hess) noexcept nogil:
-    """The derivatives of row i of n, which are held class by class, all of the same value."""
-    cdef Py_ssize_t j
-    for j in range(classes):
-        tile[j * n + i] = hess[j * n + i] = value
-
-
-cdef void short_rows(const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
-    """What sparse_row does for one row, for n short ones at once: a vector lane per row, so the tile is held class by class."""
-    cdef Py_ssize_t i, j, classes = p.width, size = n * classes
-    cdef double* others = <double*>buffers
-    cdef double* below = others + n
-    cdef double* id = below + n
-    cdef double* weight = id + n
-    cdef Py_ssize_t* at = <Py_ssize_t*>(weight + n)     # the label's place in the tile, or where there is none, behind it
-    cdef real_t* top = <real_t*>(at + n)
-    cdef real_t* base = top + n
-    cdef real_t* lowest = base + n
-    cdef real_t* shift = lowest + n
-    cdef real_t* highest = shift + n
-    cdef real_t* ties = highest + n
-    cdef real_t* logit = ties + n
-    cdef real_t* own = logit + n
-    cdef real_t* scale = own + n
-    cdef real_t* at_label = scale + n
-    cdef real_t* tile = at_label + n
-    cdef real_t* hess = tile + size + n
-    cdef real_t* e
-    cdef real_t u, total, rest, zero = 0
-    cdef Py_ssize_t k, missing = 0
-    cdef bint counts
-
-    gather(&p.inputs[LABEL], start, n, id)
-    gather_rows(&p.inputs[PRED], start, n, p.size, classes, tile)
-    memcpy(top, tile, n * sizeof(real_t))
-    for j in range(1, classes):
-        e = tile + j * n
-        for i in range(n):
-            top[i] = e[i] if e[i] > top[i] else top[i]
-    for i in range(n):
-        # labels were checked before; one that was changed since is no address
-        counts = 0 <= id[i] < classes and not is_ignored(p, id[i])
-        at[i] = (<Py_ssize_t>id[i] if counts else classes) * n + i
-        missing += not counts
-    set_all(tile + size, zero, n)
-    for i in range(n):
-        logit[i] = tile[at[i]]
-    set_all(weight, <double>1, n)
-    if p.class_weight != NULL:
-        for i in range(n):
-            k = at[i] // n
-            weight[i] = p.class_weight[k] if k < classes else <double>1
-            missing += weight[i] == 0
-    open_rows(n, top, base, lowest, shift, highest)
+cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest, double* below, real_t* ties) noexcept nogil:
+    """For each of n rows the sum of the exponentials below the highest, and how many equal it."""
+    cdef Py_ssize_t i, j
+    cdef const real_t* e
+    cdef real_t u, zero = 0
+    set_all(below, <double>0, n)
+    set_all(ties, zero, n)
     for j in range(classes):
         e = tile + j * n
         for i in range(n):
-            e[i] = exp_from(e[i] - base[i], lowest[i], shift[i])
-    if p.outputs[HESS].data != NULL:
-        set_all(below, <double>0, n)
-        set_all(ties, zero, n)
-        for j in range(classes):
-            e = tile + j * n
-            for i in range(n):
-                u = e[i]
-                ties[i] += u == highest[i]
-                below[i] += zero if u == highest[i] else u
-    for i in range(n):
-        own[i] = tile[at[i]]
-        tile[at[i]] = 0
-    set_all(others, <double>0, n)
+            u = e[i]
+            ties[i] += u == highest[i]
+            below[i] += zero if u == highest[i] else u
+
+
+cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest, const double* others, const real_t* own,
+                         const double* below, const real_t* scale, real_t* hess) noexcept nogil:
+    """e_j (S - e_j)/S^2 times the scales of n rows, where the S - e of the highest is the sum of all below it."""
+    cdef Py_ssize_t i, j
+    cdef const real_t* e
+    cdef real_t u, total, rest
     for j in range(classes):
         e = tile + j * n
         for i in range(n):
-            others[i] += e[i]
-    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
-    if m != NULL:
-        multiply(scale, m, n)
-        multiply(at_label, m, n)
-    if p.outputs[HESS].data != NULL:
-        for i in range(n):
-            below[i] += (ties[i] - 1) * <double>highest[i]
-            tile[at[i]] = own[i]
-        for j in range(classes):
-            e = tile + j * n
-            for i in range(n):
-                u = e[i]
-                total = <real_t>(others[i] + own[i])
-                rest = <real_t>below[i] if u == highest[i] else total - u
-                hess[j * n + i] = scale[i] * u * (rest / total)
-    if p.outputs[GRAD].data != NULL:
-        for j in range(classes):
-            e = tile + j * n
-            for i in range(n):
-                e[i] *= scale[i]
-    for i in range(n):
-        tile[at[i]] = at_label[i]
-    for i in range(n if missing else 0):
-        if at[i] >= size or weight[i] == 0:
-            l[i] = zero if weight[i] == 0 or is_ignored(p, id[i]) else <real_t>NAN
-            clear_column(i, n, classes, l[i], tile, hess)
-    for i in range(n if w != NULL else 0):
-        if w[i] == 0:
-            clear_column(i, n, classes, zero, tile, hess)
-    if p.outputs[HESS].data != NULL:
-        scatter_rows(&p.outputs[HESS], start, n, p.size, classes, hess)
-    if p.outputs[GRAD].data != NULL:
-        scatter_rows(&p.outputs[GRAD], start, n, p.size, classes, tile)
+            u = e[i]
+            total = <real_t>(others[i] + own[i])
+            rest = <real_t>below[i] if u == highest[i] else total - u
+            hess[j * n + i] = scale[i] * u * (rest / total)
 
 
-cdef inline void spoil(real_t loss, Py_ssize_t n, real_t* g, real_t* h, real_t* d) noexcept nogil:
-    """A row that has no loss has no derivatives."""
-    if loss == loss:
-        return
+cdef double picked_row(const real_t* x, Py_ssize_t y, Py_ssize_t classes, double factor, real_t* g, real_t* h) noexcept nogil:
+    """-x_y of one row of log-probabilities."""
     if g != NULL:
-        set_all(g, loss, n)
+        set_all(g, <real_t>0, classes)
+        g[y] = <real_t>-factor
     if h != NULL:
-        set_all(h, loss, n)
-    if d != NULL:
-        set_all(d, loss, n)
+        set_all(h, <real_t>0, classes)
+    return -x[y]
 
 
-cdef void set_row(real_t** row, real_t value, Py_ssize_t classes) noexcept nogil:
-    """All derivatives of a row that are wanted, in pred and in the label, of the same value."""
-    cdef int kind
-    for kind in range(GRAD, THIRD_GRAD):
-        if row[kind] != NULL:
-            set_all(row[kind], value, classes)
+@cython.final
+cdef class SoftmaxCrossEntropy(ClassKernel):
+    """l = -sum_j t_j log softmax(x)_j, t the label, smoothed, or one-hot at a class id; times the weights of the classes."""
+    cdef double smoothing
+    cdef bint from_logits       # x holds log softmax(x)
+
+    def __cinit__(self, bint has_ids, bint from_logits, double smoothing, ignored, bytes class_weight):
+        self.from_logits, self.smoothing = from_logits, smoothing
+        self.set_classes(has_ids, ignored, class_weight)
+        self.weighs_rows = has_ids and smoothing == 0
+
+    cdef void fill(self) noexcept:
+        self.table.rows[0] = <rows_t>softmax_rows[float]
+        self.table.rows[1] = <rows_t>softmax_rows[double]
+        # the exponentials and the targets
+        self.table.row_buffers = 2
+        self.table.short_row_bytes = SHORT_ROW_BYTES if self.weighs_rows and not self.from_logits else 0
+
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label, double factor,
+                    real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
+        cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
+        cdef real_t* e = t + p.width
+        if self.weighs_rows and self.from_logits:
+            return picked_row(x, <Py_ssize_t>label, p.width, factor, g, h)
+        if self.weighs_rows:
+            return sparse_row(p, x, <Py_ssize_t>label, factor, e, piece, g, h)
+        set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
+        if self.from_logits:
+            return linear_row(self, p, x, t, factor, g, h, d, piece)
+        return dense_row(self, p, x, t, factor, e, piece, g, h, d)
+
+    cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const Py_ssize_t* at, const double* weight, real_t* tile, real_t* hess,
+                   real_t* l, double* memory) noexcept nogil:
+        """What sparse_row() does for one row, for n at once; tile and hess become the gradient and the Hessian."""
+        cdef Py_ssize_t i, j, classes = p.width
+        cdef double* others = memory
+        cdef double* below = others + n
+        cdef real_t* top = <real_t*>(below + n)
+        cdef real_t* base = top + n
+        cdef real_t* lowest = base + n
+        cdef real_t* shift = lowest + n
+        cdef real_t* highest = shift + n
+        cdef real_t* ties = highest + n
+        cdef real_t* logit = ties + n
+        cdef real_t* own = logit + n
+        cdef real_t* scale = own + n
+        cdef real_t* at_label = scale + n
+        cdef real_t* e
+        cdef bint has_hessian = p.outputs[HESS].data != NULL
+        memcpy(top, tile, n * sizeof(real_t))
+        for j in range(1, classes):
+            e = tile + j * n
+            for i in range(n):
+                top[i] = e[i] if e[i] > top[i] else top[i]
+        for i in range(n):
+            logit[i] = tile[at[i]]
+        open_rows(n, top, base, lowest, shift, highest)
+        for j in range(classes):
+            e = tile + j * n
+            for i in range(n):
+                e[i] = exp_from(e[i] - base[i], lowest[i], shift[i])
+        if has_hessian:
+            sum_columns_below(n, classes, tile, highest, below, ties)
+        for i in range(n):
+            own[i] = tile[at[i]]
+            tile[at[i]] = 0
+        set_all(others, <double>0, n)
+        for j in range(classes):
+            e = tile + j * n
+            for i in range(n):
+                others[i] += e[i]
+        close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
+        if m != NULL:
+            multiply(scale, m, n)
+            multiply(at_label, m, n)
+        if has_hessian:
+            for i in range(n):
+                below[i] += (ties[i] - 1) * <double>highest[i]
+                tile[at[i]] = own[i]
+            short_hessians(n, classes, tile, highest, others, own, below, scale, hess)
+        if p.outputs[GRAD].data != NULL:
+            for j in range(classes):
+                e = tile + j * n
+                for i in range(n):
+                    e[i] *= scale[i]
+        for i in range(n):
+            tile[at[i]] = at_label[i]
 
 
-cdef void softmax_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
-                       real_t* buffers) noexcept nogil:
-    """Softmax cross-entropy of rows start to start + n."""
-    cdef Py_ssize_t classes = p.width, size = n * classes, first = start * classes, i, y = 0
-    cdef Py_ssize_t tile = p.block * classes
-    cdef double id, factor, weight
-    cdef real_t* xs = NULL
-    cdef real_t* labels = NULL
-    cdef real_t* piece = buffers
-    cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
-    cdef real_t* e = t + classes
-    cdef real_t* tiles = e + classes
-    cdef real_t* out[OUTPUTS]
-    cdef real_t* row[OUTPUTS]
-    cdef int[3] kinds = [GRAD, HESS, LABEL_GRAD]
-    cdef int k, kind
-    cdef bint plain = p.sparse and p.smoothing == 0
-    if p.short and not p.weights_only:
-        short_rows(p, start, n, m, w, l, buffers)
-        return
-    if not p.weights_only:
-        xs = fetch(&p.inputs[PRED], first, size, tiles)
-    if not p.weights_only and not p.sparse:
-        labels = fetch(&p.inputs[LABEL], first, size, tiles + LABEL * tile)
-    for k in range(3):
-        kind = kinds[k]
-        out[kind] = NULL
-        if p.outputs[kind].data != NULL:
-            out[kind] = place(p, kind, first, tiles + (THIRD + kind) * tile)
-    for i in range(n):
-        factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
-        for k in range(3):
-            row[kinds[k]] = out[kinds[k]] + i * classes if out[kinds[k]] != NULL else NULL
-        weight = 1
-        if p.sparse:
-            gather[double](&p.inputs[LABEL], start + i, 1, &id)
-            # labels were checked before; one that was changed since is no address
-            if is_ignored(p, id) or not (0 <= id < classes):
-                l[i] = <real_t>0 if is_ignored(p, id) or p.weights_only else <real_t>NAN
-                set_row(row, <real_t>0 if w != NULL and w[i] == 0 else l[i], classes)
-                continue
-            y = <Py_ssize_t>id
-            if p.class_weight != NULL:
-                weight = p.class_weight[y]
-            if plain and weight == 0:
-                l[i] = 0
-                set_row(row, <real_t>0, classes)
-                continue
-        if p.weights_only:
-            l[i] = <real_t>weight
-        elif plain and not p.from_logits:
-            l[i] = <real_t>weighted_loss(
-                weight, sparse_row(p, xs + i * classes, y, factor * weight, e, piece, row[GRAD], row[HESS]))
-        elif plain:
-            l[i] = <real_t>weighted_loss(weight, -xs[i * classes + y])
-            if row[GRAD] != NULL:
-                set_all(row[GRAD], <real_t>0, classes)
-                row[GRAD][y] = <real_t>(-factor * weight)
-            if row[HESS] != NULL:
-                set_all(row[HESS], <real_t>0, classes)
-        else:
-            set_targets(p, labels + i * classes if labels != NULL else NULL, y, t)
-            if p.from_logits:
-                l[i] = <real_t>linear_row(p, xs + i * classes, t, factor, row[GRAD], row[HESS], row[LABEL_GRAD], piece)
-            else:
-                l[i] = <real_t>dense_row(p, xs + i * classes, t, factor, e, piece, row[GRAD], row[HESS], row[LABEL_GRAD])
-        spoil(l[i], classes, row[GRAD], row[HESS], row[LABEL_GRAD])
-        if w != NULL and w[i] == 0:
-            set_row(row, <real_t>0, classes)
-    for k in range(3):
-        if out[kinds[k]] != NULL and not p.outputs[kinds[k]].direct:
-            scatter(&p.outputs[kinds[k]], first, size, out[kinds[k]])
+cdef void softmax_rows(SoftmaxCrossEntropy kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w,
+                       real_t* l, real_t* buffers) noexcept nogil:
+    if p.width == 0:
+        # no classes, no targets
+        set_all(l, <real_t>0, n)
+    elif p.short:
+        short_rows_of(kernel, p, start, n, m, w, l, buffers)
+    else:
+        rows_of(kernel, p, start, n, m, w, l, buffers)
 
 
 cdef inline bint has_weight(const real_t* w, Py_ssize_t n) noexcept nogil:
@@ -450,7 +388,7 @@ cdef inline bint has_weight(const real_t* w, Py_ssize_t n) noexcept nogil:
     return False
 
 
-cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
+cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
                           real_t* buffers) noexcept nogil:
     """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is that of targets m_j y_j."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.unit
@@ -459,14 +397,14 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
     cdef real_t* t = e + size
     cdef real_t* z = t + size
     cdef real_t* tiles = z + size
-    cdef real_t* x = fetch(&p.inputs[PRED], start, n, tiles)
-    cdef real_t* y = fetch(&p.inputs[LABEL], start, n, tiles + LABEL * size)
+    cdef real_t* x = fetch(&p.inputs[FIRST], start, n, tiles)
+    cdef real_t* y = fetch(&p.inputs[SECOND], start, n, tiles + SECOND * size)
     cdef real_t* g = place(p, GRAD, start, tiles + (THIRD + GRAD) * size)
     cdef real_t* h = place(p, HESS, start, tiles + (THIRD + HESS) * size)
-    cdef real_t* d = place(p, LABEL_GRAD, start, tiles + (THIRD + LABEL_GRAD) * size)
+    cdef real_t* d = place(p, GRAD_SECOND, start, tiles + (THIRD + GRAD_SECOND) * size)
     cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi, li
     cdef softmax_t s
-    cdef bint needs_d = p.outputs[LABEL_GRAD].data != NULL
+    cdef bint needs_d = p.outputs[GRAD_SECOND].data != NULL
     for block_row in range(n // classes):
         row = block_row * classes
         s = exponentials(x + row, classes, p.ahead, e, piece)
@@ -474,7 +412,6 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
         for i in range(classes):
             z[i] = log_sum(y[row + i], eps) + ((top - x[row + i]) + log_total)
             t[i] = y[row + i]
-        # from here on the results may lie over x and y
         for i in range(classes):
             li = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
             # an element without a loss leaves its row without derivatives, unless its weight is 0
@@ -497,5 +434,18 @@ cdef void divergence_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ss
         scatter(&p.outputs[GRAD], start, n, g)
     if p.outputs[HESS].data != NULL and not p.outputs[HESS].direct:
         scatter(&p.outputs[HESS], start, n, h)
-    if needs_d and not p.outputs[LABEL_GRAD].direct:
-        scatter(&p.outputs[LABEL_GRAD], start, n, d)
+    if needs_d and not p.outputs[GRAD_SECOND].direct:
+        scatter(&p.outputs[GRAD_SECOND], start, n, d)
+
+
+
+
+@cython.final
+cdef class SoftmaxDivergence(Kernel):
+    """l_j = y_j (log(y_j + eps) - log softmax(x)_j)."""
+
+    cdef void fill(self) noexcept:
+        self.table.rows[0] = <rows_t>divergence_rows[float]
+        self.table.rows[1] = <rows_t>divergence_rows[double]
+        # the exponentials, the targets, and the differences of logarithms
+        self.table.row_buffers = 3

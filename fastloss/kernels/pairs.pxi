@@ -4,6 +4,40 @@ Distances are sums of squared differences, in double precision, tile by tile: |x
 of near pairs. Nothing of the size of all pairs is stored; the gradient in the second array takes its distances anew.
 """
 
+cimport cython
+from libc.math cimport log
+
+from fastloss._math cimport exp_nonpositive, fma, log_sum, real_t
+from fastloss._plan cimport (
+    CACHE_LINE, FIRST, GRAD, GRAD_SECOND, OUTPUTS, SECOND, WEIGHT, array_t, complaint_t, plan_t, rows_t,
+)
+
+cdef enum:
+    PAIR_ROWS = 8   # at once
+    PANEL = 16      # columns of a panel: two or four vectors of doubles, for each of two rows
+
+# two arrays of n rows in double precision, and what the first round leaves for the second
+cdef struct pairs_t:
+    Py_ssize_t n
+    Py_ssize_t width            # of a row, filled up
+    Py_ssize_t panels
+    bint swapped                # the rows at hand are the second array's
+    double* x
+    double* y
+    double* x_panels
+    double* y_panels
+    double* x_strips
+    double* y_strips
+    double* least               # the least distance from each row of the first
+    double* share               # what its softmax has of the row's derivatives, over e^(least - distance)
+    double* factor              # of each row's derivatives
+    double* diagonal            # the derivative in the distance of each pair that belongs together
+    double same                 # its target
+    double other
+    double log_same
+    double log_other
+
+
 cdef void distances(const double* a, const double* b, const double* panel, Py_ssize_t width, double* to_a, double* to_b) noexcept nogil:
     """The squared distances of two vectors from the PANEL vectors of a panel, which is held feature by feature."""
     cdef double first[PANEL]
@@ -92,10 +126,10 @@ cdef void leave_out(const pairs_t* s, Py_ssize_t i, double* w) noexcept nogil:
         w[j] = 0
 
 
-cdef void pair_rows(void* kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* weight, real_t* l,
+cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* weight, real_t* l,
                     real_t* buffers) noexcept nogil:
     """The losses of rows start to start + n of the first array and their gradients; or, swapped, those in rows of the second."""
-    cdef const pairs_t* s = <const pairs_t*>p.memory
+    cdef const pairs_t* s = <const pairs_t*>p.state
     cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other, at, since = 0
     cdef double* w = <double*>buffers           # distances, then weights, of each row
     cdef double* g = w + PAIR_ROWS * padded
@@ -160,7 +194,7 @@ cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, 
         if stopped(p, &since, s.width):
             return
         gather(&p.inputs[kind], i * p.width, p.width, rows + i * s.width)
-        if kind == PRED and is_left_out(&p.inputs[WEIGHT], i):
+        if kind == FIRST and is_left_out(&p.inputs[WEIGHT], i):
             forget_row(p.width, rows + i * s.width)
         for d in range(p.width, s.width):
             rows[i * s.width + d] = 0
@@ -171,3 +205,78 @@ cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, 
             return
         for d in range(s.width):
             panels[(i // PANEL * s.width + d) * PANEL + i % PANEL] = rows[i * s.width + d] if i < s.n else 0
+
+
+cdef inline Py_ssize_t filled_up(Py_ssize_t n) noexcept nogil:
+    """n, up to whole panels."""
+    return (n + PANEL - 1) // PANEL * PANEL
+
+
+cdef Py_ssize_t measure_pairs(plan_t* p) noexcept nogil:
+    cdef Py_ssize_t size = filled_up(p.size), width = filled_up(p.width)
+    if size > MOST_BYTES // 64 // (width + 1):
+        return -1
+    p.work = <Py_ssize_t>min(<double>MOST_BYTES / 2, <double>p.size * p.size * width / 4)
+    return sizeof(pairs_t) + CACHE_LINE + (6 * width + 4) * size * sizeof(double)
+
+
+cdef bint prepare_pairs(plan_t* p, complaint_t* complaint) noexcept nogil:
+    """Brings both arrays into double precision, row by row, in panels and in strips."""
+    cdef pairs_t* s = <pairs_t*>p.state
+    cdef double smoothing = smoothing_of(p.parameters)
+    cdef Py_ssize_t size = filled_up(p.size)
+    s.n, s.width, s.panels, s.swapped = p.size, filled_up(p.width), size // PANEL, False
+    # one pair alone is certain
+    s.other = smoothing / (s.n - 1) if s.n > 1 else <double>0
+    s.same = 1 - smoothing if s.n > 1 else <double>1
+    s.log_same, s.log_other = log(s.same + 1e-12), log(s.other + 1e-12)
+    s.x = <double*>((<size_t>(s + 1) + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
+    s.y = s.x + size * s.width
+    s.x_panels = s.y + size * s.width
+    s.y_panels = s.x_panels + size * s.width
+    s.x_strips = s.y_panels + size * s.width
+    s.y_strips = s.x_strips + size * s.width
+    s.least = s.y_strips + size * s.width
+    s.share = s.least + size
+    s.factor = s.share + size
+    s.diagonal = s.factor + size
+    load_pairs(p, FIRST, s, s.x, s.x_panels, s.x_strips)
+    load_pairs(p, SECOND, s, s.y, s.y_panels, s.y_strips)
+    p.block = PAIR_ROWS
+    p.extra = PAIR_ROWS * (size + 2 * s.width) * sizeof(double)
+    return False
+
+
+cdef bint begin_pairs(plan_t* p, int round) noexcept nogil:
+    """In the first round the rows are those of the first array; in the second, for a gradient in it, those of the second."""
+    cdef int kind
+    if round == 0:
+        p.outputs[GRAD_SECOND].data = NULL
+        return True
+    if p.outputs[GRAD_SECOND].data == NULL:
+        return False
+    (<pairs_t*>p.state).swapped = True
+    p.outputs[GRAD] = p.outputs[GRAD_SECOND]
+    for kind in range(OUTPUTS):
+        if kind != GRAD:
+            p.outputs[kind].data = NULL
+    return True
+
+
+@cython.final
+cdef class SmoothedMetric(Kernel):
+    """l_i = KL(t_i | softmax_j(-|x_i - y_j|^2)), t_i the smoothed one-hot of i."""
+    cdef double smoothing
+
+    def __cinit__(self, double smoothing):
+        self.smoothing = smoothing
+
+    cdef void fill(self) noexcept:
+        self.table.rows[0] = <rows_t>pair_rows[float]
+        self.table.rows[1] = <rows_t>pair_rows[double]
+        self.table.measure, self.table.prepare = measure_pairs, prepare_pairs
+        self.table.rounds, self.table.begin_round = 2, begin_pairs
+
+
+cdef double smoothing_of(void* parameters) noexcept nogil:
+    return (<SmoothedMetric>parameters).smoothing

@@ -1,0 +1,72 @@
+"""Calls whose factors leave the range of float32, or whose weights that of float64: they are made in float64, rescaled."""
+
+# 2^100, and of weights, which the losses are multiplied by before the sum of them divides it, 2^40
+cdef double FAR_IN_SINGLE = 1.2676506002282294e+30
+cdef double FAR_WEIGHTS_IN_SINGLE = 1.099511627776e+12
+# 2^300 and 2^200
+cdef double FAR_SUM = 2.037035976334486e+90
+cdef double FAR_WEIGHT = 1.6069380442589903e+60
+
+
+cdef inline bint is_beyond(double x, double far) noexcept:
+    """Whether a number is larger than another, or nearer to 0 than its reciprocal, but not 0."""
+    return not (fabs(x) <= far and fabs(x) * far >= 1) and x != 0
+
+
+def is_wide(argument):
+    """Whether an argument of a constructor is, or holds, a number that float32 does not, or with few digits."""
+    _, value = argument
+    for x in value if isinstance(value, tuple) else (value,):
+        if isinstance(x, float) and math.isfinite(x) or isinstance(x, int) and abs(x) < 2**1000:
+            if is_beyond(x, FAR_IN_SINGLE):
+                return True
+    return False
+
+
+cdef int leaves_range(Loss loss, const call_t* c, double count) except -1:
+    """Whether the call is to be made in float64: 1, or more where weights are to be rescaled, too."""
+    cdef const plan_t* p = &c.plan
+    if c.given[WEIGHT] != NULL and is_beyond(count, FAR_SUM) and exponent_of_weights(c):
+        return 2
+    return not c.is_double and (
+        loss.wide or is_beyond(p.value_scale, FAR_IN_SINGLE) or is_beyond(p.grad_scale, FAR_IN_SINGLE)
+        or c.given[WEIGHT] != NULL and loss.reduction == WEIGHTED_MEAN and is_beyond(count, FAR_WEIGHTS_IN_SINGLE))
+
+
+cdef int exponent_of_weights(const call_t* c) except? -1:
+    """That of the power of two which brings the weights near 1, for their sum to have a reciprocal; else 0."""
+    largest = float(np.max(np.abs(<object>c.given[WEIGHT]), initial=0))
+    return -math.frexp(largest)[1] if math.isfinite(largest) and is_beyond(largest, FAR_WEIGHT) else 0
+
+
+cdef int evaluate_in_double(Loss loss, call_t* c, int want, int exponent) except -1:
+    """Fills the results from a call in float64, of weights times 2^exponent: this one would leave the range."""
+    cdef dict named = {}
+    cdef int k
+    cdef tuple parts, gradients
+    cdef bint single = want == WANT_VALUE or want == WANT_GRAD
+    # as arrays: an argument may be one that can be read but once
+    for k in range(INPUTS):
+        if c.given[k] != NULL:
+            named[loss.slot_names[k]] = <object>c.given[k]
+    if c.wrt != NULL:
+        named["wrt"] = <object>c.wrt
+    with np.errstate(all="ignore"):
+        named[loss.inputs[0]] = np.asarray(<object>c.given[FIRST], np.float64)
+        if c.given[WEIGHT] != NULL:
+            named["sample_weight"] = np.ldexp(np.asarray(<object>c.given[WEIGHT], np.float64), exponent)
+        found = loss.call((), named, want)
+        parts = (found,) if single else found
+        if want & WANT_VALUE and c.is_total:
+            c.total = parts[0]
+        elif want & WANT_VALUE:
+            (<object>c.results[VALUE])[...] = parts[0]
+        if want & WANT_HESS:
+            (<object>c.results[HESS])[...] = parts[len(parts) - 1]
+        if want & WANT_GRAD:
+            gradient = parts[1 if want & WANT_VALUE else 0]
+            gradients = gradient if isinstance(gradient, tuple) else (gradient,)
+            for k in range(c.n_gradients):
+                scaled = np.ldexp(gradients[k], exponent) if c.gradients[k] == GRAD_WEIGHT else gradients[k]
+                (<object>c.results[c.gradients[k]])[...] = scaled
+    return 0

@@ -1,0 +1,271 @@
+"""What a call returns: which results are wanted, their arrays, the caller's buffers, and what is handed over."""
+
+
+cdef int choose_results(Loss loss, call_t* c, int want) except -1:
+    """What is wanted, and in which order the gradients are returned."""
+    cdef int k
+    for k in range(OUTPUTS):
+        c.wanted[k] = False
+    c.wanted[VALUE] = want & WANT_VALUE
+    c.wanted[HESS] = want & WANT_HESS
+    c.n_gradients = 0
+    if not want & WANT_GRAD:
+        return 0
+    if c.wrt == NULL:
+        c.wanted[GRAD] = True
+        c.gradients[0] = GRAD
+        c.n_gradients = 1
+    else:
+        choose_gradients(loss, c, <object>c.wrt)
+    return 0
+
+
+cdef int choose_gradients(Loss loss, call_t* c, wrt) except -1:
+    cdef tuple names = items(wrt) if isinstance(wrt, tuple) else (wrt,)
+    cdef int k, kind
+    for given in names:
+        if not isinstance(given, str) or given not in loss.inputs:
+            raise ValueError(f"wrt must name inputs of {type(loss).__name__}, {', '.join(map(repr, loss.inputs))}, got {given!r}")
+        # a text's class may have its own idea of what is equal
+        k = loss.inputs.index(given)
+        name = loss.inputs[k]
+        if name in loss.fixed:
+            integers = loss.specs[k].integers
+            what = f"{integers.plural} are" if integers is not None and integers.plural else f"{name} is"
+            raise ValueError(f"wrt={name!r}: {what} not something to differentiate with respect to")
+        if c.given[loss.slot[k]] == NULL:
+            raise ValueError(f"wrt={name!r}, but the call has no {name}")
+        kind = GRADIENT_OF[loss.slot[k]]
+        if c.wanted[kind]:
+            raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
+        c.wanted[kind] = True
+        c.gradients[c.n_gradients] = kind
+        c.n_gradients += 1
+    if not names:
+        raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
+    return 0
+
+
+cdef void find_value_axes(Loss loss, call_t* c) noexcept:
+    """The value's axes: how many, their sizes, and which of them lies along each axis of the unreduced loss."""
+    cdef int k
+    c.value_ndim = 0
+    for k in range(c.n):
+        c.value_axes[k] = c.order[k] if loss.reduction == NONE else (0 if loss.reduction == EXAMPLE and k == c.batch_item else -1)
+        if loss.reduction == NONE:
+            c.value_shape[c.order[k]] = c.shape[k]
+    if loss.reduction == NONE:
+        c.value_ndim = c.n
+    elif loss.reduction == EXAMPLE and c.row_n != 0 and not (loss.layout == EXAMPLES and c.n == 0):
+        c.value_ndim = 1
+        c.value_shape[0] = c.batch_size
+
+
+cdef int describe_results(Loss loss, call_t* c) except -1:
+    """The arrays for the results, new or the caller's. A gradient lies like its input."""
+    cdef int k
+    find_value_axes(loss, c)
+    if loss.reduction == WEIGHTED_MEAN and c.wanted[GRAD_WEIGHT]:
+        # the gradient in the weights holds the value
+        c.wanted[VALUE] = True
+    for k in range(OUTPUTS):
+        if c.wanted[k] and k == VALUE and c.is_total:
+            # rounded to nothing less than what it was summed in
+            describe_number(&c.plan.outputs[k], &c.total, c.plan.size)
+            c.plan.outputs[k].reduced = True
+            if c.outs[k] != NULL:
+                keep(&c.results[k], new_result(loss, c, c.value_ndim, c.value_shape, k))
+        elif c.wanted[k]:
+            describe_result(loss, c, k)
+    return 0
+
+
+cdef int describe_result(Loss loss, call_t* c, int k) except -1:
+    cdef array_t* d = &c.plan.outputs[k]
+    cdef cnp.ndarray like, result
+    cdef int slot = INPUT_OF[k]
+    cdef bint rows
+    if k == VALUE:
+        result = new_result(loss, c, c.value_ndim, c.value_shape, k)
+        describe(d, result, c.shape, c.value_axes, c.n, False, c.real)
+    else:
+        like = <cnp.ndarray>c.given[slot]
+        rows = c.plan.inputs[slot].rows
+        result = new_result(loss, c, cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), k)
+        describe(d, result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
+    keep(&c.results[k], result)
+    d.reduced = not d.rows and d.size != c.plan.size
+    if c.outs[k] != NULL and d.direct and c.kernel.light and d.size >= STREAMED:
+        # not into fresh memory: the system has just brought it into the cache, by zeroing it
+        d.direct = False
+        d.streamed = True
+    return 0
+
+
+cdef cnp.ndarray new_result(Loss loss, const call_t* c, int ndim, const Py_ssize_t* shape, int kind):
+    """The array for a result: a new one, or the caller's, if it fits."""
+    cdef cnp.ndarray a
+    if c.outs[kind] == NULL:
+        return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
+    out = <object>c.outs[kind]
+    # by its type alone: what it says of its class would be code that may change what has been looked at
+    if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or _foreign.is_kind_of_masked(type(out))):
+        raise TypeError(f"out for the {result_name(loss, kind)} must be an array or None, got {type(out).__name__}")
+    a = memory_of(out)
+    if kind_of(a) < FLOAT16 or cnp.PyArray_ISBYTESWAPPED(a):
+        raise TypeError(
+            f"out for the {result_name(loss, kind)} must have a dtype of floats in this machine's byte order, such as float32 or float64, got {a.dtype.str}")
+    if not has_shape(a, shape, ndim):
+        raise ValueError(f"out for the {result_name(loss, kind)} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
+    if not cnp.PyArray_ISWRITEABLE(a):
+        raise ValueError(f"out for the {result_name(loss, kind)} is read-only")
+    if overlaps_itself(a):
+        raise ValueError(f"out for the {result_name(loss, kind)} has elements that share memory with each other")
+    return a
+
+
+cdef int check_overlaps(Loss loss, call_t* c) except -1:
+    """The caller's buffers may not share memory with each other, nor with an input, unless element lies exactly over element."""
+    cdef plan_t* p = &c.plan
+    cdef int k, i
+    for k in range(OUTPUTS):
+        if c.outs[k] == NULL:
+            continue
+        for i in range(k + 1, OUTPUTS):
+            if c.outs[i] != NULL and overlap(<cnp.ndarray>c.results[k], <cnp.ndarray>c.results[i]):
+                raise ValueError(f"out for the {result_name(loss, k)} and for the {result_name(loss, i)} share memory")
+        for i in range(INPUTS):
+            if c.given[i] == NULL or not overlap(<cnp.ndarray>c.results[k], <cnp.ndarray>c.given[i]):
+                continue
+            # a block's inputs are read before its results are written, but for the weights
+            if i < WEIGHT and not p.outputs[k].reduced and same_layout(&p.outputs[k], &p.inputs[i]):
+                # loops take it that their results lie apart from what they read
+                p.outputs[k].direct = False
+                continue
+            raise ValueError(f"out for the {result_name(loss, k)} shares memory with {loss.slot_names[i]}, which it would overwrite before it is read")
+    return 0
+
+
+cdef str result_name(Loss loss, int kind):
+    return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian" if kind == HESS else f"gradient of {loss.slot_names[INPUT_OF[kind]]}"
+
+
+cdef int stage(call_t* c, bint has_shares) except -1:
+    """Puts new arrays in the place of the caller's that are not contiguous and of the loops' dtype, where these are needed.
+
+    Sums need them, and so do the gradients in weights that a weighted mean takes shares from.
+    """
+    cdef plan_t* p = &c.plan
+    cdef cnp.ndarray a
+    cdef int k
+    for k in range(OUTPUTS):
+        if c.outs[k] == NULL or k == VALUE and c.is_total or not (p.outputs[k].reduced or k == GRAD_WEIGHT and has_shares):
+            continue
+        a = <cnp.ndarray>c.results[k]
+        if p.outputs[k].type == c.real and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISALIGNED(a):
+            continue
+        contiguous = cnp.PyArray_SimpleNew(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
+        keep(&c.results[k], contiguous)
+        describe(&p.outputs[k], contiguous, c.shape, &c.value_axes[0] if k == VALUE else &c.along[WEIGHT][0] if k == GRAD_WEIGHT else &c.along[THIRD][0], c.n, False, c.real)
+        p.outputs[k].reduced = p.outputs[k].size != p.size
+    return 0
+
+
+cdef int store_outs(call_t* c) except -1:
+    """Stores in the caller's buffers what was computed elsewhere: totals, and what stage() has put in their place."""
+    cdef cnp.ndarray a
+    cdef array_t d
+    cdef int k
+    cdef int[MAX_AXES] axes
+    cdef const void* source
+    for k in range(MAX_AXES):
+        axes[k] = k
+    for k in range(OUTPUTS):
+        if c.outs[k] == NULL:
+            continue
+        a = memory_of(<object>c.outs[k])
+        source = cnp.PyArray_DATA(<cnp.ndarray>c.results[k])
+        if k == VALUE and c.is_total:
+            source = &c.total
+        elif source == cnp.PyArray_DATA(a):
+            continue
+        describe(&d, a, <Py_ssize_t*>cnp.PyArray_DIMS(a), axes, cnp.PyArray_NDIM(a), False, c.real)
+        runner.store(&d, cnp.PyArray_SIZE(a), source, c.is_double or source == &c.total)
+    return 0
+
+
+cdef int spread_out(call_t* c, int want) except -1:
+    """The caller's buffers, by what they are for. out has the structure of what the method returns."""
+    cdef object out = <object>c.out
+    cdef int k, n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
+    cdef tuple parts = (out,) if n == 1 else items(out) if isinstance(out, tuple) else ()
+    cdef tuple gradients
+    if len(parts) != n:
+        raise TypeError(f"out must be a tuple of {n}, one array or None per result, got {describe_out(out)}")
+    if want & WANT_VALUE:
+        lend(&c.outs[VALUE], parts[0])
+    if want & WANT_HESS:
+        lend(&c.outs[HESS], parts[n - 1])
+    if want & WANT_GRAD:
+        part = parts[1 if want & WANT_VALUE else 0]
+        if c.wrt == NULL or not isinstance(<object>c.wrt, tuple):
+            lend(&c.outs[c.gradients[0]], part)
+        elif part is not None:
+            gradients = items(part) if isinstance(part, tuple) else ()
+            if len(gradients) != c.n_gradients:
+                raise TypeError(f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, got {describe_out(part)}")
+            for k in range(c.n_gradients):
+                lend(&c.outs[c.gradients[k]], gradients[k])
+    return 0
+
+
+cdef tuple items(x):
+    """What a tuple holds, whatever its class makes of that."""
+    return PyTuple_GetSlice(x, 0, PY_SSIZE_T_MAX)
+
+
+cdef inline void lend(PyObject** slot, x) noexcept:
+    if x is not None:
+        slot[0] = <PyObject*>x
+
+
+cdef str describe_out(out):
+    return f"a tuple of {len(out)}" if isinstance(out, tuple) else type(out).__name__
+
+
+cdef result(const call_t* c, int kind):
+    """The caller's array, or a new one; a number as a NumPy scalar."""
+    if c.outs[kind] != NULL:
+        return <object>c.outs[kind]
+    if kind == VALUE and c.is_total:
+        return c.total
+    a = <object>c.results[kind]
+    return a[()] if cnp.PyArray_NDIM(a) == 0 else a
+
+
+cdef pack(const call_t* c, int want):
+    """What the method returns: a result, or a tuple of them."""
+    cdef int k
+    if want == WANT_VALUE:
+        return result(c, VALUE)
+    if c.wrt != NULL and isinstance(<object>c.wrt, tuple):
+        gradient = ()
+        for k in range(c.n_gradients):
+            gradient += (result(c, c.gradients[k]),)
+    else:
+        gradient = result(c, c.gradients[0])
+    if want == WANT_GRAD:
+        return gradient
+    if want == WANT_VALUE | WANT_GRAD:
+        return result(c, VALUE), gradient
+    if want == WANT_GRAD | WANT_HESS:
+        return gradient, result(c, HESS)
+    return result(c, VALUE), gradient, result(c, HESS)
+
+
+cdef void fill_results(call_t* c, double x):
+    cdef int k
+    for k in range(OUTPUTS):
+        if c.results[k] != NULL:
+            (<object>c.results[k]).fill(x)
+    c.total = x

@@ -1,0 +1,179 @@
+"""How the work of a plan is cut into tasks, and run: blocks, threads, buffers, signals."""
+
+cdef Py_ssize_t run_length(const array_t* a) noexcept:
+    """How many neighbours a reduced result adds up to one element; 0 where its elements are not so many runs."""
+    cdef int last = a.ndim - 1, k
+    # merged, a run is the last axis
+    if a.stride[last] != 0:
+        return 0 if a.shape[last] != 1 else 1
+    for k in range(last):
+        if a.stride[k] == 0:
+            return 0
+    return a.shape[last]
+
+
+cdef int interrupted(void* state) noexcept nogil:
+    """Lets Python's handlers of signals run, inside a nogil block; nonzero if one has raised an exception, which is left set."""
+    cdef int failed
+    PyEval_RestoreThread(<PyThreadState*>state)
+    failed = PyErr_CheckSignals()
+    PyEval_SaveThread()
+    return failed
+
+
+cdef int begin_watch(plan_t* p, watch_t* w) except -1:
+    """Lets signals end a call that takes milliseconds or more. Python gives them to the main thread alone."""
+    p.watch = NULL
+    if p.work >= WATCHED and threading.get_ident() == threading.main_thread().ident:
+        w.interrupted, w.state, w.next = interrupted, PyThreadState_Get(), 0
+        p.watch = w
+    return 0
+
+
+cdef int end_watch(plan_t* p) except -1:
+    """Raises what a handler of signals has raised meanwhile, or raises now: a call has several parts, of each of which little may be left."""
+    cdef bint watched = p.watch != NULL, ended = watched and p.watch.next < 0
+    p.watch = NULL
+    return -1 if ended or watched and PyErr_CheckSignals() else 0
+
+
+cdef int execute(plan_t* p, bint is_double) except -1:
+    """Cuts a plan into tasks, which depend on its shape alone, and runs them."""
+    cdef int k, i
+    cdef Py_ssize_t itemsize = 8 if is_double else 4, sums = 0, chunks, length
+    cdef bint has_reduced = False
+    cdef plan_t other
+    cdef watch_t watch
+    p.span = 0
+    for k in range(OUTPUTS):
+        if p.outputs[k].data == NULL or not p.outputs[k].reduced:
+            continue
+        length = run_length(&p.outputs[k])
+        if not has_reduced or length and length == p.span:
+            p.span = length
+            sums += p.outputs[k].size
+            has_reduced = True
+        else:
+            # sums of another shape are taken in another order: in a run of their own, or they would depend on what
+            # else was asked for. It comes first, for the results may lie over the inputs.
+            other = p[0]
+            for i in range(OUTPUTS):
+                if i != k:
+                    other.outputs[i].data = NULL
+            p.outputs[k].data = NULL
+            execute(&other, is_double)
+    size_up(p, itemsize)
+    p.pieces = p.before = 0
+    p.lead = off_a_cache_line(p, itemsize) if p.size > p.block else 0
+    p.step = p.block
+    if has_reduced and p.span > p.block:
+        p.pieces = ceil_div(p.span, p.block)
+        p.tasks = p.size // p.span * p.pieces
+    elif has_reduced and p.span:
+        p.step = p.block // p.span * p.span
+        p.tasks = ceil_div(p.size, p.step)
+    elif has_reduced:
+        # sums of any shape: a few large tasks, each with its own
+        chunks = CHUNKS if CHUNKS * sums <= max(p.size // 16, 8 * p.block) else 1
+        p.step = ceil_div(ceil_div(p.size, chunks), p.block) * p.block
+        p.tasks = ceil_div(p.size, p.step)
+    else:
+        # blocks begin on a cache line then, and so do strips
+        p.before, p.lead = p.lead, 0
+        p.tasks = ceil_div(p.size + p.before, p.step)
+    p.threads = 1
+    if p.tasks > 1 and p.work >= 2 * WORK_FOR_A_THREAD:
+        p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, p.work // WORK_FOR_A_THREAD))
+    p.scratch = NULL
+    for k in range(OUTPUTS):
+        p.partial[k] = NULL
+    if p.extra:
+        # from the system: the allocator of free-threaded Python gives out more than there is, and the process is killed
+        p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
+        if p.scratch_size <= PY_SSIZE_T_MAX // p.threads - <Py_ssize_t>sizeof(range_t):
+            p.scratch = <char*>malloc((p.scratch_size + sizeof(range_t)) * p.threads)
+        if p.scratch == NULL:
+            raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
+        p.ranges = <range_t*>(p.scratch + p.scratch_size * p.threads)
+    try:
+        for k in range(OUTPUTS if has_reduced else 0):
+            if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
+                # sums of any shape have a rest each
+                length = p.tasks if p.pieces else p.tasks * 2 * p.outputs[k].size
+                p.partial[k] = <double*>calloc(length, sizeof(double))
+                if p.partial[k] == NULL:
+                    raise MemoryError(f"{length} partial sums")
+        if p.work < WORK_FOR_A_THREAD:
+            runner.run(p, is_double)
+        else:
+            begin_watch(p, &watch)
+            with nogil:
+                runner.run(p, is_double)
+            end_watch(p)
+    finally:
+        if p.scratch != NULL:
+            free(p.scratch)
+        for k in range(OUTPUTS if has_reduced else 0):
+            free(p.partial[k])
+    return 0
+
+
+cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
+    """How many elements of the first result to be written in place lie between a cache line's begin and its own.
+
+    Two streams of stores that each cross cache lines cost 2.5 times as much as two that do not.
+    """
+    cdef int k
+    if p.rows != NULL or p.unit != 1:
+        return 0
+    for k in range(OUTPUTS):
+        if p.outputs[k].data != NULL and (p.outputs[k].direct or p.outputs[k].streamed):
+            return <Py_ssize_t>(<size_t>p.outputs[k].data % CACHE_LINE) // itemsize
+    return 0
+
+
+cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
+    """How many elements of the unreduced loss make a block, and the buffers for one."""
+    cdef Py_ssize_t row = p.width * itemsize, all = BLOCK_BYTES // itemsize
+    cdef int k
+    p.buffer = BLOCK_BYTES
+    p.ahead = 0
+    # a small array is in the caches, and to bring the last of one core's share to another takes longer than to wait
+    p.shared = p.rows != NULL or p.size * itemsize >= FAR_BYTES
+    if p.size * max(p.width, <Py_ssize_t>1) * itemsize >= FAR_BYTES:
+        # the next row is fetched while this one is worked on; a long one the hardware sees coming
+        p.ahead = AHEAD_BYTES if not p.width else row if row <= LONG_ROW_BYTES else 0
+    p.strip = STRIP_BYTES
+    for k in range(OUTPUTS if p.ahead else 0):
+        if p.outputs[k].data != NULL and p.outputs[k].streamed:
+            p.strip = SHORT_STRIP_BYTES
+    if p.extra:
+        # a loss whose buffers are its own affair has said how many elements it takes at once
+        return
+    if p.short:
+        p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.width // 32 * 32))
+    elif p.width:
+        p.block = max(1, all // p.width)
+    else:
+        p.block = max(1, all // p.unit) * p.unit
+        p.buffer = max(p.buffer, p.block * itemsize)
+    if p.rows != NULL:
+        # a part of a row, and whole ones
+        k = BUFFERS if p.short else 0 if p.counts_only else p.row_buffers + tiles(p)
+        p.extra = BLOCK_BYTES + k * max(row, p.buffer)
+    elif p.size * itemsize <= SMALL_BYTES:
+        p.buffer = SMALL_BYTES
+    else:
+        p.extra = (BUFFERS - OWN_BUFFERS) * p.buffer
+
+
+cdef int tiles(const plan_t* p) noexcept:
+    """How many of its arrays a loss of rows may copy: up to the last that is not read or written in place."""
+    cdef int k, n = 0
+    for k in range(FOURTH):
+        if p.inputs[k].data != NULL and not p.inputs[k].direct and (p.inputs[k].rows or not p.width):
+            n = k + 1
+    for k in range(GRAD, GRAD_WEIGHT):
+        if p.outputs[k].data != NULL and not (p.outputs[k].direct and not p.outputs[k].reduced):
+            n = THIRD + k + 1
+    return n

@@ -1,0 +1,158 @@
+"""The loop over elements: its passes, its sums, its tail."""
+
+from fastloss._machine cimport doubles_apart, floats_apart, lanes_t
+from fastloss._math cimport real_t
+from fastloss._plan cimport (
+    GRAD, GRAD_SECOND, GRAD_THIRD, GRAD_WEIGHT, HESS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
+    PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, VALUE, loop_t, sum_t,
+)
+
+ctypedef fused two_inputs_t:
+    regression_t
+    binary_t
+    count_t
+    divergence_t
+
+ctypedef fused three_inputs_t:
+    weighted_binary_t
+    rate_t
+
+ctypedef fused loss_t:
+    two_inputs_t
+    three_inputs_t
+
+# A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
+# part of the work.
+ctypedef fused light_t:
+    regression_t
+    Hinge
+    SquaredHinge
+
+
+cdef struct Value:
+    int unused
+cdef struct Gradient:
+    int unused
+cdef struct ValueGradient:
+    int unused
+cdef struct GradientHessian:
+    int unused
+cdef struct AllOfPred:
+    int unused
+cdef struct Everything:
+    int unused
+
+ctypedef fused pass_t:
+    Value
+    Gradient
+    ValueGradient
+    GradientHessian
+    AllOfPred
+    Everything
+
+
+# what a sum comes with
+ctypedef fused sum_pass_t:
+    Value
+    ValueGradient
+
+# results, of the type of the inputs: a result that lies over an input is written to a buffer first
+ctypedef fused apart_t:
+    floats_apart
+    doubles_apart
+
+cdef enum:
+    GRAIN = 8       # elements of whose multiple a loop takes: it needs no second body for single ones
+
+
+cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
+                   apart_t l, apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
+    """The one loop over elements: what the pass stores is known at compile time, the compiler drops the rest."""
+    cdef Py_ssize_t i
+    cdef real_t c = <real_t>scale, li, gi, hi, di, ei
+    for i in range(n & -GRAIN):
+        if loss_t in three_inputs_t:
+            kernel.at(x[i], y[i], q[i], &li, &gi, &hi, &di, &ei)
+        else:
+            kernel.at(x[i], y[i], &li, &gi, &hi, &di)
+        if pass_t is Value or pass_t is ValueGradient or pass_t is AllOfPred or pass_t is Everything:
+            l[i] = li
+        if pass_t is not Value:
+            g[i] = c * gi
+        if pass_t is GradientHessian or pass_t is AllOfPred or pass_t is Everything:
+            h[i] = c * hi
+        if pass_t is Everything:
+            d[i] = c * di if li == li else li
+            if loss_t in three_inputs_t:
+                e[i] = c * ei if li == li else li
+
+
+cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
+                       real_t** out, Py_ssize_t at) noexcept nogil:
+    """A loop over any number of elements: the last few in copies, filled up with one of them. Results are written from element `at` on."""
+    cdef Py_ssize_t whole = n & -GRAIN, k, i
+    cdef int kind
+    cdef real_t xs[GRAIN]
+    cdef real_t ys[GRAIN]
+    cdef real_t qs[GRAIN]
+    cdef real_t results[GRAD_WEIGHT][GRAIN]
+    if whole:
+        loop(kernel, NULL, whole, scale, x, y, q, out[VALUE] + at, out[GRAD] + at, out[HESS] + at, out[GRAD_SECOND] + at, out[GRAD_THIRD] + at)
+    if whole == n:
+        return
+    for k in range(GRAIN):
+        i = whole + k if whole + k < n else whole
+        xs[k], ys[k], qs[k] = x[i], y[i], q[i]
+        for kind in range(GRAD_WEIGHT):
+            results[kind][k] = 0
+    loop(kernel, NULL, GRAIN, scale, &xs[0], &ys[0], &qs[0], &results[VALUE][0], &results[GRAD][0], &results[HESS][0], &results[GRAD_SECOND][0], &results[GRAD_THIRD][0])
+    for kind in range(GRAD_WEIGHT):
+        for i in range(whole, n):
+            out[kind][at + i] = results[kind][i - whole]
+
+
+cdef void evaluate_sum(light_t kernel, sum_pass_t* what, Py_ssize_t n, Py_ssize_t at, double scale, const real_t* x,
+                       const real_t* y, apart_t g, lanes_t lane) noexcept nogil:
+    """Adds the losses of a multiple of LANES elements to the lanes without storing them.
+
+    As sum_by_fours() does where `at` is the first one's position in its block, and as lane_sum() does where it is -1.
+    """
+    cdef Py_ssize_t i = 0, k
+    cdef real_t c = <real_t>scale, l0, l1, l2, l3, g0, g1, g2, g3, h, d
+    cdef lanes_t octet
+    if real_t is double:
+        while at >= 0 and i < n:
+            octet = lane + octet_of(at + i)
+            for k in range(i, i + OCTET):
+                kernel.at(x[k], y[k], &l0, &g0, &h, &d)
+                kernel.at(x[k + OCTET], y[k + OCTET], &l1, &g1, &h, &d)
+                kernel.at(x[k + 2 * OCTET], y[k + 2 * OCTET], &l2, &g2, &h, &d)
+                kernel.at(x[k + 3 * OCTET], y[k + 3 * OCTET], &l3, &g3, &h, &d)
+                octet[k - i] += (l0 + l1) + (l2 + l3)
+                if sum_pass_t is ValueGradient:
+                    g[k] = c * g0
+                    g[k + OCTET] = c * g1
+                    g[k + 2 * OCTET] = c * g2
+                    g[k + 3 * OCTET] = c * g3
+            i += LANES
+    while i < n:
+        for k in range(LANES):
+            kernel.at(x[i + k], y[i + k], &l0, &g0, &h, &d)
+            lane[k] += l0
+            if sum_pass_t is ValueGradient:
+                g[i + k] = c * g0
+        i += LANES
+
+
+cdef void fill_sums(light_t kernel, sum_t* sums, real_t* dtype, apart_t result) noexcept:
+    sums[0] = <sum_t>evaluate_sum[light_t, Value, real_t, apart_t]
+    sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, real_t, apart_t]
+
+
+cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype, apart_t result) noexcept:
+    loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, real_t, apart_t]
+    loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, real_t, apart_t]
+    loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, real_t, apart_t]
+    loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, real_t, apart_t]
+    loops[PASS_ALL_OF_PRED] = <loop_t>evaluate[loss_t, AllOfPred, real_t, apart_t]
+    loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, real_t, apart_t]

@@ -1,0 +1,93 @@
+"""Likelihoods of counts."""
+
+cimport cython
+from libc.math cimport INFINITY, NAN
+
+from fastloss._math cimport exp, fma, log_sum, real_t
+
+
+cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l, real_t* d) noexcept nogil:
+    """Adds log y!, approximately, to l = rate - y log_rate: (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0; its derivative to d."""
+    cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_sum(c, zero), inf = <real_t>INFINITY
+    cdef real_t constant = zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
+    # what is far beyond the range together: no inf - inf
+    cdef real_t both = fma(c, (log_c - one) - (zero if rate == inf else log_rate), rate)
+    l[0] = l[0] + constant if constant < inf else both
+    d[0] += zero if y <= one else log_c + <real_t>.5 / c
+
+
+cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+    """l = e^x - y x, x the logarithm of the rate."""
+    # where e^x is infinite, so is the loss: no inf - inf. The largest logarithm of a finite rate is known before the rate
+    cdef real_t rate = exp(x), zero = 0, one = 1, most, log_rate
+    if real_t is float:
+        most = <float>88.722831726
+    else:
+        most = 709.782712893384
+    log_rate = one if x > most else x
+    # no count, no logarithm: 0 * -inf
+    l[0] = rate if y == 0 else fma(-log_rate, y, rate)
+    # an infinite count has no loss where x is 0: times 0, it is NaN
+    g[0] = fma(y, zero, rate - y)
+    h[0] = fma(y, zero, rate)
+    d[0] = -x
+
+
+cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+    """l = x - y log(x + eps), x the rate; q = eps."""
+    cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, nan = NAN, most = 1e3, least, large, up, time
+    # a factor keeps the reciprocal of a rate of about 0 in the range
+    if real_t is float:
+        least, large = <float>1e-30, <float>1.8446744073709552e+19
+    else:
+        least, large = 1e-290, 1.8446744073709552e+19
+    up = large if rate < least else one
+    # what has no logarithm has no reciprocal
+    rate = nan if rate < 0 else rate
+    time = one / (rate * up)
+    # no count, no logarithm; an infinite rate is larger than its logarithm
+    l[0] = x if y == 0 else fma(-y, one if log_rate > most else log_rate, x)
+    e[0] = zero if (y == 0) & (x == x) else -y * time * up
+    # 1 - y/(x + eps), near the best rate without cancellation; times 0, an infinite count, which has no loss for a rate of 1, is NaN
+    g[0] = fma(y, zero, one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time * up)
+    h[0] = zero if (y == 0) & (x == x) else fma(y, zero, y * time * up * time * up)
+    d[0] = -log_rate
+
+
+@cython.final
+cdef class Poisson(Kernel):
+    """l = e^x - y x."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        poisson(x, y, l, g, h, d)
+
+
+@cython.final
+cdef class PoissonFull(Kernel):
+    """l = e^x - y x + log y!."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        poisson(x, y, l, g, h, d)
+        add_stirling(y, exp(x), x, l, d)
+
+
+@cython.final
+cdef class PoissonRate(Kernel):
+    """l = x - y log(x + eps)."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+        poisson_rate(x, y, q, l, g, h, d, e)
+
+
+@cython.final
+cdef class PoissonRateFull(Kernel):
+    """l = x - y log(x + eps) + log y!."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+        poisson_rate(x, y, q, l, g, h, d, e)
+        add_stirling(y, x, -d[0], l, d)
+
+
+ctypedef fused count_t:
+    Poisson
+    PoissonFull
+
+ctypedef fused rate_t:
+    PoissonRate
+    PoissonRateFull

@@ -1,0 +1,397 @@
+"""The pipeline: gather, the loss, weights, sums, scatter, for a block; blocks in tasks, tasks in threads."""
+
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from fastloss._machine cimport (
+    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, fetch_add, floats_apart, now,
+    own_crew, prefetch_512, stream, team_runs,
+)
+from fastloss._math cimport bits_d, bits_f, from_bits_d, from_bits_f, real_t
+from fastloss._plan cimport (
+    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, GRAD, GRAD_WEIGHT, HEAD, INPUTS, OUTPUTS, OWN_BUFFERS, SECOND, SMALL_BYTES,
+    STRIP_BYTES, THIRD, VALUE, WEIGHT, plan_t, watch_t,
+)
+
+
+cdef inline void multiply(real_t* a, const real_t* b, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        a[i] *= b[i]
+
+
+cdef inline real_t unless_zero(real_t w, real_t x) noexcept nogil:
+    """x, but 0 where w is 0. By bits: gcc would load what a choice leaves unused under a mask, which takes longer."""
+    if real_t is float:
+        return from_bits_f(bits_f(x) & -<uint32_t>(w != 0))
+    else:
+        return from_bits_d(bits_d(x) & -<uint64_t>(w != 0))
+
+
+cdef inline void weigh_apart(apart_t a, const real_t* m, const real_t* w, Py_ssize_t n) noexcept nogil:
+    """a_i *= m_i, and 0 where w_i is 0, whatever a_i is: some vectors at once, or the loop itself would take its time."""
+    cdef Py_ssize_t i = 0, k
+    while i + LANES <= n:
+        for k in range(LANES):
+            a[i + k] = unless_zero(w[i + k], a[i + k] * m[i + k])
+        i += LANES
+    for k in range(i, n):
+        a[k] = unless_zero(w[k], a[k] * m[k])
+
+
+cdef inline void weigh(real_t* a, const real_t* m, const real_t* w, Py_ssize_t at, Py_ssize_t n) noexcept nogil:
+    """n elements of a from `at` on, times m unless that is NULL; 0 where there are weights w and one is 0."""
+    if w == NULL:
+        if m != NULL:
+            multiply(a + at, m + at, n)
+    elif real_t is float:
+        weigh_apart(<floats_apart>(a + at), m + at, w + at, n)
+    else:
+        weigh_apart(<doubles_apart>(a + at), m + at, w + at, n)
+
+
+cdef inline void multiply_by(real_t* a, double factor, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real_t c = <real_t>factor
+    if c != 1:
+        for i in range(n):
+            a[i] *= c
+
+
+cdef inline void set_all(real_t* a, real_t v, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        a[i] = v
+
+
+cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t task, double scale, double sum, real_t* like) noexcept nogil:
+    """Brings the sum of a run, or of a piece of one, where it belongs."""
+    if p.pieces:
+        p.partial[kind][task] = sum
+    else:
+        put_total(&p.outputs[kind], start // p.span, scale * sum)
+
+
+cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
+    """Brings a block of results where it belongs: the caller's array, or the sums."""
+    cdef const char* data = p.outputs[kind].data
+    cdef double* sums
+    cdef Py_ssize_t i
+    if not p.outputs[kind].reduced:
+        multiply_by(a, scale, n)
+        if p.outputs[kind].streamed:
+            stream(data + start * <Py_ssize_t>sizeof(real_t), a, n * sizeof(real_t))
+        elif not p.outputs[kind].direct:
+            scatter(&p.outputs[kind], start, n, a)
+    elif p.pieces:
+        put_sum(p, kind, start, task, scale, long_sum(a, n), a)
+    elif p.span:
+        for i in range(n // p.span):
+            put_sum(p, kind, start + i * p.span, task, scale, lane_sum(a + i * p.span, p.span), a)
+    else:
+        sums = p.partial[kind] + task * 2 * p.outputs[kind].size
+        accumulate(&p.outputs[kind], start, n, a, sums, sums + p.outputs[kind].size)
+
+
+cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* buffer) noexcept nogil:
+    """Where a block of results is written first."""
+    if p.outputs[kind].data != NULL and p.outputs[kind].direct and not p.outputs[kind].reduced:
+        return <real_t*>p.outputs[kind].data + start
+    return buffer
+
+
+cdef enum:
+    LOOK_WORK = 1 << 20     # elements' worth of work between two looks at the clock: a few milliseconds
+    PATIENCE = 50000000     # nanoseconds between two questions to Python, which may have to wait for the interpreter's lock
+
+
+cdef inline bint stopped(const plan_t* p, Py_ssize_t* since, Py_ssize_t work) noexcept nogil:
+    """Whether the call is to end here. Asked before every piece of work; `since` is what this thread has done since it looked."""
+    since[0] += work
+    if since[0] < LOOK_WORK or p.watch == NULL:
+        return False
+    if look(p.watch):
+        return True
+    since[0] = 0
+    return False
+
+
+cdef bint look(watch_t* w) noexcept nogil:
+    """Whether a signal has ended the call. The thread that made it asks now and then; the others never wait for it."""
+    cdef int64_t next = atomic_load(&w.next), time
+    if next >= 0 and threadid() == 0:
+        time = now()
+        if next == 0:
+            next = time + PATIENCE
+        elif time >= next:
+            next = -1 if w.interrupted(w.state) else now() + PATIENCE
+        atomic_store(&w.next, next)
+    return next < 0
+
+
+cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* like) noexcept nogil:
+    """Asks for the strip of each input that begins with element `start`."""
+    cdef const char* at
+    cdef int kind
+    for kind in range(INPUTS):
+        if p.inputs[kind].data != NULL and p.inputs[kind].direct:
+            at = p.inputs[kind].data + start * <Py_ssize_t>sizeof(real_t)
+            prefetch_512(at)
+            if p.strip == STRIP_BYTES:
+                prefetch_512(at + 512)
+
+
+cdef enum:
+    SUMMED = 1      # the values are in the lanes
+    WEIGHED = 2     # the values are multiplied by their weights
+
+
+cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, const real_t* w,
+                            real_t** out, double* lane, real_t* buffers) noexcept nogil:
+    """The values of an elementwise loss, in out[VALUE] or the lanes, as the flags that it returns say; and its derivatives."""
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
+    # half a block of each array that is weighed stays in the L1 cache
+    cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
+    cdef bint fours = p.pieces and by_fours(n, buffers)
+    cdef Py_ssize_t strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else half if w != NULL else n
+    cdef int kind
+    cdef real_t* x = fetch(&p.inputs[FIRST], start, n, buffers + 9 * size)
+    cdef real_t* y = fetch(&p.inputs[SECOND], start, n, buffers + 10 * size)
+    cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
+    cdef bint summed, weighed
+    for kind in range(GRAD, GRAD_WEIGHT):
+        out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
+    summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span)
+    for k in range(LANES if summed else 0):
+        lane[k] = 0
+    # the gradient in the weights takes the values without them
+    weighed = w != NULL and p.outputs[VALUE].data != NULL and p.outputs[GRAD_WEIGHT].data == NULL
+    if q == NULL:
+        # nobody reads it
+        q = x
+    while i < n:
+        if ahead:
+            look_ahead(p, start + i + ahead, x)
+        k = min(strip, n - i)
+        whole = k & -LANES if summed else 0
+        if whole:
+            p.sum(p.parameters, NULL, whole, i if fours else -1, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
+        if whole < k:
+            evaluate_all(p.loop, p.parameters, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole, out, i + whole)
+            for j in range(k - whole if summed else 0):
+                lane[j] += out[VALUE][i + whole + j]
+        i += k
+        # streamed are whole cache lines: the rest of the last one waits for the next strip
+        k = n if i == n else i - p.lead
+        if weighed:
+            weigh(out[VALUE], w, w, done, k - done)
+        for kind in range(GRAD, GRAD_WEIGHT):
+            if p.outputs[kind].data != NULL and not p.outputs[kind].reduced:
+                weigh(out[kind], m, w, done, k - done)
+                finish(p, kind, start + done, k - done, task, 1, out[kind] + done)
+        done = k
+    for kind in range(GRAD, GRAD_WEIGHT):
+        if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
+            weigh(out[kind], m, w, 0, n)
+            finish(p, kind, start, n, task, 1, out[kind])
+    return SUMMED * summed | WEIGHED * weighed
+
+
+cdef inline void weight_gradients(const real_t* l, const real_t* head, const real_t* w, Py_ssize_t n, real_t* to) noexcept nogil:
+    """The losses times their head_grad; 0 for an example of weight 0 that has no finite loss."""
+    cdef Py_ssize_t i
+    cdef real_t zero = 0
+    if head == NULL:
+        memcpy(to, l, n * sizeof(real_t))
+    else:
+        for i in range(n):
+            to[i] = l[i] * head[i]
+    if w != NULL:
+        for i in range(n):
+            to[i] = zero if w[i] == 0 and not to[i] - to[i] == 0 else to[i]
+
+
+cdef inline void count_elements(const plan_t* p, Py_ssize_t start, Py_ssize_t n, real_t* to) noexcept nogil:
+    """What elements count in a weighted mean, apart from their weights. This is computed in double precision."""
+    if real_t is double and p.counts != NULL:
+        p.counts(p.parameters, p, start, n, to)
+    else:
+        set_all(to, <real_t>1, n)
+
+
+cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
+    """The pipeline for elements start to start + n of the unreduced loss: gather, the loss, weights, sums, scatter."""
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i
+    cdef int state = 0
+    cdef double lane[LANES]
+    cdef real_t* out[OUTPUTS]
+    cdef real_t* w = fetch(&p.inputs[WEIGHT], start, n, buffers)
+    cdef real_t* head = fetch(&p.inputs[HEAD], start, n, buffers + size)
+    cdef real_t* m = w if w != NULL else head
+    if w != NULL and head != NULL:
+        m = buffers + 2 * size
+        memcpy(m, head, n * sizeof(real_t))
+        weigh(m, w, w, 0, n)
+    out[VALUE] = place(p, VALUE, start, buffers + 3 * size)
+    if p.counts_only:
+        count_elements(p, start, n, out[VALUE])
+    elif p.rows != NULL:
+        p.rows(p.parameters, p, start, n, m, w, out[VALUE], buffers + OWN_BUFFERS * size)
+    else:
+        state = elementwise(p, start, n, task, m, w, &out[0], &lane[0], buffers)
+    if p.outputs[GRAD_WEIGHT].data != NULL:
+        out[GRAD_WEIGHT] = place(p, GRAD_WEIGHT, start, buffers + 4 * size)
+        weight_gradients(out[VALUE], head, w, n, out[GRAD_WEIGHT])
+        finish(p, GRAD_WEIGHT, start, n, task, p.grad_scale, out[GRAD_WEIGHT])
+    if state & SUMMED:
+        put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
+    elif p.outputs[VALUE].data != NULL:
+        if w != NULL and not state & WEIGHED:
+            weigh(out[VALUE], w, w, 0, n)
+        finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
+
+
+cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* like) noexcept nogil:
+    cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
+    cdef Py_ssize_t start, end, since = 0
+    if p.pieces:
+        start = task // p.pieces * p.span
+        end = start + p.span
+        start += task % p.pieces * p.block
+        end = min(end, start + p.block)
+    else:
+        start = max(<Py_ssize_t>0, task * p.step - p.before)
+        end = min(p.size, (task + 1) * p.step - p.before)
+    while True:
+        block(p, start, min(p.block, end - start), task, buffers)
+        start += p.block
+        if start >= end or stopped(p, &since, p.block):
+            return
+
+
+cdef void run_small(const plan_t* p, Py_ssize_t task, real_t* like) noexcept nogil:
+    cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
+    run_in(p, task, &stack[0], like)
+
+
+cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* like) noexcept nogil:
+    # apart: the buffers of a small call would take the stack of a thread that does not need them
+    if p.scratch == NULL:
+        run_small(p, task, like)
+    else:
+        run_in(p, task, p.scratch + thread * p.scratch_size, like)
+
+
+cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept nogil:
+    """Adds the tasks' sums, in their order."""
+    cdef Py_ssize_t j, k, size = p.outputs[kind].size
+    cdef total_t total
+    for j in range(size):
+        total.sum = total.rest = 0
+        if p.pieces:
+            for k in range(p.pieces):
+                add_to(&total, p.partial[kind][j * p.pieces + k])
+        else:
+            for k in range(p.tasks):
+                add_to(&total, p.partial[kind][k * 2 * size + j])
+                total.rest += p.partial[kind][(k * 2 + 1) * size + j]
+        put_total(&p.outputs[kind], j, scale * total_of(&total))
+
+
+cdef enum:
+    BATCHES = 64    # of tasks, for each thread
+
+
+cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
+    """What one thread does: the tasks of its own range, then, if they are shared, what others have left of theirs.
+
+    From call to call a thread meets the same part of an array, which is still in its core's cache; and none waits for
+    a thread that got its core late.
+    """
+    # an atomic operation waits for all stores before it: not after each task, where there are many
+    cdef Py_ssize_t each = max(<Py_ssize_t>1, p.work // p.tasks), since = 0
+    cdef Py_ssize_t task, end, i, batch = max(<Py_ssize_t>1, min(p.tasks // (BATCHES * p.threads), LOOK_WORK // each))
+    cdef int k, owner
+    if not p.shared:
+        for task in range(first_task(p, thread), first_task(p, thread + 1)):
+            run_task(p, task, thread, like)
+    for k in range(p.threads if p.shared else 0):
+        owner = (thread + k) % p.threads
+        end = first_task(p, owner + 1)
+        task = fetch_add(&p.ranges[owner].next, batch)
+        while task < end and not stopped(p, &since, batch * each):
+            for i in range(task, min(task + batch, end)):
+                run_task(p, i, thread, like)
+            task = fetch_add(&p.ranges[owner].next, batch)
+    end_streams()
+
+
+cdef Py_ssize_t first_task(const plan_t* p, int thread) noexcept nogil:
+    """Where a thread's range of tasks begins, which is where that of the one before ends."""
+    return p.tasks // p.threads * thread + min(<Py_ssize_t>thread, p.tasks % p.threads)
+
+
+# when to use threads again, after one had no core for MISSED nanoseconds or more
+cdef int64_t crowded_until = 0
+
+cdef enum:
+    MISSED = 500000
+    FORGIVEN = 10           # times as long
+
+
+cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
+    """All tasks, by all threads; one that comes late for want of a core is done without for a while.
+
+    At the end each waits for all. Where the cores are taken, that is as long as the system gives them to somebody else,
+    milliseconds, and a call takes microseconds.
+    """
+    cdef int thread
+    cdef int64_t start = now(), control = arithmetic(), own, end, first
+    cdef void* crew = own_crew()
+    for thread in range(p.threads):
+        p.ranges[thread].next = first_task(p, thread)
+    # as many threads as asked for, or fewer: what one does not take another does
+    for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
+        team_runs(thread, crew)
+        # OpenMP's threads have the arithmetic of who called first
+        own = compute_as(control)
+        work_off(p, thread, like)
+        compute_as(own)
+        p.ranges[thread].done = now()
+    end = first = now()
+    for thread in range(p.threads):
+        first = min(first, p.ranges[thread].done)
+    # with few or unequal tasks it is nobody's fault that the last one takes its time
+    if end - first > max(<int64_t>MISSED, (first - start) // 4) and p.tasks >= 8 * p.threads and p.state == NULL:
+        atomic_store(&crowded_until, end + FORGIVEN * (end - first))
+
+
+cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
+    cdef Py_ssize_t task, each, since = 0
+    cdef int kind
+    if p.threads == 1:
+        run_task(p, 0, 0, like)
+        if p.tasks > 1:
+            each = p.work // p.tasks
+            for task in range(1, p.tasks):
+                if stopped(p, &since, each):
+                    break
+                run_task(p, task, 0, like)
+            end_streams()
+    else:
+        run_threads(p, like)
+    for kind in range(OUTPUTS):
+        if p.partial[kind] != NULL:
+            add_up(p, kind, p.value_scale if kind == VALUE else (p.grad_scale if kind == GRAD_WEIGHT else 1.), like)
+
+
+cdef void run(plan_t* p, int is_double) noexcept nogil:
+    if p.threads > 1 and atomic_load(&crowded_until) and now() < atomic_load(&crowded_until):
+        p.threads = 1
+    if p.threads > 1:
+        p.threads = begin_team(p.threads)
+    if is_double:
+        run_as[double](p, NULL)
+    else:
+        run_as[float](p, NULL)

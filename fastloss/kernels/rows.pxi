@@ -1,0 +1,192 @@
+"""Losses over rows: fetched, given to a kernel one by one or as a tile of short ones, and scattered.
+
+A kernel sees a row's numbers as neighbours, in the loops' dtype. Its results lie apart from what it reads; one that is
+not wanted is NULL. What it returns is the loss without the weight of the example, which its factor for derivatives has.
+"""
+
+from libc.math cimport INFINITY, NAN
+from libc.string cimport memcpy
+
+from fastloss._math cimport real_t
+from fastloss._plan cimport (
+    BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, GRAD_THIRD, HESS, OUTPUTS, SECOND, THIRD, plan_t, rows_t,
+)
+
+cdef enum:
+    LABELS_AT_ONCE = 32
+
+
+cdef class ClassKernel(Kernel):
+    """A kernel over classes, whose labels may be class ids: some are ignored, and a class may have a weight."""
+    cdef bint has_ids           # the second input holds class ids
+    cdef bint has_ignored
+    cdef double ignored         # the id of examples that cost nothing
+    cdef bytes weights          # the memory of the next
+    cdef const double* class_weight     # NULL: 1 for all
+    cdef bint weighs_rows       # an example's loss is multiplied by the weight of its class
+
+    cdef int set_classes(self, bint has_ids, ignored, bytes weights) except -1:
+        """Sets what labels mean: the id that is ignored, or None, and the weights of the classes as the bytes of doubles."""
+        self.has_ids = self.weighs_rows = has_ids
+        self.has_ignored = ignored is not None
+        self.ignored = ignored if ignored is not None else 0
+        self.weights = weights
+        if weights is not None:
+            self.class_weight = <const double*><const char*>weights
+        if has_ids and (ignored is not None or weights is not None):
+            self.table.counts = count_by_label
+        return 0
+
+
+cdef inline bint is_ignored(ClassKernel kernel, double id) noexcept nogil:
+    return kernel.has_ignored and id == kernel.ignored
+
+
+cdef void count_by_label(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil:
+    """Counts an example as the weight of its class, and as nothing where its id is ignored, or none of the classes."""
+    count_classes(<ClassKernel>parameters, p, start, n, counts)
+
+
+cdef inline void count_classes(ClassKernel kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil:
+    cdef Py_ssize_t i
+    gather(&p.inputs[SECOND], start, n, counts)
+    for i in range(n):
+        if is_ignored(kernel, counts[i]) or not (0 <= counts[i] < p.width):
+            counts[i] = 0
+        else:
+            counts[i] = kernel.class_weight[<Py_ssize_t>counts[i]] if kernel.class_weight != NULL else 1
+
+
+cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
+    """weight times loss, where a class of no weight costs nothing even if its probability is 0."""
+    return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
+
+
+cdef inline void set_row(real_t** row, real_t value, Py_ssize_t width) noexcept nogil:
+    """All derivatives of a row that are wanted, of the same value."""
+    cdef int kind
+    for kind in range(GRAD, GRAD_THIRD + 1):
+        if row[kind] != NULL:
+            set_all(row[kind], value, width)
+
+
+cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, Py_ssize_t* y, double* weight, double* loss) noexcept nogil:
+    """The class of a row and its weight; False where these say what the row costs.
+
+    Labels were checked before: one that was changed since is no address, and has no loss.
+    """
+    weight[0] = 1
+    if is_ignored(kernel, id) or not 0 <= id < classes:
+        loss[0] = 0 if is_ignored(kernel, id) else NAN
+        return False
+    y[0] = <Py_ssize_t>id
+    if kernel.class_weight != NULL and kernel.weighs_rows:
+        weight[0] = kernel.class_weight[y[0]]
+    loss[0] = 0
+    return weight[0] != 0
+
+
+ctypedef fused class_loss_t:
+    SoftmaxCrossEntropy
+
+# lanes run over rows of these, where they are short
+ctypedef fused short_loss_t:
+    SoftmaxCrossEntropy
+
+ctypedef fused row_loss_t:
+    class_loss_t
+    Triplet
+    CosineEmbedding
+
+
+cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
+                  real_t* buffers) noexcept nogil:
+    """Rows start to start + n, one after another."""
+    cdef Py_ssize_t width = p.width, first = start * width, tile = p.block * width, i, y = 0
+    cdef real_t* scratch = buffers + BLOCK_BYTES // sizeof(real_t)
+    cdef real_t* tiles = scratch + p.row_buffers * width
+    cdef real_t* inputs[THIRD + 1]
+    cdef real_t* numbers[THIRD + 1]
+    cdef real_t* out[OUTPUTS]
+    cdef real_t* row[OUTPUTS]
+    cdef double labels[LABELS_AT_ONCE]
+    cdef double factor, weight = 1, loss
+    cdef int kind, label = 0
+    cdef bint known
+    for kind in range(THIRD + 1):
+        inputs[kind] = numbers[kind] = NULL
+        if p.inputs[kind].data != NULL and p.inputs[kind].rows:
+            inputs[kind] = fetch(&p.inputs[kind], first, n * width, tiles + kind * tile)
+        elif p.inputs[kind].data != NULL:
+            label = kind
+    for kind in range(GRAD, GRAD_THIRD + 1):
+        out[kind] = row[kind] = NULL
+        if p.outputs[kind].data != NULL:
+            out[kind] = place(p, kind, first, tiles + (THIRD + kind) * tile)
+    for i in range(n):
+        factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
+        for kind in range(THIRD + 1):
+            if inputs[kind] != NULL:
+                numbers[kind] = inputs[kind] + i * width
+        for kind in range(GRAD, GRAD_THIRD + 1):
+            if out[kind] != NULL:
+                row[kind] = out[kind] + i * width
+        if label and i % LABELS_AT_ONCE == 0:
+            gather(&p.inputs[label], start + i, min(<Py_ssize_t>LABELS_AT_ONCE, n - i), &labels[0])
+        known = True
+        if row_loss_t in class_loss_t:
+            if kernel.has_ids:
+                known = find_class(kernel, labels[i % LABELS_AT_ONCE], width, &y, &weight, &loss)
+        if known:
+            loss = kernel.row(
+                p, numbers[FIRST], numbers[SECOND], numbers[THIRD], labels[i % LABELS_AT_ONCE], factor * weight,
+                row[GRAD], row[HESS], row[GRAD_SECOND], row[GRAD_THIRD], buffers)
+            loss = weighted_loss(weight, loss) if row_loss_t in class_loss_t else loss
+        l[i] = <real_t>loss
+        if not known or l[i] != l[i]:
+            set_row(row, l[i], width)
+        if w != NULL and w[i] == 0:
+            set_row(row, <real_t>0, width)
+    for kind in range(GRAD, GRAD_THIRD + 1):
+        if out[kind] != NULL and not p.outputs[kind].direct:
+            scatter(&p.outputs[kind], first, n * width, out[kind])
+
+
+cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t value, real_t* tile, real_t* hess) noexcept nogil:
+    """The derivatives of row i of n, which are held number by number, all of the same value."""
+    cdef Py_ssize_t j
+    for j in range(width):
+        tile[j * n + i] = hess[j * n + i] = value
+
+
+cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w,
+                        real_t* l, real_t* buffers) noexcept nogil:
+    """Rows start to start + n, all at once: a vector lane per row, so the tile of their numbers is held number by number."""
+    cdef Py_ssize_t width = p.width, size = n * width, missing = 0, y = 0, i
+    cdef double* weight = <double*>buffers
+    cdef double* label = weight + n
+    cdef Py_ssize_t* at = <Py_ssize_t*>(label + n)     # the label's place in the tile, or where there is none, behind it
+    cdef real_t* tile = <real_t*>(at + n)
+    cdef real_t* hess = tile + size + n
+    cdef real_t zero = 0
+    cdef bint known
+    gather(&p.inputs[SECOND], start, n, label)
+    gather_rows(&p.inputs[FIRST], start, n, p.size, width, tile)
+    set_all(tile + size, zero, n)
+    for i in range(n):
+        # what a row without a label costs takes the label's place
+        known = find_class(kernel, label[i], width, &y, &weight[i], &label[i])
+        at[i] = (y if known else width) * n + i
+        missing += not known
+    kernel.tile(p, n, m, at, weight, tile, hess, l, <double*>(hess + size + n))
+    for i in range(n if missing else 0):
+        if at[i] >= size:
+            l[i] = <real_t>label[i]
+            clear_column(i, n, width, l[i], tile, hess)
+    for i in range(n if w != NULL else 0):
+        if w[i] == 0:
+            clear_column(i, n, width, zero, tile, hess)
+    if p.outputs[HESS].data != NULL:
+        scatter_rows(&p.outputs[HESS], start, n, p.size, width, hess)
+    if p.outputs[GRAD].data != NULL:
+        scatter_rows(&p.outputs[GRAD], start, n, p.size, width, tile)

@@ -1,0 +1,204 @@
+"""Losses over classes and their distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastloss import _domains as domain
+from fastloss import _foreign
+from fastloss._arguments import flag, fraction, integer
+from fastloss._core import Loss
+from fastloss._inputs import WEIGHT, Input, Integers, Reduction, pair
+from fastloss._isa import kernels
+
+# 2^40: weights beyond it are divided by a power of two
+FAR = 2.0**40
+
+
+def weights_of_classes(given: Any) -> NDArray[np.float64]:
+    """The weights of the classes, which must be finite numbers in a row."""
+    a = _foreign.as_array("class_weight", given)
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"class_weight must be an array of real numbers, {_foreign.about(a, 'class_weight', a)}")
+    # number by number: NumPy's cast of an array warns of what float64 does not hold
+    numbers = list(map(float, a.ravel().tolist()))
+    if a.ndim != 1 or not all(list(map(math.isfinite, numbers))):
+        raise ValueError(f"class_weight must be one finite weight per class, got {given!r}")
+    return np.array(numbers, np.float64)
+
+
+def without_common_factor(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The weights without a power of two that all have: a weighted mean divides by them, and nothing changes."""
+    largest = float(np.max(np.abs(weights), initial=0))
+    is_near = largest == 0 or 1 / FAR <= largest <= FAR
+    return weights if is_near else np.ldexp(weights, -math.frexp(largest)[1])
+
+
+def class_ids(axis: int, ignored: int | None) -> Input:
+    """Labels that are ids of the classes along an axis, and maybe one that is ignored."""
+    ids = Integers(
+        0,
+        None,
+        ignored,
+        "class ids from 0 to {high},",
+        hint="; to leave examples out, build the loss with ignore_index=",
+        plural="class ids",
+    )
+    return Input(
+        "label",
+        "per row",
+        domain.class_ids(axis, ignored),
+        differentiable=False,
+        integers=ids,
+        hint="; for one-hot or soft labels build the loss with sparse_label=False",
+    )
+
+
+class KLDivLoss(Loss):
+    r"""The Kullback-Leibler divergence of a predicted from a target distribution.
+
+    .. math:: \ell_j = y_j (\log(y_j + \epsilon) - x_j), \quad \epsilon = 10^{-12}
+
+    With ``from_logits=False``, :math:`\log \mathrm{softmax}(x)_j` takes the place of :math:`x_j`.
+
+    Args:
+        from_logits: whether pred holds log-probabilities already, as in Gluon; TensorFlow's name means the opposite.
+        axis: the axis of the softmax; of no effect for log-probabilities.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred log-probabilities or logits, label probabilities of the same
+    shape, which is that of the unreduced loss, too.
+
+    The reductions are means over elements, classes included, as in Gluon 2: for the divergence itself multiply by the
+    number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf. A target below -1e-12 has neither value
+    nor gradient: both are NaN. From log-probabilities, values are within 4 units in the last place of the larger term.
+
+    Source: Kullback and Leibler 1951. Gluon: ``KLDivLoss``, which sums in 1.9. PyTorch: ``KLDivLoss``.
+
+    >>> import fastloss as fl
+    >>> import numpy as np
+    >>> print(round(fl.KLDivLoss(reduction="sum")(np.log([0.5, 0.5]), [0.25, 0.75]), 6))
+    0.130812
+    >>> fl.KLDivLoss(from_logits=False).grad([[0.0, 0.0]], [[0.25, 0.75]])
+    array([[ 0.125, -0.125]])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        from_logits: bool = True,
+        axis: int = -1,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        is_log = flag("from_logits", from_logits)
+        super().__init__(
+            kernels.KLDivergence() if is_log else kernels.SoftmaxDivergence(),
+            weight,
+            batch_axis,
+            reduction,
+            layout="elements" if is_log else "coupled",
+            axis=axis,
+            inputs=pair(domain.MASS, domain.LOG_PROBABILITY if is_log else domain.LOGARITHM),
+        )
+
+
+class SoftmaxCrossEntropyLoss(Loss):
+    r"""Cross-entropy over classes, with the softmax inside.
+
+    .. math:: \ell = -\sum_j t_j \log \mathrm{softmax}(x)_j
+
+    where t is one-hot at the label's class id, or, with ``sparse_label=False``, the label itself.
+
+    Args:
+        axis: the axis of the classes.
+        sparse_label: whether labels are class ids; else they are weights or probabilities, one per class.
+        from_logits: whether pred is log-probabilities already, as in Gluon; TensorFlow's name means the opposite.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`. ``"weighted_mean"`` is PyTorch's "mean": it divides by the sum of the sample and
+            class weights of the examples that are not ignored, "mean" by the number of all examples.
+        ignore_index: a class id, any integer, whose examples have value and gradient 0, whatever their logits.
+        label_smoothing: a, from 0 to 1: t becomes (1 - a) t + a/C, with C classes.
+        class_weight: one weight per class, finite and of any sign, which multiplies t.
+
+    Call: ``loss(pred, label, sample_weight=None)``. The unreduced loss has pred's shape without the class axis. Class
+    ids have that shape (or pred's with size 1 along the class axis) and any real dtype; dense labels have pred's shape.
+    sample_weight is one per example, or broadcasts to the unreduced loss, which may have the class axis with size 1.
+
+    Raises ValueError for class ids that are fractional, NaN or out of range, naming the first; nothing is written then.
+
+    From log-probabilities and class ids without smoothing only the label's own entry is read: a NaN elsewhere in a row
+    has no effect. In every other case a NaN anywhere in a row spoils its value and its derivatives.
+
+    A logit of -inf means probability 0, and gradient 0. A confident prediction keeps its digits: with the label's
+    logit far above the rest the value is log1p of the sum of the others, not log of 1. All examples ignored: 0, not
+    NaN.
+
+    Source: Bridle 1990; smoothing: Szegedy et al. 2016. Gluon: ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``,
+    which clips ids out of range. PyTorch: ``CrossEntropyLoss``.
+
+    >>> import fastloss as fl
+    >>> loss = fl.SoftmaxCrossEntropyLoss()
+    >>> loss([[1.0, 10.0], [8.0, 2.0]], [0, 1])
+    array([9.0001234 , 6.00247569])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        axis: int = -1,
+        sparse_label: bool = True,
+        from_logits: bool = False,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        class_weight: Sequence[float] | NDArray[Any] | None = None,
+    ) -> None:
+        sparse, is_log = flag("sparse_label", sparse_label), flag("from_logits", from_logits)
+        smoothing = fraction("label_smoothing", label_smoothing)
+        # ids are compared as doubles, to which no other integer than itself is rounded below 2^53
+        ignored = None if ignore_index is None else integer("ignore_index", ignore_index, 2**53 - 1)
+        if ignored is not None and not sparse:
+            raise ValueError(
+                "ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0"
+            )
+        weights = None if class_weight is None else weights_of_classes(class_weight)
+        size = -1 if weights is None else weights.size
+        if sparse and weights is not None and reduction == "weighted_mean":
+            weights = without_common_factor(weights)
+        super().__init__(
+            kernels.SoftmaxCrossEntropy(
+                sparse, is_log, smoothing, ignored, None if weights is None else weights.tobytes()
+            ),
+            weight,
+            batch_axis,
+            reduction,
+            layout="rows",
+            axis=axis,
+            inputs=(
+                Input("pred", domain=domain.LOG_PROBABILITY if is_log else domain.LOGARITHM),
+                class_ids(integer("axis", axis), ignored)
+                if sparse
+                else Input("label", domain=domain.SHARE, hint="; class ids need sparse_label=True"),
+                WEIGHT,
+            ),
+            row_parameter=None if weights is None else ("class_weight", size),
+        )
+
+
+SoftmaxCELoss = SoftmaxCrossEntropyLoss
