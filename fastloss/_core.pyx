@@ -192,7 +192,7 @@ cdef class Loss:
     - label, of any real dtype, which has pred's shape; either may lack axes of size 1 that the other has.
     - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss. It
       is read in pred's precision. A weight of 0 leaves an example out, whatever its pred and label are: its value,
-      gradients and Hessian are 0. SDML keeps such a pair's x2 among those that the other pairs are told from.
+      gradients and Hessian are 0. A loss of all pairs keeps its second vector among those that others are told from.
 
     and, keyword-only:
 
@@ -222,8 +222,8 @@ cdef class Loss:
     cdef readonly object domains    # by input: what its numbers mean
     cdef readonly str no_hessian    # why there is none
     cdef readonly bint couples_examples     # every example's loss depends on all examples
-    cdef readonly str row_parameter         # the argument that has a number for each of a row; None: there is none
-    cdef Py_ssize_t row_length              # how many; -1: none
+    cdef readonly str row_parameter         # the argument that may have a number for each of a row; None: there is none
+    cdef Py_ssize_t row_length              # how many it has; -1: none
     cdef str row_name               # what the axis of a row is called, and what its numbers are
     cdef str row_numbers
     cdef int n_inputs
@@ -357,7 +357,7 @@ cdef class Loss:
 
         Calls do not look: this is for once, before they begin. What each input holds is said by ``domains``. ``label``
         is the input of that name, or the second of a loss without one; ``pred`` is the first. Others have their names.
-        Class ids are held against the number of classes where pred or class_weight tells it.
+        Class ids are held against the number of classes where pred or the classes' weights tell it.
         """
         self.check_built()
         _domains.validate(self, self.inputs, self.domains, label, pred, inputs)
@@ -399,7 +399,7 @@ cdef class Loss:
 
     def check_row(self, shape):
         """Raise ValueError where a first input of that shape has rows of another length than an argument has."""
-        if self.row_parameter is None:
+        if self.row_length < 0:
             return
         width = shape[self.row_axis(len(shape))]
         # a tracer's sizes may not be known yet

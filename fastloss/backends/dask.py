@@ -148,8 +148,9 @@ def weights_of_ids(loss: Loss) -> NDArray[np.float64] | None:
     label = per_row(loss.specs)
     if label is None or label.integers is None or label.integers.high is not None:
         return None
-    if loss.row_parameter is not None:
-        return np.asarray(dict(loss.arguments)[loss.row_parameter], np.float64)
+    given = dict(loss.arguments).get(loss.row_parameter or "")
+    if given is not None:
+        return np.asarray(given, np.float64)
     return None if label.integers.ignored is None else np.ones(1)
 
 

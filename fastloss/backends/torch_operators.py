@@ -29,7 +29,7 @@ from fastloss.backends import (
     loss_of,
     targets_of,
 )
-from fastloss.backends.layout import check_shapes, left_out
+from fastloss.backends.layout import check_shapes, left_out, spec_of
 
 transforms_active = torch._C._are_functorch_transforms_active
 records_calls = torch._C._is_tracing
@@ -111,23 +111,23 @@ def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]
 
 
 @functools.lru_cache(maxsize=64)
-def with_class_weight(expression: str, class_weight: tuple[float, ...]) -> Loss:
-    """The loss that an expression builds, with other weights of the classes."""
+def with_row_numbers(expression: str, numbers: tuple[float, ...]) -> Loss:
+    """The loss that an expression builds, with other numbers for those of a row, such as weights of classes."""
     loss = loss_of(expression)
-    return type(loss)(**dict(loss.arguments) | {"class_weight": class_weight})
+    return type(loss)(**dict(loss.arguments) | {str(loss.row_parameter): numbers})
 
 
 def loss_and_arrays(expression: str, given: Sequence[int], inputs: Sequence[Tensor]) -> tuple[Loss, dict[str, Any]]:
     """The loss, and arrays by the names of the call."""
     loss = loss_of(expression)
     if given[-1] == len(loss.inputs):
-        loss = with_class_weight(expression, tuple(inputs[-1].tolist()))
+        loss = with_row_numbers(expression, tuple(inputs[-1].tolist()))
         given, inputs = given[:-1], inputs[:-1]
     return loss, {loss.inputs[k]: as_array(loss.inputs[k], x) for k, x in zip(given, inputs, strict=True)}
 
 
 def names(loss: Loss, wrt: Sequence[int]) -> tuple[str, ...]:
-    known = (*loss.inputs, "class_weight")
+    known = (*loss.inputs, loss.row_parameter or "")
     return tuple([known[k] for k in wrt])
 
 
@@ -245,16 +245,15 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
     if all(isinstance(n, int) for _, shape in shapes for n in shape):
         check_shapes(loss, shapes)
         return
-    if "label_lengths" in loss.inputs:
+    if any(spec.lies == "own" for spec in loss.specs):
         return
     axes = unreduced_axes(loss, pred)
     unreduced = [pred.shape[k] for k in axes]
     for name, x in given.items():
         if name == "sample_weight":
             check_weight_fits(loss, pred, unreduced, x)
-        elif name in loss.inputs[: loss.required]:
-            # class ids, and labels of pairs
-            is_row = name == "label" and name not in loss.differentiable
+        elif spec_of(loss, name).required:
+            is_row = spec_of(loss, name).lies == "per row"
             shape = tuple(unreduced) if is_row else tuple(pred.shape)
             if not fits(x.shape, shape):
                 left_out = [k for k in range(pred.ndim) if k not in axes]
@@ -263,7 +262,7 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
                     f"{name} must have {first}'s shape {text}, though one of the two may lack axes of size 1, "
                     f"got shape {tuple(x.shape)}"
                 )
-        elif not broadcasts(x.shape, () if name in loss.fixed else unreduced):
+        elif not broadcasts(x.shape, () if spec_of(loss, name).lies == "number" else unreduced):
             raise ValueError(
                 f"{name} must broadcast to {first}'s shape {tuple(pred.shape)}, got shape {tuple(x.shape)}"
             )
@@ -503,11 +502,11 @@ def given_tensors(inputs: Sequence[Any]) -> tuple[list[int], list[Tensor]]:
     return given, [tensor_like(inputs[k], like) for k in given]
 
 
-def located(loss: Loss, inputs: Sequence[Any], class_weight: Tensor | None) -> tuple[list[int], list[Tensor]]:
+def located(loss: Loss, inputs: Sequence[Any], row_numbers: Tensor | None) -> tuple[list[int], list[Tensor]]:
     """What the operators are called with: the positions and the tensors, of which all or none have memory."""
     check_own(loss)
     rest = [None] * (len(loss.inputs) - len(inputs))
-    given, tensors = given_tensors([*inputs, *rest, class_weight])
+    given, tensors = given_tensors([*inputs, *rest, row_numbers])
     if any(x.is_meta for x in tensors):
         for name, x in zip(names(loss, given), tensors, strict=True):
             if not x.is_meta:
@@ -519,9 +518,9 @@ def located(loss: Loss, inputs: Sequence[Any], class_weight: Tensor | None) -> t
     return given, tensors
 
 
-def call(loss: Loss, inputs: Sequence[Any], class_weight: Tensor | None = None) -> Tensor:
+def call(loss: Loss, inputs: Sequence[Any], row_numbers: Tensor | None = None) -> Tensor:
     """The value, through the operator."""
-    given, tensors = located(loss, inputs, class_weight)
+    given, tensors = located(loss, inputs, row_numbers)
     wrt = [k for k, x in zip(given, tensors, strict=True) if x.requires_grad] if torch.is_grad_enabled() else []
     check_differentiable(loss, names(loss, wrt))
     if not torch.compiler.is_compiling() and records_calls():
@@ -531,7 +530,7 @@ def call(loss: Loss, inputs: Sequence[Any], class_weight: Tensor | None = None) 
 
 
 def find_results(
-    loss: Loss, method: str, given: Mapping[str, Any], options: dict[str, Any], class_weight: Tensor | None
+    loss: Loss, method: str, given: Mapping[str, Any], options: dict[str, Any], row_numbers: Tensor | None
 ) -> Any:
     """What a method returns, through the operator; nothing flows back through it."""
     parts = PARTS[method]
@@ -539,7 +538,7 @@ def find_results(
         raise NotImplementedError(f"{type(loss).__name__} has no diagonal Hessian: {loss.no_hessian}")
     wrt, head = options.get("wrt"), options.get("head_grad")
     positions = [loss.inputs.index(name) for name in targets_of(loss, wrt, given)]
-    places, tensors = located(loss, [given.get(name) for name in loss.inputs], class_weight)
+    places, tensors = located(loss, [given.get(name) for name in loss.inputs], row_numbers)
     tensors = [x.detach() for x in tensors]
     head = None if head is None else tensor_like(head, tensors[0]).detach()
     if head is not None and head.is_meta != tensors[0].is_meta:
@@ -573,28 +572,28 @@ def fill(out: Any, result: Any) -> Any:
 
 
 def perform(
-    loss: Loss, method: str, inputs: tuple[Any, ...], named: Mapping[str, Any], class_weight: Tensor | None = None
+    loss: Loss, method: str, inputs: tuple[Any, ...], named: Mapping[str, Any], row_numbers: Tensor | None = None
 ) -> Any:
     """A call through the operators, or as a node of the graph of torch.fx's tracer, which has stand-ins for tensors."""
     given, options = bind(loss, inputs, named)
     for x in (*given.values(), *options.values()):
         if isinstance(x, Proxy):
-            return perform_later(x.tracer, loss, method, given | options, class_weight)
+            return perform_later(x.tracer, loss, method, given | options, row_numbers)
     out = options.pop("out", None)
     if method != "__call__":
-        return fill(out, find_results(loss, method, given, options, class_weight))
+        return fill(out, find_results(loss, method, given, options, row_numbers))
     if out is not None and torch.is_grad_enabled():
         for name, x in given.items():
             if isinstance(x, Tensor) and x.requires_grad:
                 raise TypeError(f"out cannot be differentiated, and {name} requires a gradient")
-    return fill(out, call(loss, [given.get(name) for name in loss.inputs], class_weight))
+    return fill(out, call(loss, [given.get(name) for name in loss.inputs], row_numbers))
 
 
-def perform_later(tracer: Any, loss: Loss, method: str, named: Mapping[str, Any], class_weight: Tensor | None) -> Any:
+def perform_later(tracer: Any, loss: Loss, method: str, named: Mapping[str, Any], row_numbers: Tensor | None) -> Any:
     """A call as a node: the graph's inputs are known in its run alone, and so is whether they are there."""
     check_own(loss)
     kwargs = {name: torch.as_tensor(x) if isinstance(x, (list, np.ndarray)) else x for name, x in named.items()}
-    found = tracer.create_proxy("call_function", fastloss_call, (loss.expression, method, class_weight), kwargs)
+    found = tracer.create_proxy("call_function", fastloss_call, (loss.expression, method, row_numbers), kwargs)
     packed: list[Any] = []
     for k, part in enumerate(PARTS[method]):
         x = found[k] if len(PARTS[method]) > 1 else found
@@ -603,12 +602,12 @@ def perform_later(tracer: Any, loss: Loss, method: str, named: Mapping[str, Any]
     return tuple(packed) if len(packed) > 1 else packed[0]
 
 
-def fastloss_call(expression: str, method: str, class_weight: Tensor | None, **named: Any) -> Any:
+def fastloss_call(expression: str, method: str, row_numbers: Tensor | None, **named: Any) -> Any:
     """The call that such a node makes."""
     loss = loss_of(expression)
-    if class_weight is None:
+    if row_numbers is None:
         return getattr(loss, method)(**named)
-    return perform(loss, method, (), named, class_weight)
+    return perform(loss, method, (), named, row_numbers)
 
 
 def traced(self: Loss, *inputs: Any, **named: Any) -> Tensor:

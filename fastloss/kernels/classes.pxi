@@ -368,6 +368,14 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
             tile[at[i]] = at_label[i]
 
 
+ctypedef fused class_loss_t:
+    SoftmaxCrossEntropy
+
+# lanes run over rows of these, where they are short
+ctypedef fused short_loss_t:
+    SoftmaxCrossEntropy
+
+
 cdef void softmax_rows(SoftmaxCrossEntropy kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w,
                        real_t* l, real_t* buffers) noexcept nogil:
     if p.width == 0:

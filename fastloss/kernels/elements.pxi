@@ -24,9 +24,8 @@ ctypedef fused loss_t:
 # A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
 # part of the work.
 ctypedef fused light_t:
-    regression_t
-    Hinge
-    SquaredHinge
+    light_regression_t
+    light_binary_t
 
 
 cdef struct Value:

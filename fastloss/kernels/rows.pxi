@@ -4,62 +4,13 @@ A kernel sees a row's numbers as neighbours, in the loops' dtype. Its results li
 not wanted is NULL. What it returns is the loss without the weight of the example, which its factor for derivatives has.
 """
 
-from libc.math cimport INFINITY, NAN
-from libc.string cimport memcpy
-
 from fastloss._math cimport real_t
 from fastloss._plan cimport (
-    BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, GRAD_THIRD, HESS, OUTPUTS, SECOND, THIRD, plan_t, rows_t,
+    BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, GRAD_THIRD, HESS, OUTPUTS, SECOND, THIRD, plan_t,
 )
 
 cdef enum:
     LABELS_AT_ONCE = 32
-
-
-cdef class ClassKernel(Kernel):
-    """A kernel over classes, whose labels may be class ids: some are ignored, and a class may have a weight."""
-    cdef bint has_ids           # the second input holds class ids
-    cdef bint has_ignored
-    cdef double ignored         # the id of examples that cost nothing
-    cdef bytes weights          # the memory of the next
-    cdef const double* class_weight     # NULL: 1 for all
-    cdef bint weighs_rows       # an example's loss is multiplied by the weight of its class
-
-    cdef int set_classes(self, bint has_ids, ignored, bytes weights) except -1:
-        """Sets what labels mean: the id that is ignored, or None, and the weights of the classes as the bytes of doubles."""
-        self.has_ids = self.weighs_rows = has_ids
-        self.has_ignored = ignored is not None
-        self.ignored = ignored if ignored is not None else 0
-        self.weights = weights
-        if weights is not None:
-            self.class_weight = <const double*><const char*>weights
-        if has_ids and (ignored is not None or weights is not None):
-            self.table.counts = count_by_label
-        return 0
-
-
-cdef inline bint is_ignored(ClassKernel kernel, double id) noexcept nogil:
-    return kernel.has_ignored and id == kernel.ignored
-
-
-cdef void count_by_label(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil:
-    """Counts an example as the weight of its class, and as nothing where its id is ignored, or none of the classes."""
-    count_classes(<ClassKernel>parameters, p, start, n, counts)
-
-
-cdef inline void count_classes(ClassKernel kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil:
-    cdef Py_ssize_t i
-    gather(&p.inputs[SECOND], start, n, counts)
-    for i in range(n):
-        if is_ignored(kernel, counts[i]) or not (0 <= counts[i] < p.width):
-            counts[i] = 0
-        else:
-            counts[i] = kernel.class_weight[<Py_ssize_t>counts[i]] if kernel.class_weight != NULL else 1
-
-
-cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
-    """weight times loss, where a class of no weight costs nothing even if its probability is 0."""
-    return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
 
 
 cdef inline void set_row(real_t** row, real_t value, Py_ssize_t width) noexcept nogil:
@@ -70,33 +21,9 @@ cdef inline void set_row(real_t** row, real_t value, Py_ssize_t width) noexcept 
             set_all(row[kind], value, width)
 
 
-cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, Py_ssize_t* y, double* weight, double* loss) noexcept nogil:
-    """The class of a row and its weight; False where these say what the row costs.
-
-    Labels were checked before: one that was changed since is no address, and has no loss.
-    """
-    weight[0] = 1
-    if is_ignored(kernel, id) or not 0 <= id < classes:
-        loss[0] = 0 if is_ignored(kernel, id) else NAN
-        return False
-    y[0] = <Py_ssize_t>id
-    if kernel.class_weight != NULL and kernel.weighs_rows:
-        weight[0] = kernel.class_weight[y[0]]
-    loss[0] = 0
-    return weight[0] != 0
-
-
-ctypedef fused class_loss_t:
-    SoftmaxCrossEntropy
-
-# lanes run over rows of these, where they are short
-ctypedef fused short_loss_t:
-    SoftmaxCrossEntropy
-
 ctypedef fused row_loss_t:
     class_loss_t
-    Triplet
-    CosineEmbedding
+    vector_loss_t
 
 
 cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,

@@ -237,3 +237,8 @@ cdef class CosineEmbedding(Kernel):
         if h != NULL:
             set_all(h, <real_t>0, n)
         return loss
+
+
+ctypedef fused vector_loss_t:
+    Triplet
+    CosineEmbedding

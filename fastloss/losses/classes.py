@@ -197,7 +197,7 @@ class SoftmaxCrossEntropyLoss(Loss):
                 else Input("label", domain=domain.SHARE, hint="; class ids need sparse_label=True"),
                 WEIGHT,
             ),
-            row_parameter=None if weights is None else ("class_weight", size),
+            row_parameter=("class_weight", size),
         )
 
 

@@ -122,3 +122,7 @@ ctypedef fused binary_t:
 ctypedef fused weighted_binary_t:
     WeightedSigmoidCrossEntropy
     ProbabilityCrossEntropy
+
+ctypedef fused light_binary_t:
+    Hinge
+    SquaredHinge

@@ -61,3 +61,8 @@ ctypedef fused regression_t:
     L1
     L2
     Huber
+
+ctypedef fused light_regression_t:
+    L1
+    L2
+    Huber
