@@ -26,10 +26,10 @@ from fastloss._arguments import arguments_of, as_float, integer, not_finite, reb
 from fastloss._inputs import pair
 from fastloss.backends import backend_of
 from fastloss._plan cimport (
-    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD, GRAD_WEIGHT,
-    HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS, PASS_ALL_OF_PRED,
-    PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, SECOND, SHORT_ROWS,
-    SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT,
+    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD,
+    GRAD_WEIGHT, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS,
+    PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, SECOND,
+    SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT,
     array_t, complaint_t, kernel_t, plan_t, range_t, runner_t, watch_t,
 )
 from fastloss._threads cimport threads
@@ -69,7 +69,8 @@ cdef dict METHODS = {
 }
 
 cdef enum:
-    WORK_FOR_A_THREAD = 32768   # elements of a light loss: from there on a second thread is worth what it costs to wake it
+    # elements of a light loss: from there on a second thread is worth what it costs to wake it
+    WORK_FOR_A_THREAD = 32768
     WATCHED = 1 << 20           # the same: from there on a signal may end the call
     HEAVY = 3                   # times as long takes an element of any other loss, at least
     STREAMED = 1 << 22          # elements of a result
@@ -88,7 +89,8 @@ cdef enum:
     EXAMPLES    # one for each example: a row is everything but the batch axis
 
 # how another input lies
-cdef dict LIES = {"like first": LIKE_FIRST, "per row": PER_ROW, "broadcast": BROADCAST, "number": NUMBER, "own": OWN, "weight": 0}
+cdef dict LIES = {"like first": LIKE_FIRST, "per row": PER_ROW, "broadcast": BROADCAST, "number": NUMBER, "own": OWN,
+                  "weight": 0}
 cdef enum:
     LIKE_FIRST
     PER_ROW
@@ -143,7 +145,10 @@ cdef inline void give(call_t* c, int slot, x) noexcept:
 
 
 cdef double finite(str name, x) except? -1:
-    """A finite number. The exception is raised here: Python forgets one where it gets no memory for a caller's frame."""
+    """A finite number.
+
+    The exception is raised here: Python forgets one where it gets no memory for a caller's frame.
+    """
     value = as_float(x)
     if value is None or not math.isfinite(value):
         raise not_finite(name, x)
@@ -190,16 +195,16 @@ cdef class Loss:
     - pred, float32 or float64 (float16 is computed in float32, integers and lists in float64); results have its dtype,
       but a total, the value of "sum", "mean" or "weighted_mean", is Python's float: it is summed in float64.
     - label, of any real dtype, which has pred's shape; either may lack axes of size 1 that the other has.
-    - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss. It
-      is read in pred's precision. A weight of 0 leaves an example out, whatever its pred and label are: its value,
+    - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss.
+      It is read in pred's precision. A weight of 0 leaves an example out, whatever its pred and label are: its value,
       gradients and Hessian are 0. A loss of all pairs keeps its second vector among those that others are told from.
 
     and, keyword-only:
 
     - out: the arrays for the results, in the structure of what is returned, None for those to allocate. They may have
       any dtype of floats, to which results are rounded as they are stored. One may be the pred or label that it
-      replaces; any other overlap is an error. After an error they are untouched; after a MemoryError, or an exception of
-      a handler of signals such as KeyboardInterrupt, undefined.
+      replaces; any other overlap is an error. After an error they are untouched; after a MemoryError, or an exception
+      of a handler of signals such as KeyboardInterrupt, undefined.
     - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
       An array is read in pred's precision.
     - wrt, of ``grad`` and ``value_and_grad``: the name of the input to differentiate with respect to, or a tuple of
@@ -214,7 +219,8 @@ cdef class Loss:
     cdef object __weakref__
     cdef readonly tuple arguments   # of the constructor, with their names: what repr, ==, hash and pickle are made of
     cdef int n_positional           # of these, that only their position names
-    cdef readonly str expression    # that builds it; torch.compile, which cannot call __repr__, reads it while it traces
+    # that builds it; torch.compile, which cannot call __repr__, reads it while it traces
+    cdef readonly str expression
     cdef readonly tuple specs       # of its inputs, in the order of the call
     cdef readonly tuple inputs      # their names
     cdef readonly int required      # how many of these a call must have
@@ -243,7 +249,8 @@ cdef class Loss:
     cdef double weight
     cdef int batch_axis, reduction
     cdef int axis                   # of the rows
-    cdef int single_ndim            # axes of a first input that is one example, without the axis of these; -1: there is none
+    # axes of a first input that is one example, without the axis of these; -1: there is none
+    cdef int single_ndim
     cdef bint has_shape_rule
     cdef bint wide                  # an argument is out of float32's range
 
@@ -252,17 +259,20 @@ cdef class Loss:
             raise TypeError("Loss is abstract: build one of its subclasses")
         self.arguments, self.n_positional = arguments_of(type(self), args, kwargs)
         positional, named = self.split()
-        self.expression = f"{type(self).__name__}({', '.join([*map(repr, positional), *starmap('{}={!r}'.format, named)])})"
+        shown = [*map(repr, positional), *starmap('{}={!r}'.format, named)]
+        self.expression = f"{type(self).__name__}({', '.join(shown)})"
 
     def __init__(
-        self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None, no_hessian=None,
-        couples_examples=False, single_ndim=-1, row=("class", "classes"), row_parameter=None,
+        self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None,
+        no_hessian=None, couples_examples=False, single_ndim=-1, row=("class", "classes"), row_parameter=None,
     ):
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
         self.take_inputs(inputs)
         if isinstance(weight, (np.ndarray, list, tuple)):
-            raise TypeError(f"weight must be a number, got {type(weight).__name__}; weights per example are given in the call, as sample_weight")
+            raise TypeError(
+                f"weight must be a number, got {type(weight).__name__}; "
+                "weights per example are given in the call, as sample_weight")
         self.weight = 1 if weight is None else finite("weight", weight)
         self.batch_axis = integer("batch_axis", batch_axis)
         self.axis = integer("axis", axis)
@@ -368,7 +378,7 @@ cdef class Loss:
         return 0
 
     def value_axes(self, ndim):
-        """Return the axes of the first input, which has ndim, that the value has; None if it has one of size 1 instead."""
+        """Return which of the ndim axes of the first input the value has; None if it has one of size 1 instead."""
         cdef int batch, axis = -1
         if self.reduction > NONE or ndim == 0 or ndim == self.single_ndim:
             return ()
@@ -380,9 +390,10 @@ cdef class Loss:
         return tuple([k for k in range(ndim) if k != axis])
 
     def is_separable(self, ndim):
-        """Return whether the gradient in the first input is that for ones, times the head_grad along the value's axes."""
+        """Return whether the gradient in the first input is that for ones, times head_grad along the value's axes."""
         cdef tuple axes = self.value_axes(ndim)
-        return axes is not None and (self.layout != COUPLED or axis_number("axis", self.axis, ndim, self.inputs[0]) not in axes)
+        return axes is not None and (self.layout != COUPLED
+                                     or axis_number("axis", self.axis, ndim, self.inputs[0]) not in axes)
 
     def row_axis(self, ndim):
         """Return the axis of the rows in a first input of ndim axes; None if it has no such axis."""
@@ -409,7 +420,7 @@ cdef class Loss:
                 f"got shape {shape} with {width}")
 
     def check_shapes(self, shapes):
-        """Raise ValueError where the shapes of inputs, by name, do not fit together: for those with shapes of their own."""
+        """Raise ValueError where shapes do not fit together, by name: for inputs that have shapes of their own."""
 
     def number_rule(self, name, shapes):
         """Return what an input must hold, where the kernel has refused one of its numbers."""

@@ -33,7 +33,8 @@ cdef extern from *:
     #define FL_HAS(feature) __builtin_cpu_supports(feature)
     #define FL_HAS_V2 (FL_HAS("sse4.2") && FL_HAS("popcnt"))
     #define FL_HAS_V3 (FL_HAS("avx2") && FL_HAS("fma") && FL_HAS("bmi") && FL_HAS("bmi2"))
-    #define FL_HAS_V4 (FL_HAS("avx512f") && FL_HAS("avx512bw") && FL_HAS("avx512cd") && FL_HAS("avx512dq") && FL_HAS("avx512vl"))
+    #define FL_HAS_WIDE (FL_HAS("avx512f") && FL_HAS("avx512bw") && FL_HAS("avx512cd"))
+    #define FL_HAS_V4 (FL_HAS_WIDE && FL_HAS("avx512dq") && FL_HAS("avx512vl"))
     #endif
     static int fl_levels(void) {
         FL_LOOK;
@@ -46,7 +47,8 @@ cdef extern from *:
 NAMES = ("baseline", "x86_64_v3", "x86_64_v4")
 supported = NAMES[:fl_levels()]
 if not supported:
-    raise ImportError("fastloss needs a CPU with SSE4.2 and POPCNT (x86-64-v2), which this one lacks")  # no cover: under an emulator
+    raise ImportError(  # no cover: under an emulator
+        "fastloss needs a CPU with SSE4.2 and POPCNT (x86-64-v2), which this one lacks")
 
 
 def choose(asked, supported):

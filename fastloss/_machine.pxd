@@ -1,4 +1,7 @@
-"""What C says of the machine and Cython does not: stores past the cache, prefetches, atomic numbers, the clock, threads, arithmetic, pointers apart."""
+"""What C says of the machine and Cython does not.
+
+Stores past the cache, prefetches, atomic numbers, the clock, threads, arithmetic, pointers apart.
+"""
 
 from libc.stdint cimport int64_t
 
@@ -84,8 +87,8 @@ cdef extern from *:
     #endif
         memcpy(d, s, n);
     }
-    /* Asks for bytes that will be read soon: the hardware does so by itself, but not beyond the end of a page. How many is
-       known at compile time, for the processor would mispredict the end of each loop over them. */
+    /* Asks for bytes that will be read soon: the hardware does so by itself, but not beyond the end of a page. How
+       many is known at compile time, for the processor would mispredict the end of each loop over them. */
     static inline void fl_prefetch_512(const char* p) {
         FL_PREFETCH(p), FL_PREFETCH(p + 64), FL_PREFETCH(p + 128), FL_PREFETCH(p + 192);
         FL_PREFETCH(p + 256), FL_PREFETCH(p + 320), FL_PREFETCH(p + 384), FL_PREFETCH(p + 448);

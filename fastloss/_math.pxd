@@ -42,7 +42,7 @@ cdef extern from *:
 
 
 cdef inline real_t fma(real_t a, real_t b, real_t c) noexcept nogil:
-    """a b + c, rounded once where the instruction set has FMA, twice where not (a libm call would cost 20 times as much)."""
+    """a b + c, rounded once with FMA, twice on a processor without (libm's would take 20 times as long)."""
     if real_t is float:
         return fmaf(a, b, c)
     else:
@@ -72,7 +72,10 @@ cdef inline real_t signed_as(real_t a, real_t x) noexcept nogil:
 
 
 cdef inline real_t counter(real_t x) noexcept nogil:
-    """1.5 * 2^(mantissa bits) plus the integer nearest to x, |x| < 2^22, which stands in its low bits (rint would be a libm call below SSE4.1)."""
+    """1.5 * 2^(mantissa bits) plus the integer nearest to x, |x| < 2^22, which stands in its low bits.
+
+    rint would be a libm call below SSE4.1.
+    """
     if real_t is float:
         return x + <float>12582912.
     else:
@@ -93,7 +96,7 @@ cdef inline real_t nearest(real_t x) noexcept nogil:
 
 
 cdef inline real_t pow2(real_t c, int k) noexcept nogil:
-    """2^(n + k) for the counter c of an integer n, the result normal (vectors convert no double to int64 before AVX-512)."""
+    """2^(n + k) for the counter c of an integer n, the result normal: no vector converts to int64 before AVX-512."""
     if real_t is float:
         return from_bits_f((bits_f(c) << 23) + (<uint32_t>(127 + k) << 23))
     else:
@@ -101,9 +104,11 @@ cdef inline real_t pow2(real_t c, int k) noexcept nogil:
 
 
 cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
-    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + (r + r^2 P(r)) and the counter of n. ln 2 in two parts keeps r exact.
+    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + (r + r^2 P(r)) and the counter of n.
 
-    The interval is not the symmetric one: results below 1 have half the unit in the last place, so r is kept smaller there.
+    ln 2 in two parts keeps r exact.
+
+    The interval is not the symmetric one: results below 1 have half the unit in the last place, so r is smaller there.
     """
     cdef real_t n, r, p, one = 1
     if real_t is float:
@@ -131,7 +136,10 @@ cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
 
 
 cdef inline real_t exp(real_t x) noexcept nogil:
-    """e^x within 1 ULP over the whole range. In two factors: below 0 the second reaches the subnormals, above it infinity."""
+    """e^x within 1 ULP over the whole range.
+
+    In two factors: below 0 the second reaches the subnormals, above it infinity.
+    """
     cdef real_t c, p = exp_reduced(x, &c), lowest, highest, up, down, zero = 0, two = 2
     if real_t is float:
         lowest, highest, up, down = -104, 89, pow2(c, 64), <float>5.421010862427522e-20
@@ -227,7 +235,9 @@ cdef inline real_t log1p_unit(real_t u) noexcept nogil:
 
 
 cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:
-    """log(a + b) for |b| <= a, or any order, within 1 ULP of the exact sum's logarithm: the sum's rounding error is carried along.
+    """log(a + b) for |b| <= a, or any order, within 1 ULP of the exact sum's logarithm.
+
+    The sum's rounding error is carried along.
 
     log(x) is log_sum(x, 0), log1p(u) is log_sum(1, u). 0 gives -inf, a negative sum NaN.
     """

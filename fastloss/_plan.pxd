@@ -1,5 +1,7 @@
-"""All that is said between the call and the kernels: the arrays of a call over common axes, its work cut into tasks, and
-what a kernel does for one block of them. The call (_core) fills a plan, the kernels (_kernels) run it."""
+"""All that is said between the call and the kernels.
+
+The call (_core) fills a plan: its arrays over common axes, its work cut into tasks. The kernels (_kernels) run it.
+"""
 
 from libc.stdint cimport int64_t
 
@@ -75,12 +77,12 @@ cdef struct array_t:
     Py_ssize_t shape[MAX_AXES + 1]
     Py_ssize_t stride[MAX_AXES + 1]     # bytes; 0 where broadcast
 
-ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y, const void* q,
-                        void* l, void* g, void* h, void* d, void* e) noexcept nogil
+ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y,
+                        const void* q, void* l, void* g, void* h, void* d, void* e) noexcept nogil
 
 # Adds n losses to lanes, as evaluate_sum() says; their gradients, which overlay neither x nor y, to g.
-ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, Py_ssize_t at, double scale, const void* x, const void* y, void* g,
-                       double* lane) noexcept nogil
+ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, Py_ssize_t at, double scale, const void* x,
+                       const void* y, void* g, double* lane) noexcept nogil
 
 # the tasks of a thread that nobody has taken; alone in its cache line, for each thread counts on its own
 cdef struct range_t:
@@ -92,18 +94,20 @@ cdef struct range_t:
 cdef struct watch_t:
     int (*interrupted)(void* state) noexcept nogil  # asks Python whether a signal has come that raises an exception
     void* state                                     # of the thread that made the call, which alone may ask
-    int64_t next                                    # when it does, in nanoseconds; 0: nobody has looked at the clock; -1: one has come
+    # when it does, in nanoseconds; 0: nobody has looked at the clock; -1: one has come
+    int64_t next
 
 cdef struct plan_t
 
-# Losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays. m is the weight
-# times the head_grad, and NULL where all are 1; w is the weight alone, and NULL where there is none. Derivatives are 0
-# where w is.
-ctypedef void (*rows_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m, const void* w,
-                        void* l, void* buffers) noexcept nogil
+# Losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays. m is the
+# weight times the head_grad, and NULL where all are 1; w is the weight alone, and NULL where there is none.
+# Derivatives are 0 where w is.
+ctypedef void (*rows_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m,
+                        const void* w, void* l, void* buffers) noexcept nogil
 
 # What elements start to start + n count in a weighted mean, apart from their weights.
-ctypedef void (*counts_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil
+ctypedef void (*counts_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n,
+                          double* counts) noexcept nogil
 
 # why an input is refused
 cdef struct complaint_t:
@@ -116,7 +120,8 @@ cdef struct kernel_t:
     int inputs                          # that the formula reads
     bint light                          # memory is what it waits for
     loop_t loops[2][PASSES]             # float, double: of an elementwise loss
-    sum_t sums[2][2]                    # float, double: alone, with the gradient; NULL where it is as fast to store the losses
+    # float, double: alone, with the gradient; NULL where it is as fast to store the losses
+    sum_t sums[2][2]
     rows_t rows[2]                      # float, double: of any other loss
     int row_buffers                     # of a block or of a row, whichever is larger, that these need for themselves
     Py_ssize_t short_row_bytes          # rows up to so long lie with their axis first: vector lanes run over rows
@@ -142,7 +147,8 @@ cdef struct plan_t:
     void* parameters                    # of the kernel
     void* state                         # that the kernel has prepared for this call
     loop_t loop                         # of an elementwise loss
-    sum_t sum                           # the same, where nobody wants the single losses; NULL: they are stored, then added
+    # the same, where nobody wants the single losses; NULL: they are stored, then added
+    sum_t sum
     rows_t rows                         # of any other
     counts_t counts
     int row_buffers
@@ -154,13 +160,17 @@ cdef struct plan_t:
 
     Py_ssize_t work                     # in elements' worth
     Py_ssize_t block                    # elements per block
-    Py_ssize_t ahead                    # bytes from what is read to what is fetched from memory meanwhile; 0: all is in the cache
+    # bytes from what is read to what is fetched from memory meanwhile; 0: all is in the cache
+    Py_ssize_t ahead
     Py_ssize_t strip                    # bytes of one array between two looks ahead
-    Py_ssize_t span                     # every reduced result is the sum over runs of so many elements; 0: of some other shape
+    # every reduced result is the sum over runs of so many elements; 0: of some other shape
+    Py_ssize_t span
     Py_ssize_t pieces                   # blocks per run, where a run does not fit one; else 0
     Py_ssize_t step                     # elements per task, where pieces is 0
-    Py_ssize_t lead                     # elements between a cache line's begin and that of the first result written in place
-    Py_ssize_t before                   # elements that the first task lacks, so that the others' results begin on a cache line
+    # elements between a cache line's begin and that of the first result written in place
+    Py_ssize_t lead
+    # elements that the first task lacks, so that the others' results begin on a cache line
+    Py_ssize_t before
     Py_ssize_t tasks
     int threads
     bint shared                         # a thread that is done takes over others' tasks
@@ -173,6 +183,6 @@ cdef struct plan_t:
 
 cdef struct runner_t:
     void (*run)(plan_t* plan, int is_double) noexcept nogil
-    Py_ssize_t (*bad_integer)(const plan_t* plan, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n, double low, double high,
-                              double also, int64_t* to) noexcept nogil
+    Py_ssize_t (*bad_integer)(const plan_t* plan, const array_t* a, const array_t* weight, Py_ssize_t start,
+                              Py_ssize_t n, double low, double high, double also, int64_t* to) noexcept nogil
     void (*store)(const array_t* a, Py_ssize_t n, const void* source, int is_double) noexcept nogil

@@ -103,7 +103,8 @@ def get_num_threads():
 def set_num_threads(n):
     """Set the number of threads for the whole process; None goes back to the default. Results do not depend on it.
 
-    It is the most that a call uses: a small one uses fewer, without OpenMP each uses one, and after a thread had to wait
+    It is the most that a call uses: a small one uses fewer, without OpenMP each uses one, and after a thread had to
+    wait
     for a core that another process holds, calls do with one for ten times as long.
 
     Raises TypeError unless n is an integer, ValueError unless it is between 1 and 4096.

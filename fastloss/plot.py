@@ -80,16 +80,8 @@ def curves(
     >>> from fastloss import plot
     >>> ax = plot.curves(fl.PoissonNLLLoss(), label=2, pred=[-2, -1, 0, 1, 2])
     """
-    kinds = (what,) if isinstance(what, str) else tuple(what) if isinstance(what, (tuple, list)) else ()
-    if not kinds or not all(isinstance(kind, str) and kind in EVERYTHING for kind in kinds):
-        raise ValueError(f"what must be one or more of {', '.join(map(repr, EVERYTHING))}, got {what!r}")
-    if not losses:
-        raise ValueError("there is no loss to draw")
-    for loss in losses:
-        if not isinstance(loss, Loss):
-            raise TypeError(f"only losses can be drawn, got {loss!r}")
-        if not loss.is_elementwise:
-            raise TypeError(f"{title(loss)} has no value per element, which a curve is made of")
+    kinds = kinds_of(what)
+    check_losses(losses)
     label = number("label", label)
     x = np.linspace(-5, 5, 1001) if pred is None else numbers(pred)
     try:
@@ -128,6 +120,25 @@ def curves(
         handles += [Line2D([], [], color=ink, linestyle=LINESTYLES[kind], label=TITLES[kind]) for kind in kinds]
     ax.legend(handles=handles)
     return ax
+
+
+def kinds_of(what: What | tuple[What, ...]) -> tuple[What, ...]:
+    """The kinds of curves that are asked for."""
+    kinds = (what,) if isinstance(what, str) else tuple(what) if isinstance(what, (tuple, list)) else ()
+    if not kinds or not all(isinstance(kind, str) and kind in EVERYTHING for kind in kinds):
+        raise ValueError(f"what must be one or more of {', '.join(map(repr, EVERYTHING))}, got {what!r}")
+    return kinds
+
+
+def check_losses(losses: tuple[Loss, ...]) -> None:
+    """Refuses what has no curve."""
+    if not losses:
+        raise ValueError("there is no loss to draw")
+    for loss in losses:
+        if not isinstance(loss, Loss):
+            raise TypeError(f"only losses can be drawn, got {loss!r}")
+        if not loss.is_elementwise:
+            raise TypeError(f"{title(loss)} has no value per element, which a curve is made of")
 
 
 def numbers(pred: ArrayLike) -> NDArray[Any]:

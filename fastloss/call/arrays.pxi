@@ -65,8 +65,9 @@ cdef bint has_shape(cnp.ndarray a, const Py_ssize_t* shape, int n) noexcept:
     return True
 
 
-cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int* axes, int n, bint rows, int real) noexcept:
-    """What the loops need to know of an array over n axes of the given shape, whose axis axes[k] lies along axis k; -1: along none."""
+cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int* axes, int n, bint rows,
+                   int real) noexcept:
+    """Describes an array to the loops, over n axes of a shape: its axis axes[k] lies along axis k; -1: none does."""
     cdef int k, last = -1
     cdef Py_ssize_t stride
     d.data = cnp.PyArray_BYTES(a)
@@ -201,7 +202,7 @@ cdef inline Py_ssize_t magnitude(Py_ssize_t x) noexcept:
 
 
 cdef bint overlaps_itself(cnp.ndarray a) noexcept:
-    """Whether elements of an array may share memory: else each axis steps over all that lies along those of smaller steps."""
+    """Whether elements of an array may share memory: else each axis steps over all along those of smaller steps."""
     cdef int i, k, n = cnp.PyArray_NDIM(a)
     cdef Py_ssize_t step, inner, other
     if cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a) or cnp.PyArray_SIZE(a) == 0:

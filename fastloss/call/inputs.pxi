@@ -10,14 +10,16 @@ cdef int bind(Loss loss, call_t* c, tuple args, dict options, int want) except -
     cdef Py_ssize_t n_args = len(args)
     cdef int k
     if n_args > loss.n_inputs:
-        raise TypeError(f"{type(loss).__name__} takes at most {loss.n_inputs} inputs ({', '.join(loss.inputs)}), got {n_args}")
+        raise TypeError(
+            f"{type(loss).__name__} takes at most {loss.n_inputs} inputs ({', '.join(loss.inputs)}), got {n_args}")
     for k in range(n_args):
         give(c, loss.slot[k], args[k])
     if options:
         bind_named(loss, c, n_args, options, want)
     for k in range(loss.required):
         if c.given[loss.slot[k]] == NULL:
-            raise TypeError(f"{type(loss).__name__} needs {', '.join(loss.inputs[:loss.required - 1])} and {loss.inputs[loss.required - 1]}")
+            *others, last = loss.inputs[:loss.required]
+            raise TypeError(f"{type(loss).__name__} needs {', '.join(others)} and {last}")
     return 0
 
 
@@ -76,7 +78,9 @@ cdef int describe_first(Loss loss, call_t* c) except -1:
     if ndim != loss.single_ndim:
         batch = axis_number("batch_axis", loss.batch_axis, ndim, loss.inputs[0])
     if kind == LONGDOUBLE:
-        raise TypeError(f"{loss.inputs[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), got dtype {pred.dtype}")
+        raise TypeError(
+            f"{loss.inputs[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), "
+            f"got dtype {pred.dtype}")
     c.is_double = kind != FLOAT32 and kind != FLOAT16
     c.real = FLOAT64 if c.is_double else FLOAT32
     c.kernel = loss.plain if c.given[THIRD] == NULL else loss.kernel
@@ -94,7 +98,7 @@ cdef int describe_first(Loss loss, call_t* c) except -1:
 
 
 cdef void arrange_axes(Loss loss, call_t* c, cnp.ndarray pred, int axis, int batch):
-    """The order in which elements are counted: the axes of the unreduced loss, and behind them, or before, those of a row."""
+    """Orders the axes: those of the unreduced loss, whose elements are counted, and behind or before them a row's."""
     cdef plan_t* p = &c.plan
     cdef int ndim = cnp.PyArray_NDIM(pred), i, k
     cdef bint turned = lies_turned(loss, c, pred), in_row
@@ -163,7 +167,10 @@ cdef void open_plan(call_t* c) noexcept:
 
 
 cdef bint lies_turned(Loss loss, const call_t* c, cnp.ndarray pred):
-    """Whether elements are taken in Fortran's order, as pred and the caller's buffers lie. Sums are taken in C order."""
+    """Whether elements are taken in Fortran's order, as pred and the caller's buffers lie.
+
+    Sums are taken in C order.
+    """
     cdef int kind
     if loss.layout != ELEMENTS or cnp.PyArray_IS_C_CONTIGUOUS(pred) or not cnp.PyArray_IS_F_CONTIGUOUS(pred):
         return False
@@ -179,7 +186,8 @@ cdef bint lies_turned(Loss loss, const call_t* c, cnp.ndarray pred):
 
 
 cdef inline void describe_input(Loss loss, call_t* c, int slot, cnp.ndarray a, bint rows) noexcept:
-    describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
+    describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows
+             else c.n, rows, c.real)
 
 
 cdef int describe_like_first(Loss loss, call_t* c, int slot) except -1:
@@ -190,8 +198,8 @@ cdef int describe_like_first(Loss loss, call_t* c, int slot) except -1:
     cdef cnp.ndarray a = array_given(loss, c, slot)
     if not match_squeezed(a, <Py_ssize_t*>cnp.PyArray_DIMS(pred), cnp.PyArray_NDIM(pred), whole):
         raise ValueError(
-            f"{loss.slot_names[slot]} must have {loss.inputs[0]}'s shape {shape_text(pred)}, though one of the two may lack axes of size 1, "
-            f"got shape {shape_text(a)}{loss.hints[slot]}")
+            f"{loss.slot_names[slot]} must have {loss.inputs[0]}'s shape {shape_text(pred)}, "
+            f"though one of the two may lack axes of size 1, got shape {shape_text(a)}{loss.hints[slot]}")
     for k in range(c.row_n):
         c.along[slot][k] = whole[c.row_order[k]]
     describe_input(loss, c, slot, a, loss.layout >= ROWS)
@@ -205,8 +213,9 @@ cdef int describe_per_row(Loss loss, call_t* c, int slot) except -1:
     if not match_squeezed(a, c.shape, c.n, c.along[slot]):
         hint = loss.hints[slot] if cnp.PyArray_SIZE(a) == cnp.PyArray_SIZE(pred) else ""
         raise ValueError(
-            f"{loss.slot_names[slot]} must have {loss.inputs[0]}'s shape {shape_text(pred)} without axis {c.row_order[0 if c.plan.short else c.n]}, "
-            f"{shape_tuple(c.shape, c.n)}, got shape {shape_text(a)}{hint or ', though one of the two may lack axes of size 1'}")
+            f"{loss.slot_names[slot]} must have {loss.inputs[0]}'s shape {shape_text(pred)} "
+            f"without axis {c.row_order[0 if c.plan.short else c.n]}, {shape_tuple(c.shape, c.n)}, "
+            f"got shape {shape_text(a)}{hint or ', though one of the two may lack axes of size 1'}")
     describe_input(loss, c, slot, a, False)
     return 0
 
@@ -229,7 +238,7 @@ cdef int describe_own(Loss loss, call_t* c, int slot) except -1:
 
 
 cdef int describe_broadcast(Loss loss, call_t* c, int slot) except -1:
-    """An optional input that broadcasts to the unreduced loss, or is a number; a formula without it does not read it."""
+    """An optional input that broadcasts to the unreduced loss, or is a number. A formula without it reads nothing."""
     cdef cnp.ndarray a = array_given(loss, c, slot)
     name = loss.slot_names[slot]
     if loss.lies[slot] == NUMBER:
@@ -237,7 +246,9 @@ cdef int describe_broadcast(Loss loss, call_t* c, int slot) except -1:
             raise ValueError(f"{name} must be a number, got an array of shape {shape_text(a)}")
         finite(name, a)
     if not match_unreduced(c, slot, a):
-        raise ValueError(f"{name} must broadcast to {loss.inputs[0]}'s shape {shape_text(<cnp.ndarray>c.given[FIRST])}, got shape {shape_text(a)}{_foreign.about_weights(a)}")
+        raise ValueError(
+            f"{name} must broadcast to {loss.inputs[0]}'s shape {shape_text(<cnp.ndarray>c.given[FIRST])}, "
+            f"got shape {shape_text(a)}{_foreign.about_weights(a)}")
     if slot < c.kernel.inputs:
         describe_input(loss, c, slot, a, False)
     return 0
@@ -281,8 +292,9 @@ cdef int describe_weight(Loss loss, call_t* c) except -1:
         for k in range(c.n):
             dims[c.order[k]] = c.shape[k]
         raise ValueError(
-            f"sample_weight must be one weight per example, shape ({c.batch_size},), or broadcast to the unreduced loss, "
-            f"shape {shape_tuple(dims, c.n)}, got shape {shape_text(weight)}{_foreign.about_weights(weight)}")
+            f"sample_weight must be one weight per example, shape ({c.batch_size},), "
+            f"or broadcast to the unreduced loss, shape {shape_tuple(dims, c.n)}, "
+            f"got shape {shape_text(weight)}{_foreign.about_weights(weight)}")
     describe_input(loss, c, WEIGHT, weight, False)
     return 0
 
@@ -295,7 +307,9 @@ cdef double describe_head(Loss loss, call_t* c) except? -1:
     if cnp.PyArray_NDIM(head) == 0:
         return float(head)
     if not match_squeezed(head, c.value_shape, c.value_ndim, whole):
-        raise ValueError(f"head_grad must be a number or have the value's shape {shape_tuple(c.value_shape, c.value_ndim)}, got shape {shape_text(head)}")
+        raise ValueError(
+            f"head_grad must be a number or have the value's shape {shape_tuple(c.value_shape, c.value_ndim)}, "
+            f"got shape {shape_text(head)}")
     for k in range(c.n):
         c.along[HEAD][k] = whole[c.value_axes[k]] if c.value_axes[k] >= 0 else -1
     describe(&c.plan.inputs[HEAD], head, c.shape, c.along[HEAD], c.n, False, c.real)
@@ -333,10 +347,12 @@ cdef Py_ssize_t bad_integer(Loss loss, call_t* c, int slot) except -2:
     cdef Py_ssize_t bad
     cdef double high = loss.high[slot] if loss.high[slot] == loss.high[slot] else p.width - 1
     if p.size < WORK_FOR_A_THREAD:
-        return runner.bad_integer(p, &p.inputs[slot], &p.inputs[WEIGHT], 0, p.size, loss.low[slot], high, loss.also[slot], NULL)
+        return runner.bad_integer(p, &p.inputs[slot], &p.inputs[WEIGHT], 0, p.size, loss.low[slot], high,
+                                  loss.also[slot], NULL)
     begin_watch(p, &watch)
     with nogil:
-        bad = runner.bad_integer(p, &p.inputs[slot], &p.inputs[WEIGHT], 0, p.size, loss.low[slot], high, loss.also[slot], NULL)
+        bad = runner.bad_integer(p, &p.inputs[slot], &p.inputs[WEIGHT], 0, p.size, loss.low[slot], high,
+                                 loss.also[slot], NULL)
     end_watch(p)
     return bad
 

@@ -1,4 +1,4 @@
-"""Calls whose factors leave the range of float32, or whose weights that of float64: they are made in float64, rescaled."""
+"""Calls whose factors leave the range of float32, or whose weights that of float64: made in float64, rescaled."""
 
 # 2^100, and of weights, which the losses are multiplied by before the sum of them divides it, 2^40
 cdef double FAR_IN_SINGLE = 1.2676506002282294e+30

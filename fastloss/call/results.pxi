@@ -25,7 +25,8 @@ cdef int choose_gradients(Loss loss, call_t* c, wrt) except -1:
     cdef int k, kind
     for given in names:
         if not isinstance(given, str) or given not in loss.inputs:
-            raise ValueError(f"wrt must name inputs of {type(loss).__name__}, {', '.join(map(repr, loss.inputs))}, got {given!r}")
+            known = ', '.join(map(repr, loss.inputs))
+            raise ValueError(f"wrt must name inputs of {type(loss).__name__}, {known}, got {given!r}")
         # a text's class may have its own idea of what is equal
         k = loss.inputs.index(given)
         name = loss.inputs[k]
@@ -51,7 +52,8 @@ cdef void find_value_axes(Loss loss, call_t* c) noexcept:
     cdef int k
     c.value_ndim = 0
     for k in range(c.n):
-        c.value_axes[k] = c.order[k] if loss.reduction == NONE else (0 if loss.reduction == EXAMPLE and k == c.batch_item else -1)
+        c.value_axes[k] = c.order[k] if loss.reduction == NONE else (0 if loss.reduction == EXAMPLE
+                                                                     and k == c.batch_item else -1)
         if loss.reduction == NONE:
             c.value_shape[c.order[k]] = c.shape[k]
     if loss.reduction == NONE:
@@ -92,7 +94,8 @@ cdef int describe_result(Loss loss, call_t* c, int k) except -1:
         like = <cnp.ndarray>c.given[slot]
         rows = c.plan.inputs[slot].rows
         result = new_result(loss, c, cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), k)
-        describe(d, result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows, c.real)
+        describe(d, result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows,
+                 c.real)
     keep(&c.results[k], result)
     d.reduced = not d.rows and d.size != c.plan.size
     if c.outs[k] != NULL and d.direct and c.kernel.light and d.size >= STREAMED:
@@ -114,9 +117,11 @@ cdef cnp.ndarray new_result(Loss loss, const call_t* c, int ndim, const Py_ssize
     a = memory_of(out)
     if kind_of(a) < FLOAT16 or cnp.PyArray_ISBYTESWAPPED(a):
         raise TypeError(
-            f"out for the {result_name(loss, kind)} must have a dtype of floats in this machine's byte order, such as float32 or float64, got {a.dtype.str}")
+            f"out for the {result_name(loss, kind)} must have a dtype of floats in this machine's byte order, "
+            f"such as float32 or float64, got {a.dtype.str}")
     if not has_shape(a, shape, ndim):
-        raise ValueError(f"out for the {result_name(loss, kind)} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
+        raise ValueError(
+            f"out for the {result_name(loss, kind)} must have shape {shape_tuple(shape, ndim)}, got {shape_text(a)}")
     if not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"out for the {result_name(loss, kind)} is read-only")
     if overlaps_itself(a):
@@ -125,7 +130,7 @@ cdef cnp.ndarray new_result(Loss loss, const call_t* c, int ndim, const Py_ssize
 
 
 cdef int check_overlaps(Loss loss, call_t* c) except -1:
-    """The caller's buffers may not share memory with each other, nor with an input, unless element lies exactly over element."""
+    """The caller's buffers share no memory with each other, nor with an input, unless element lies over element."""
     cdef plan_t* p = &c.plan
     cdef int k, i
     for k in range(OUTPUTS):
@@ -142,16 +147,20 @@ cdef int check_overlaps(Loss loss, call_t* c) except -1:
                 # loops take it that their results lie apart from what they read
                 p.outputs[k].direct = False
                 continue
-            raise ValueError(f"out for the {result_name(loss, k)} shares memory with {loss.slot_names[i]}, which it would overwrite before it is read")
+            raise ValueError(
+                f"out for the {result_name(loss, k)} shares memory with {loss.slot_names[i]}, "
+                "which it would overwrite before it is read")
     return 0
 
 
 cdef str result_name(Loss loss, int kind):
-    return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian" if kind == HESS else f"gradient of {loss.slot_names[INPUT_OF[kind]]}"
+    if kind == VALUE or kind == GRAD or kind == HESS:
+        return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian"
+    return f"gradient of {loss.slot_names[INPUT_OF[kind]]}"
 
 
 cdef int stage(call_t* c, bint has_shares) except -1:
-    """Puts new arrays in the place of the caller's that are not contiguous and of the loops' dtype, where these are needed.
+    """Puts arrays that are contiguous and of the loops' dtype in the place of the caller's, where these are needed.
 
     Sums need them, and so do the gradients in weights that a weighted mean takes shares from.
     """
@@ -159,14 +168,17 @@ cdef int stage(call_t* c, bint has_shares) except -1:
     cdef cnp.ndarray a
     cdef int k
     for k in range(OUTPUTS):
-        if c.outs[k] == NULL or k == VALUE and c.is_total or not (p.outputs[k].reduced or k == GRAD_WEIGHT and has_shares):
+        if c.outs[k] == NULL or k == VALUE and c.is_total or not (p.outputs[k].reduced or k == GRAD_WEIGHT
+                                                                  and has_shares):
             continue
         a = <cnp.ndarray>c.results[k]
         if p.outputs[k].type == c.real and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISALIGNED(a):
             continue
-        contiguous = cnp.PyArray_SimpleNew(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
+        contiguous = cnp.PyArray_SimpleNew(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.NPY_DOUBLE if c.is_double
+                                           else cnp.NPY_FLOAT)
         keep(&c.results[k], contiguous)
-        describe(&p.outputs[k], contiguous, c.shape, &c.value_axes[0] if k == VALUE else &c.along[WEIGHT][0] if k == GRAD_WEIGHT else &c.along[THIRD][0], c.n, False, c.real)
+        describe(&p.outputs[k], contiguous, c.shape, &c.value_axes[0] if k == VALUE else &c.along[WEIGHT][0]
+                 if k == GRAD_WEIGHT else &c.along[THIRD][0], c.n, False, c.real)
         p.outputs[k].reduced = p.outputs[k].size != p.size
     return 0
 
@@ -213,7 +225,9 @@ cdef int spread_out(call_t* c, int want) except -1:
         elif part is not None:
             gradients = items(part) if isinstance(part, tuple) else ()
             if len(gradients) != c.n_gradients:
-                raise TypeError(f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, got {describe_out(part)}")
+                raise TypeError(
+                    f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, "
+                    f"got {describe_out(part)}")
             for k in range(c.n_gradients):
                 lend(&c.outs[c.gradients[k]], gradients[k])
     return 0

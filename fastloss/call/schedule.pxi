@@ -13,7 +13,7 @@ cdef Py_ssize_t run_length(const array_t* a) noexcept:
 
 
 cdef int interrupted(void* state) noexcept nogil:
-    """Lets Python's handlers of signals run, inside a nogil block; nonzero if one has raised an exception, which is left set."""
+    """Lets Python's handlers of signals run, inside a nogil block; nonzero if one has raised, which is left set."""
     cdef int failed
     PyEval_RestoreThread(<PyThreadState*>state)
     failed = PyErr_CheckSignals()
@@ -31,7 +31,7 @@ cdef int begin_watch(plan_t* p, watch_t* w) except -1:
 
 
 cdef int end_watch(plan_t* p) except -1:
-    """Raises what a handler of signals has raised meanwhile, or raises now: a call has several parts, of each of which little may be left."""
+    """Raises what a handler of signals has raised meanwhile, or raises now: this part of the call may end soon."""
     cdef bint watched = p.watch != NULL, ended = watched and p.watch.next < 0
     p.watch = NULL
     return -1 if ended or watched and PyErr_CheckSignals() else 0
@@ -39,40 +39,73 @@ cdef int end_watch(plan_t* p) except -1:
 
 cdef int execute(plan_t* p, bint is_double) except -1:
     """Cuts a plan into tasks, which depend on its shape alone, and runs them."""
+    cdef int k
+    cdef Py_ssize_t itemsize = 8 if is_double else 4, sums = 0
+    cdef bint has_sums = gather_sums(p, &sums, is_double)
+    size_up(p, itemsize)
+    cut(p, itemsize, has_sums, sums)
+    p.threads = 1
+    if p.tasks > 1 and p.work >= 2 * WORK_FOR_A_THREAD:
+        p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, p.work // WORK_FOR_A_THREAD))
+    p.scratch = NULL
+    for k in range(OUTPUTS):
+        p.partial[k] = NULL
+    try:
+        if p.extra:
+            get_buffers(p)
+        if has_sums:
+            get_sums(p)
+        run_plan(p, is_double)
+    finally:
+        if p.scratch != NULL:
+            free(p.scratch)
+        for k in range(OUTPUTS if has_sums else 0):
+            free(p.partial[k])
+    return 0
+
+
+cdef bint gather_sums(plan_t* p, Py_ssize_t* sums, bint is_double) except -1:
+    """Counts the numbers of those results that are sums of one shape; makes those of other shapes in runs of their own.
+
+    Sums of another shape are taken in another order, or they would depend on what else was asked for. They come first,
+    for the results may lie over the inputs.
+    """
     cdef int k, i
-    cdef Py_ssize_t itemsize = 8 if is_double else 4, sums = 0, chunks, length
-    cdef bint has_reduced = False
+    cdef Py_ssize_t length
+    cdef bint found = False
     cdef plan_t other
-    cdef watch_t watch
     p.span = 0
     for k in range(OUTPUTS):
         if p.outputs[k].data == NULL or not p.outputs[k].reduced:
             continue
         length = run_length(&p.outputs[k])
-        if not has_reduced or length and length == p.span:
+        if not found or length and length == p.span:
             p.span = length
-            sums += p.outputs[k].size
-            has_reduced = True
+            sums[0] += p.outputs[k].size
+            found = True
         else:
-            # sums of another shape are taken in another order: in a run of their own, or they would depend on what
-            # else was asked for. It comes first, for the results may lie over the inputs.
             other = p[0]
             for i in range(OUTPUTS):
                 if i != k:
                     other.outputs[i].data = NULL
             p.outputs[k].data = NULL
             execute(&other, is_double)
-    size_up(p, itemsize)
+    return found
+
+
+cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) noexcept:
+    """Says how many tasks there are, and where each begins."""
+    cdef Py_ssize_t chunks
     p.pieces = p.before = 0
     p.lead = off_a_cache_line(p, itemsize) if p.size > p.block else 0
     p.step = p.block
-    if has_reduced and p.span > p.block:
+    if has_sums and p.span > p.block:
         p.pieces = ceil_div(p.span, p.block)
         p.tasks = p.size // p.span * p.pieces
-    elif has_reduced and p.span:
+    elif has_sums and p.span:
         p.step = p.block // p.span * p.span
         p.tasks = ceil_div(p.size, p.step)
-    elif has_reduced:
+    elif has_sums:
         # sums of any shape: a few large tasks, each with its own
         chunks = CHUNKS if CHUNKS * sums <= max(p.size // 16, 8 * p.block) else 1
         p.step = ceil_div(ceil_div(p.size, chunks), p.block) * p.block
@@ -81,41 +114,46 @@ cdef int execute(plan_t* p, bint is_double) except -1:
         # blocks begin on a cache line then, and so do strips
         p.before, p.lead = p.lead, 0
         p.tasks = ceil_div(p.size + p.before, p.step)
-    p.threads = 1
-    if p.tasks > 1 and p.work >= 2 * WORK_FOR_A_THREAD:
-        p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, p.work // WORK_FOR_A_THREAD))
-    p.scratch = NULL
-    for k in range(OUTPUTS):
-        p.partial[k] = NULL
-    if p.extra:
-        # from the system: the allocator of free-threaded Python gives out more than there is, and the process is killed
-        p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
-        if p.scratch_size <= PY_SSIZE_T_MAX // p.threads - <Py_ssize_t>sizeof(range_t):
-            p.scratch = <char*>malloc((p.scratch_size + sizeof(range_t)) * p.threads)
-        if p.scratch == NULL:
-            raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
-        p.ranges = <range_t*>(p.scratch + p.scratch_size * p.threads)
-    try:
-        for k in range(OUTPUTS if has_reduced else 0):
-            if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
-                # sums of any shape have a rest each
-                length = p.tasks if p.pieces else p.tasks * 2 * p.outputs[k].size
-                p.partial[k] = <double*>calloc(length, sizeof(double))
-                if p.partial[k] == NULL:
-                    raise MemoryError(f"{length} partial sums")
-        if p.work < WORK_FOR_A_THREAD:
-            runner.run(p, is_double)
-        else:
-            begin_watch(p, &watch)
-            with nogil:
-                runner.run(p, is_double)
-            end_watch(p)
-    finally:
-        if p.scratch != NULL:
-            free(p.scratch)
-        for k in range(OUTPUTS if has_reduced else 0):
-            free(p.partial[k])
+
+
+cdef int get_buffers(plan_t* p) except -1:
+    """Memory for the blocks of all threads.
+
+    It is the system's: the allocator of free-threaded Python gives out more than there is, and the process is killed.
+    """
+    p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
+    if p.scratch_size <= PY_SSIZE_T_MAX // p.threads - <Py_ssize_t>sizeof(range_t):
+        p.scratch = <char*>malloc((p.scratch_size + sizeof(range_t)) * p.threads)
+    if p.scratch == NULL:
+        raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
+    p.ranges = <range_t*>(p.scratch + p.scratch_size * p.threads)
     return 0
+
+
+cdef int get_sums(plan_t* p) except -1:
+    """Memory for the sums of each task."""
+    cdef int k
+    cdef Py_ssize_t length
+    for k in range(OUTPUTS):
+        if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
+            # sums of any shape have a rest each
+            length = p.tasks if p.pieces else p.tasks * 2 * p.outputs[k].size
+            p.partial[k] = <double*>calloc(length, sizeof(double))
+            if p.partial[k] == NULL:
+                raise MemoryError(f"{length} partial sums")
+    return 0
+
+
+cdef int run_plan(plan_t* p, bint is_double) except -1:
+    """Runs the tasks, without Python's lock where that takes long enough for others to want it."""
+    cdef watch_t watch
+    if p.work < WORK_FOR_A_THREAD:
+        runner.run(p, is_double)
+        return 0
+    begin_watch(p, &watch)
+    with nogil:
+        runner.run(p, is_double)
+    return end_watch(p)
 
 
 cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:

@@ -97,7 +97,10 @@ cdef shares(const call_t* c):
 
 
 cdef int take_shares(floating* gradient, shares, Py_ssize_t n, double factor) except -1:
-    """Takes shares times a factor from a gradient. NumPy would warn of what is infinite, or enter a context to be quiet."""
+    """Takes shares times a factor from a gradient.
+
+    NumPy would warn of what is infinite, or enter a context to be quiet.
+    """
     cdef double* share
     cdef double common = 0
     cdef Py_ssize_t i, step = 0

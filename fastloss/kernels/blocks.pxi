@@ -1,4 +1,7 @@
-"""Blocks between arrays and buffers: gather, scatter, sums. Strides, dtypes and byte order are dealt with here; no loss is known."""
+"""Blocks between arrays and buffers: gather, scatter, sums.
+
+Strides, dtypes and byte order are dealt with here; no loss is known.
+"""
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -7,7 +10,8 @@ cimport cython
 
 from fastloss._math cimport bits_d, bits_f, from_bits_f, real_t
 from fastloss._plan cimport (
-    BLOCK_BYTES, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32, UINT64, array_t,
+    BLOCK_BYTES, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32,
+    UINT64, array_t,
 )
 
 cdef extern from *:
@@ -46,7 +50,8 @@ cdef extern from *:
         static void fl_square_##type(const char* from, ptrdiff_t from_step, char* to, ptrdiff_t to_step) {            \
             ptrdiff_t r, c, size = sizeof(type);                                                                      \
             for (r = 0; r < side; r++)                                                                                \
-                for (c = 0; c < side; c++) memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
+                for (c = 0; c < side; c++) \
+                    memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
         }
     FL_SQUARE(float, 4)
     FL_SQUARE(double, 2)
@@ -60,27 +65,30 @@ cdef extern from *:
             ptrdiff_t r, c, i, k;                                                                                     \
             if (rows < side) {                                                                                        \
                 for (r = 0; r < rows; r++)                                                                            \
-                    for (c = 0; c < columns; c++) memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
+                    for (c = 0; c < columns; c++) \
+                        memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
                 return;                                                                                               \
             }                                                                                                         \
             if (columns < side) {                                                                                     \
                 for (c = 0; c < columns; c++)                                                                         \
-                    for (r = 0; r < rows; r++) memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
+                    for (r = 0; r < rows; r++) \
+                        memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
                 return;                                                                                               \
             }                                                                                                         \
             for (r = 0; r < rows; r += side)                                                                          \
                 for (c = 0; c < columns; c += side) {                                                                 \
                     i = FL_LEAST(r, rows - side), k = FL_LEAST(c, columns - side);                                    \
-                    fl_square_##type(from + i * from_step + k * size, from_step, to + k * to_step + i * size, to_step); \
+                    fl_square_##type( \
+                        from + i * from_step + k * size, from_step, to + k * to_step + i * size, to_step); \
                 }                                                                                                     \
         }
     FL_TRANSPOSE(float, 4)
     FL_TRANSPOSE(double, 2)
     """
-    void transpose_f "fl_transpose_float"(const char* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns,
-                                          char* to, Py_ssize_t to_step) noexcept nogil
-    void transpose_d "fl_transpose_double"(const char* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns,
-                                           char* to, Py_ssize_t to_step) noexcept nogil
+    void transpose_f "fl_transpose_float"(const char* source, Py_ssize_t source_step, Py_ssize_t rows,
+                                          Py_ssize_t columns, char* to, Py_ssize_t to_step) noexcept nogil
+    void transpose_d "fl_transpose_double"(const char* source, Py_ssize_t source_step, Py_ssize_t rows,
+                                           Py_ssize_t columns, char* to, Py_ssize_t to_step) noexcept nogil
 
 cdef struct half_t:
     uint16_t bits
@@ -165,7 +173,8 @@ cdef inline void read_run(const char* src, Py_ssize_t stride, Py_ssize_t n, any_
             dst[i] = number(load(src + i * stride, like), dst)
 
 
-cdef inline void read_swapped(const char* src, Py_ssize_t stride, Py_ssize_t n, any_t* like, real_t* dst) noexcept nogil:
+cdef inline void read_swapped(const char* src, Py_ssize_t stride, Py_ssize_t n, any_t* like,
+                              real_t* dst) noexcept nogil:
     cdef char item[16]
     cdef Py_ssize_t i, k
     for i in range(n):
@@ -218,7 +227,7 @@ cdef void gather(const array_t* a, Py_ssize_t start, Py_ssize_t n, real_t* dst) 
 
 
 cdef inline real_t* fetch(const array_t* a, Py_ssize_t start, Py_ssize_t n, real_t* buffer) noexcept nogil:
-    """Where elements start to start + n can be read one after the other: in the array itself, or gathered into the buffer."""
+    """Where elements start to start + n are neighbours: in the array itself, or gathered into the buffer."""
     if a.data == NULL:
         return NULL
     if a.direct:
@@ -265,7 +274,8 @@ cdef inline void put(char* to, stored_t v) noexcept nogil:
     memcpy(to, &v, sizeof(stored_t))
 
 
-cdef void scatter_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, stored_t* like) noexcept nogil:
+cdef void scatter_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src,
+                     stored_t* like) noexcept nogil:
     cdef cursor_t c
     cdef Py_ssize_t i, run, stride = a.stride[a.ndim - 1]
     seek(&c, a, start)
@@ -330,7 +340,8 @@ cdef inline void transpose(const char* source, Py_ssize_t source_step, Py_ssize_
         transpose_d(source, source_step, rows, columns, to, to_step)
 
 
-cdef void gather_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width, real_t* dst) noexcept nogil:
+cdef void gather_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width,
+                      real_t* dst) noexcept nogil:
     """dst, column by column = rows start to start + n of `all`; their axis is behind that of their numbers."""
     cdef Py_ssize_t j
     if has_rows(a, width, dst):
@@ -340,7 +351,8 @@ cdef void gather_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize
             gather(a, j * all + start, n, dst + j * n)
 
 
-cdef void scatter_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width, real_t* src) noexcept nogil:
+cdef void scatter_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssize_t all, Py_ssize_t width,
+                       real_t* src) noexcept nogil:
     """Rows start to start + n of `all` = src, column by column."""
     cdef Py_ssize_t j
     if has_rows(a, width, src):

@@ -18,11 +18,12 @@ cdef bint is_left_out(const array_t* weight, Py_ssize_t at) noexcept nogil:
     return w == 0
 
 
-cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n, double low, double high,
-                            double also, int64_t* to) noexcept nogil:
-    """The position of the first of the elements start to start + n that is no integer from low to high, nor `also`; -1 if all are.
+cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n,
+                            double low, double high, double also, int64_t* to) noexcept nogil:
+    """The first of the elements start to start + n that is no integer from low to high, nor `also`; -1 if all are.
 
-    Elements of weight 0 are not looked at. Copies them unless `to` is NULL: of an array that changes meanwhile the copy is what was checked.
+    Elements of weight 0 are not looked at. Copies all unless `to` is NULL: an array may change, the copy is what was
+    checked.
     """
     cdef double x[256]
     cdef Py_ssize_t at, m, i, bad, since = 0

@@ -19,7 +19,8 @@ cdef inline double row_sum(const real_t* a, Py_ssize_t n, Py_ssize_t classes) no
     return lane_sum(a, n) if n == classes else long_sum(a, n)
 
 
-cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, Py_ssize_t classes, real_t* piece, Py_ssize_t* ties) noexcept nogil:
+cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, Py_ssize_t classes, real_t* piece,
+                             Py_ssize_t* ties) noexcept nogil:
     """The sum of the e_j below the highest; counts those that equal it, whose sum would swallow the others."""
     cdef Py_ssize_t i, count = 0
     cdef real_t zero = 0
@@ -30,7 +31,8 @@ cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, Py_s
     return row_sum(piece, n, classes)
 
 
-cdef inline void exponentiate(const real_t* x, Py_ssize_t n, real_t base, real_t lowest, real_t shift, Py_ssize_t ahead, real_t* e) noexcept nogil:
+cdef inline void exponentiate(const real_t* x, Py_ssize_t n, real_t base, real_t lowest, real_t shift,
+                              Py_ssize_t ahead, real_t* e) noexcept nogil:
     """e_i = e^(x_i) / 2^shift as exp_range says, while what lies `ahead` bytes further on is fetched from memory."""
     cdef Py_ssize_t i, start = 0, strip = STRIP_BYTES // <Py_ssize_t>sizeof(real_t) if ahead else n
     while start < n:
@@ -97,8 +99,12 @@ cdef struct softmax_t:
     double log_total    # log sum e^(x_j - m)
 
 
-cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, Py_ssize_t ahead, real_t* e, real_t* piece) noexcept nogil:
-    """e_j for one row of logits, and their sums. Summed without the highest term, the rest keeps its digits however small it is."""
+cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, Py_ssize_t ahead, real_t* e,
+                            real_t* piece) noexcept nogil:
+    """e_j for one row of logits, and their sums.
+
+    Summed without the highest term, the rest keeps its digits however small it is.
+    """
     cdef softmax_t s
     cdef Py_ssize_t i, k = 0, n, ties = 0
     cdef real_t top = lane_max(x, classes), base, lowest, shift, highest
@@ -118,13 +124,14 @@ cdef softmax_t exponentials(const real_t* x, Py_ssize_t classes, Py_ssize_t ahea
     return s
 
 
-cdef void softmax_derivatives(softmax_t s, Py_ssize_t classes, const real_t* e, const real_t* t, double targets, double factor,
-                              real_t* g, real_t* h) noexcept nogil:
+cdef void softmax_derivatives(softmax_t s, Py_ssize_t classes, const real_t* e, const real_t* t, double targets,
+                              double factor, real_t* g, real_t* h) noexcept nogil:
     """The derivatives of sum_j t_j (log sum e^x - x_j), times factor: with S the total and T = sum t,
-    g_j = ((T - t_j) e_j - t_j (S - e_j))/S and h_j = T e_j (S - e_j)/S^2, where nothing cancels for a confident prediction.
+    g_j = ((T - t_j) e_j - t_j (S - e_j))/S and h_j = T e_j (S - e_j)/S^2: nothing cancels for a confident prediction.
     """
     cdef Py_ssize_t i
-    cdef real_t highest = <real_t>s.highest, others = <real_t>s.others, sum_ = <real_t>s.total, sum_t = <real_t>targets, rest
+    cdef real_t highest = <real_t>s.highest, others = <real_t>s.others, sum_ = <real_t>s.total
+    cdef real_t sum_t = <real_t>targets, rest
     cdef real_t c = <real_t>(factor / s.total), c2 = <real_t>(factor * targets / s.total / s.total)
     if g != NULL:
         for i in range(classes):
@@ -136,9 +143,9 @@ cdef void softmax_derivatives(softmax_t s, Py_ssize_t classes, const real_t* e, 
             h[i] = c2 * e[i] * rest
 
 
-cdef double dense_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e, real_t* piece,
-                      real_t* g, real_t* h, real_t* d) noexcept nogil:
-    """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, with what of its derivatives is not NULL."""
+cdef double dense_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor,
+                      real_t* e, real_t* piece, real_t* g, real_t* h, real_t* d) noexcept nogil:
+    """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, and those derivatives that are not NULL."""
     cdef Py_ssize_t i, k = 0, n
     cdef softmax_t s = exponentials(x, p.width, p.ahead, e, piece)
     cdef real_t top = <real_t>s.top, zero = 0
@@ -160,7 +167,8 @@ cdef double dense_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t*
     return targets * s.log_total + total_of(&linear)
 
 
-cdef void label_gradients(SoftmaxCrossEntropy kernel, const plan_t* p, double factor, double log_total, real_t top, const real_t* x, real_t* d) noexcept nogil:
+cdef void label_gradients(SoftmaxCrossEntropy kernel, const plan_t* p, double factor, double log_total, real_t top,
+                          const real_t* x, real_t* d) noexcept nogil:
     """What a row's targets have of its label's entries, times the losses log_total + top - x_j of the classes."""
     cdef double keep = 1 - kernel.smoothing
     cdef Py_ssize_t j
@@ -173,8 +181,8 @@ cdef void label_gradients(SoftmaxCrossEntropy kernel, const plan_t* p, double fa
             d[j] = <real_t>(factor * weighted_loss(keep * kernel.class_weight[j], log_total + (top - x[j])))
 
 
-cdef double linear_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* g, real_t* h, real_t* d,
-                              real_t* piece) noexcept nogil:
+cdef double linear_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor,
+                       real_t* g, real_t* h, real_t* d, real_t* piece) noexcept nogil:
     """-sum_j t_j x_j of one row of log-probabilities."""
     cdef Py_ssize_t i, k = 0, n, classes = p.width
     cdef real_t zero = 0, c = <real_t>factor
@@ -197,7 +205,8 @@ cdef double linear_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t
     return total_of(&total)
 
 
-cdef inline void set_targets(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* label, Py_ssize_t y, real_t* t) noexcept nogil:
+cdef inline void set_targets(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* label, Py_ssize_t y,
+                             real_t* t) noexcept nogil:
     """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y."""
     cdef Py_ssize_t j
     cdef real_t keep = <real_t>(1 - kernel.smoothing), base = <real_t>(kernel.smoothing / p.width)
@@ -212,7 +221,8 @@ cdef inline void set_targets(SoftmaxCrossEntropy kernel, const plan_t* p, const 
             t[j] *= <real_t>kernel.class_weight[j]
 
 
-cdef void open_rows(Py_ssize_t n, const real_t* top, real_t* base, real_t* lowest, real_t* shift, real_t* highest) noexcept nogil:
+cdef void open_rows(Py_ssize_t n, const real_t* top, real_t* base, real_t* lowest, real_t* shift,
+                    real_t* highest) noexcept nogil:
     """The constants of n rows' exponentials, and the largest of them."""
     cdef Py_ssize_t i
     cdef real_t b, low, k
@@ -239,7 +249,8 @@ cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const do
         at_label[i] = <real_t>(-others[i] * c)
 
 
-cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest, double* below, real_t* ties) noexcept nogil:
+cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest, double* below,
+                            real_t* ties) noexcept nogil:
     """For each of n rows the sum of the exponentials below the highest, and how many equal it."""
     cdef Py_ssize_t i, j
     cdef const real_t* e
@@ -254,8 +265,9 @@ cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* tile
             below[i] += zero if u == highest[i] else u
 
 
-cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest, const double* others, const real_t* own,
-                         const double* below, const real_t* scale, real_t* hess) noexcept nogil:
+cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest,
+                         const double* others, const real_t* own, const double* below, const real_t* scale,
+                         real_t* hess) noexcept nogil:
     """e_j (S - e_j)/S^2 times the scales of n rows, where the S - e of the highest is the sum of all below it."""
     cdef Py_ssize_t i, j
     cdef const real_t* e
@@ -269,7 +281,8 @@ cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, c
             hess[j * n + i] = scale[i] * u * (rest / total)
 
 
-cdef double picked_row(const real_t* x, Py_ssize_t y, Py_ssize_t classes, double factor, real_t* g, real_t* h) noexcept nogil:
+cdef double picked_row(const real_t* x, Py_ssize_t y, Py_ssize_t classes, double factor, real_t* g,
+                       real_t* h) noexcept nogil:
     """-x_y of one row of log-probabilities."""
     if g != NULL:
         set_all(g, <real_t>0, classes)
@@ -281,7 +294,7 @@ cdef double picked_row(const real_t* x, Py_ssize_t y, Py_ssize_t classes, double
 
 @cython.final
 cdef class SoftmaxCrossEntropy(ClassKernel):
-    """l = -sum_j t_j log softmax(x)_j, t the label, smoothed, or one-hot at a class id; times the weights of the classes."""
+    """l = -sum_j t_j log softmax(x)_j, t the label, smoothed, or one-hot at a class id; times the classes' weights."""
     cdef double smoothing
     cdef bint from_logits       # x holds log softmax(x)
 
@@ -297,8 +310,8 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
         self.table.row_buffers = 2
         self.table.short_row_bytes = SHORT_ROW_BYTES if self.weighs_rows and not self.from_logits else 0
 
-    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label, double factor,
-                    real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
+                    double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
         cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
         cdef real_t* e = t + p.width
         if self.weighs_rows and self.from_logits:
@@ -310,8 +323,8 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
             return linear_row(self, p, x, t, factor, g, h, d, piece)
         return dense_row(self, p, x, t, factor, e, piece, g, h, d)
 
-    cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const Py_ssize_t* at, const double* weight, real_t* tile, real_t* hess,
-                   real_t* l, double* memory) noexcept nogil:
+    cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const Py_ssize_t* at, const double* weight,
+                   real_t* tile, real_t* hess, real_t* l, double* memory) noexcept nogil:
         """What sparse_row() does for one row, for n at once; tile and hess become the gradient and the Hessian."""
         cdef Py_ssize_t i, j, classes = p.width
         cdef double* others = memory
@@ -376,8 +389,8 @@ ctypedef fused short_loss_t:
     SoftmaxCrossEntropy
 
 
-cdef void softmax_rows(SoftmaxCrossEntropy kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w,
-                       real_t* l, real_t* buffers) noexcept nogil:
+cdef void softmax_rows(SoftmaxCrossEntropy kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
+                       const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
     if p.width == 0:
         # no classes, no targets
         set_all(l, <real_t>0, n)
@@ -396,9 +409,9 @@ cdef inline bint has_weight(const real_t* w, Py_ssize_t n) noexcept nogil:
     return False
 
 
-cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
-                          real_t* buffers) noexcept nogil:
-    """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is that of targets m_j y_j."""
+cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
+                          const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
+    """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is for targets m_j y_j."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.unit
     cdef real_t* piece = buffers
     cdef real_t* e = piece + BLOCK_BYTES // sizeof(real_t)
@@ -437,7 +450,8 @@ cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, P
             set_all(h + row, zero, classes if p.outputs[HESS].data != NULL else 0)
             continue
         softmax_derivatives(s, classes, e, t, sum_of(t, classes), p.grad_scale,
-                            g + row if p.outputs[GRAD].data != NULL else NULL, h + row if p.outputs[HESS].data != NULL else NULL)
+                            g + row if p.outputs[GRAD].data != NULL else NULL,
+                            h + row if p.outputs[HESS].data != NULL else NULL)
     if p.outputs[GRAD].data != NULL and not p.outputs[GRAD].direct:
         scatter(&p.outputs[GRAD], start, n, g)
     if p.outputs[HESS].data != NULL and not p.outputs[HESS].direct:

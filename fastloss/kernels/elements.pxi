@@ -64,8 +64,8 @@ cdef enum:
     GRAIN = 8       # elements of whose multiple a loop takes: it needs no second body for single ones
 
 
-cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
-                   apart_t l, apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
+cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
+                   const real_t* q, apart_t l, apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
     """The one loop over elements: what the pass stores is known at compile time, the compiler drops the rest."""
     cdef Py_ssize_t i
     cdef real_t c = <real_t>scale, li, gi, hi, di, ei
@@ -86,9 +86,12 @@ cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, cons
                 e[i] = c * ei if li == li else li
 
 
-cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y, const real_t* q,
-                       real_t** out, Py_ssize_t at) noexcept nogil:
-    """A loop over any number of elements: the last few in copies, filled up with one of them. Results are written from element `at` on."""
+cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
+                       const real_t* q, real_t** out, Py_ssize_t at) noexcept nogil:
+    """A loop over any number of elements: the last few in copies, filled up with one of them.
+
+    Results are written from element `at` on.
+    """
     cdef Py_ssize_t whole = n & -GRAIN, k, i
     cdef int kind
     cdef real_t xs[GRAIN]
@@ -96,7 +99,8 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
     cdef real_t qs[GRAIN]
     cdef real_t results[GRAD_WEIGHT][GRAIN]
     if whole:
-        loop(kernel, NULL, whole, scale, x, y, q, out[VALUE] + at, out[GRAD] + at, out[HESS] + at, out[GRAD_SECOND] + at, out[GRAD_THIRD] + at)
+        loop(kernel, NULL, whole, scale, x, y, q, out[VALUE] + at, out[GRAD] + at, out[HESS] + at,
+             out[GRAD_SECOND] + at, out[GRAD_THIRD] + at)
     if whole == n:
         return
     for k in range(GRAIN):
@@ -104,7 +108,8 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
         xs[k], ys[k], qs[k] = x[i], y[i], q[i]
         for kind in range(GRAD_WEIGHT):
             results[kind][k] = 0
-    loop(kernel, NULL, GRAIN, scale, &xs[0], &ys[0], &qs[0], &results[VALUE][0], &results[GRAD][0], &results[HESS][0], &results[GRAD_SECOND][0], &results[GRAD_THIRD][0])
+    loop(kernel, NULL, GRAIN, scale, &xs[0], &ys[0], &qs[0], &results[VALUE][0], &results[GRAD][0], &results[HESS][0],
+         &results[GRAD_SECOND][0], &results[GRAD_THIRD][0])
     for kind in range(GRAD_WEIGHT):
         for i in range(whole, n):
             out[kind][at + i] = results[kind][i - whole]

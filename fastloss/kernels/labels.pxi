@@ -15,7 +15,7 @@ cdef class ClassKernel(Kernel):
     cdef bint weighs_rows       # an example's loss is multiplied by the weight of its class
 
     cdef int set_classes(self, bint has_ids, ignored, bytes weights) except -1:
-        """Sets what labels mean: the id that is ignored, or None, and the weights of the classes as the bytes of doubles."""
+        """Sets what labels mean: the id that is ignored, or None, and the classes' weights as the bytes of doubles."""
         self.has_ids = self.weighs_rows = has_ids
         self.has_ignored = ignored is not None
         self.ignored = ignored if ignored is not None else 0
@@ -31,12 +31,14 @@ cdef inline bint is_ignored(ClassKernel kernel, double id) noexcept nogil:
     return kernel.has_ignored and id == kernel.ignored
 
 
-cdef void count_by_label(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil:
+cdef void count_by_label(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n,
+                         double* counts) noexcept nogil:
     """Counts an example as the weight of its class, and as nothing where its id is ignored, or none of the classes."""
     count_classes(<ClassKernel>parameters, p, start, n, counts)
 
 
-cdef inline void count_classes(ClassKernel kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, double* counts) noexcept nogil:
+cdef inline void count_classes(ClassKernel kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n,
+                               double* counts) noexcept nogil:
     cdef Py_ssize_t i
     gather(&p.inputs[SECOND], start, n, counts)
     for i in range(n):
@@ -51,7 +53,8 @@ cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
     return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
 
 
-cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, Py_ssize_t* y, double* weight, double* loss) noexcept nogil:
+cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, Py_ssize_t* y, double* weight,
+                            double* loss) noexcept nogil:
     """The class of a row and its weight; False where these say what the row costs.
 
     Labels were checked before: one that was changed since is no address, and has no loss.

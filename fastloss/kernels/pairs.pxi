@@ -1,7 +1,8 @@
 """Smoothed deep metric learning: every row of one array against every row of another.
 
-Distances are sums of squared differences, in double precision, tile by tile: |x|^2 + |y|^2 - 2 x.y would lose the digits
-of near pairs. Nothing of the size of all pairs is stored; the gradient in the second array takes its distances anew.
+Distances are sums of squared differences, in double precision, tile by tile: |x|^2 + |y|^2 - 2 x.y would lose the
+digits of near pairs. Nothing of the size of all pairs is stored; the gradient in the second array takes its distances
+anew.
 """
 
 cimport cython
@@ -38,7 +39,8 @@ cdef struct pairs_t:
     double log_other
 
 
-cdef void distances(const double* a, const double* b, const double* panel, Py_ssize_t width, double* to_a, double* to_b) noexcept nogil:
+cdef void distances(const double* a, const double* b, const double* panel, Py_ssize_t width, double* to_a,
+                    double* to_b) noexcept nogil:
     """The squared distances of two vectors from the PANEL vectors of a panel, which is held feature by feature."""
     cdef double first[PANEL]
     cdef double second[PANEL]
@@ -59,8 +61,8 @@ cdef void distances(const double* a, const double* b, const double* panel, Py_ss
         to_b[k] = second[k]
 
 
-cdef void pull(const double* u, const double* v, const double* to_u, const double* to_v, const double* strip, Py_ssize_t n,
-               double* gu, double* gv) noexcept nogil:
+cdef void pull(const double* u, const double* v, const double* to_u, const double* to_v, const double* strip,
+               Py_ssize_t n, double* gu, double* gv) noexcept nogil:
     """gu = 2 sum_j to_u_j (u - other row j) for PANEL features, of which a strip holds all rows; gv likewise."""
     cdef double first[PANEL]
     cdef double second[PANEL]
@@ -126,9 +128,9 @@ cdef void leave_out(const pairs_t* s, Py_ssize_t i, double* w) noexcept nogil:
         w[j] = 0
 
 
-cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* weight, real_t* l,
-                    real_t* buffers) noexcept nogil:
-    """The losses of rows start to start + n of the first array and their gradients; or, swapped, those in rows of the second."""
+cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
+                    const real_t* weight, real_t* l, real_t* buffers) noexcept nogil:
+    """The losses of rows start to start + n of the first array and their gradients; swapped, those in the second."""
     cdef const pairs_t* s = <const pairs_t*>p.state
     cdef Py_ssize_t width = s.width, padded = s.panels * PANEL, i, j, k, r, other, at, since = 0
     cdef double* w = <double*>buffers           # distances, then weights, of each row
@@ -153,7 +155,8 @@ cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssiz
         else:
             for j in range(s.n):
                 # as it was for the row j of the first array
-                w[r * padded + j] = fma(s.share[j], exp_nonpositive(s.least[j] - w[r * padded + j]), s.factor[j] * s.other)
+                w[r * padded + j] = fma(s.share[j], exp_nonpositive(s.least[j] - w[r * padded + j]),
+                                        s.factor[j] * s.other)
             w[r * padded + i] = s.diagonal[i]
     if not s.swapped:
         for r in range(n):
@@ -168,7 +171,8 @@ cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssiz
         at = k * s.n * PANEL
         for r in range(0, n, 2):
             other = r + 1 if r + 1 < n else r
-            pull(rows + at + (start + r) * PANEL, rows + at + (start + other) * PANEL, w + r * padded, w + other * padded, others + at, s.n,
+            pull(rows + at + (start + r) * PANEL, rows + at + (start + other) * PANEL, w + r * padded,
+                 w + other * padded, others + at, s.n,
                  g + r * width + k * PANEL, g + other * width + k * PANEL)
     for r in range(n):
         for k in range(p.width):
@@ -178,7 +182,7 @@ cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssiz
 
 
 cdef void forget_row(Py_ssize_t n, double* row) noexcept nogil:
-    """Makes a vector that is not finite 0: without weight its infinities would enter the second array's gradient as NaN."""
+    """Makes a vector that is not finite 0: without weight, it would enter the second array's gradient as NaN."""
     cdef Py_ssize_t d
     cdef bint finite = True
     for d in range(n):
@@ -187,7 +191,8 @@ cdef void forget_row(Py_ssize_t n, double* row) noexcept nogil:
         row[d] = 0
 
 
-cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, double* panels, double* strips) noexcept nogil:
+cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, double* panels,
+                     double* strips) noexcept nogil:
     """The rows of an input in double precision, features filled up with 0; in panels, and in strips of features."""
     cdef Py_ssize_t i, d, since = 0
     for i in range(s.n):
@@ -248,7 +253,7 @@ cdef bint prepare_pairs(plan_t* p, complaint_t* complaint) noexcept nogil:
 
 
 cdef bint begin_pairs(plan_t* p, int round) noexcept nogil:
-    """In the first round the rows are those of the first array; in the second, for a gradient in it, those of the second."""
+    """The rows of the first round are the first array's; those of the second, for a gradient in it, the second's."""
     cdef int kind
     if round == 0:
         p.outputs[GRAD_SECOND].data = NULL

@@ -5,8 +5,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from fastloss._machine cimport (
-    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, fetch_add, floats_apart, now,
-    own_crew, prefetch_512, stream, team_runs,
+    arithmetic, atomic_load, atomic_store, begin_team, compute_as, doubles_apart, end_streams, fetch_add, floats_apart,
+    now, own_crew, prefetch_512, stream, team_runs,
 )
 from fastloss._math cimport bits_d, bits_f, from_bits_d, from_bits_f, real_t
 from fastloss._plan cimport (
@@ -30,7 +30,7 @@ cdef inline real_t unless_zero(real_t w, real_t x) noexcept nogil:
 
 
 cdef inline void weigh_apart(apart_t a, const real_t* m, const real_t* w, Py_ssize_t n) noexcept nogil:
-    """a_i *= m_i, and 0 where w_i is 0, whatever a_i is: some vectors at once, or the loop itself would take its time."""
+    """a_i *= m_i, and 0 where w_i is 0, whatever a_i is: some vectors at once, for the loop itself takes time."""
     cdef Py_ssize_t i = 0, k
     while i + LANES <= n:
         for k in range(LANES):
@@ -65,7 +65,8 @@ cdef inline void set_all(real_t* a, real_t v, Py_ssize_t n) noexcept nogil:
         a[i] = v
 
 
-cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t task, double scale, double sum, real_t* like) noexcept nogil:
+cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t task, double scale, double sum,
+                         real_t* like) noexcept nogil:
     """Brings the sum of a run, or of a piece of one, where it belongs."""
     if p.pieces:
         p.partial[kind][task] = sum
@@ -73,7 +74,8 @@ cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t
         put_total(&p.outputs[kind], start // p.span, scale * sum)
 
 
-cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale, real_t* a) noexcept nogil:
+cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale,
+                 real_t* a) noexcept nogil:
     """Brings a block of results where it belongs: the caller's array, or the sums."""
     cdef const char* data = p.outputs[kind].data
     cdef double* sums
@@ -103,11 +105,15 @@ cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* b
 
 cdef enum:
     LOOK_WORK = 1 << 20     # elements' worth of work between two looks at the clock: a few milliseconds
-    PATIENCE = 50000000     # nanoseconds between two questions to Python, which may have to wait for the interpreter's lock
+    # nanoseconds between two questions to Python, which may have to wait for the interpreter's lock
+    PATIENCE = 50000000
 
 
 cdef inline bint stopped(const plan_t* p, Py_ssize_t* since, Py_ssize_t work) noexcept nogil:
-    """Whether the call is to end here. Asked before every piece of work; `since` is what this thread has done since it looked."""
+    """Whether the call is to end here.
+
+    Asked before every piece of work; `since` is what this thread has done since it looked.
+    """
     since[0] += work
     if since[0] < LOOK_WORK or p.watch == NULL:
         return False
@@ -147,9 +153,9 @@ cdef enum:
     WEIGHED = 2     # the values are multiplied by their weights
 
 
-cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m, const real_t* w,
-                            real_t** out, double* lane, real_t* buffers) noexcept nogil:
-    """The values of an elementwise loss, in out[VALUE] or the lanes, as the flags that it returns say; and its derivatives."""
+cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m,
+                            const real_t* w, real_t** out, double* lane, real_t* buffers) noexcept nogil:
+    """An elementwise loss and its derivatives; the flags that it returns say where its values are."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
     # half a block of each array that is weighed stays in the L1 cache
     cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
@@ -178,7 +184,8 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         if whole:
             p.sum(p.parameters, NULL, whole, i if fours else -1, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
         if whole < k:
-            evaluate_all(p.loop, p.parameters, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole, out, i + whole)
+            evaluate_all(p.loop, p.parameters, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole,
+                         out, i + whole)
             for j in range(k - whole if summed else 0):
                 lane[j] += out[VALUE][i + whole + j]
         i += k
@@ -198,7 +205,8 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     return SUMMED * summed | WEIGHED * weighed
 
 
-cdef inline void weight_gradients(const real_t* l, const real_t* head, const real_t* w, Py_ssize_t n, real_t* to) noexcept nogil:
+cdef inline void weight_gradients(const real_t* l, const real_t* head, const real_t* w, Py_ssize_t n,
+                                  real_t* to) noexcept nogil:
     """The losses times their head_grad; 0 for an example of weight 0 that has no finite loss."""
     cdef Py_ssize_t i
     cdef real_t zero = 0

@@ -26,8 +26,8 @@ ctypedef fused row_loss_t:
     vector_loss_t
 
 
-cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
-                  real_t* buffers) noexcept nogil:
+cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w,
+                  real_t* l, real_t* buffers) noexcept nogil:
     """Rows start to start + n, one after another."""
     cdef Py_ssize_t width = p.width, first = start * width, tile = p.block * width, i, y = 0
     cdef real_t* scratch = buffers + BLOCK_BYTES // sizeof(real_t)
@@ -79,20 +79,22 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
             scatter(&p.outputs[kind], first, n * width, out[kind])
 
 
-cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t value, real_t* tile, real_t* hess) noexcept nogil:
+cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t value, real_t* tile,
+                       real_t* hess) noexcept nogil:
     """The derivatives of row i of n, which are held number by number, all of the same value."""
     cdef Py_ssize_t j
     for j in range(width):
         tile[j * n + i] = hess[j * n + i] = value
 
 
-cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w,
-                        real_t* l, real_t* buffers) noexcept nogil:
-    """Rows start to start + n, all at once: a vector lane per row, so the tile of their numbers is held number by number."""
+cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
+                        const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
+    """Rows start to start + n, all at once: a vector lane per row, so their tile is held number by number."""
     cdef Py_ssize_t width = p.width, size = n * width, missing = 0, y = 0, i
     cdef double* weight = <double*>buffers
     cdef double* label = weight + n
-    cdef Py_ssize_t* at = <Py_ssize_t*>(label + n)     # the label's place in the tile, or where there is none, behind it
+    # the label's place in the tile, or where there is none, behind it
+    cdef Py_ssize_t* at = <Py_ssize_t*>(label + n)
     cdef real_t* tile = <real_t*>(at + n)
     cdef real_t* hess = tile + size + n
     cdef real_t zero = 0

@@ -1,8 +1,8 @@
 """Connectionist temporal classification: the sum over all alignments of a label sequence with the frames.
 
-The recursion multiplies and adds probabilities (Graves et al. 2006). Each is a mantissa and an exponent of its own, both
-doubles: no alignment underflows, however unlikely, and no logarithm rounds. States are kept as two rows, the blanks
-b_0 .. b_L and the labels a_0 .. a_{L-1}, where b_j comes before a_j.
+The recursion multiplies and adds probabilities (Graves et al. 2006). Each is a mantissa and an exponent of its own,
+both doubles: no alignment underflows, however unlikely, and no logarithm rounds. States are kept as two rows, the
+blanks b_0 .. b_L and the labels a_0 .. a_{L-1}, where b_j comes before a_j.
 """
 
 cimport cython
@@ -111,7 +111,10 @@ cdef void forward_step(Py_ssize_t n, const double* am, const double* ae, const d
 
 cdef void backward_step(Py_ssize_t n, double* am, double* ae, double* bm, double* be, const double* skip,
                         const double* ym, const double* ye, double blank_m, double blank_e) noexcept nogil:
-    """With a_j <- a_j y_j and b_j <- b_j y_blank first, a_j <- a_j + b_{j+1} + skip_{j+1} a_{j+1} and b_j <- b_j + a_j; a_n is stored and 0."""
+    """a_j <- a_j + b_{j+1} + skip_{j+1} a_{j+1} and b_j <- b_j + a_j, after a_j <- a_j y_j and b_j <- b_j y_blank.
+
+    a_n is stored and 0.
+    """
     cdef Py_ssize_t j
     cdef double top, s, e, other, a, a_e
     for j in range(n):
@@ -157,8 +160,8 @@ cdef double log_total_below(const double* x, Py_ssize_t n, double top, double* p
     return log_sum(<double>1, sum_of(piece, n))
 
 
-cdef void total_of_frame(Py_ssize_t n, Py_ssize_t size, const double* forward, const double* am, const double* ae, const double* bm,
-                         const double* be, double* total_m, double* total_e) noexcept nogil:
+cdef void total_of_frame(Py_ssize_t n, Py_ssize_t size, const double* forward, const double* am, const double* ae,
+                         const double* bm, const double* be, double* total_m, double* total_e) noexcept nogil:
     """The probability of all states at a frame, which is that of the label, but for how its exponents were rounded."""
     cdef Py_ssize_t j
     cdef double top = NOTHING, e, sum = 0
@@ -175,15 +178,17 @@ cdef void total_of_frame(Py_ssize_t n, Py_ssize_t size, const double* forward, c
     total_m[0], total_e[0] = sum, top
 
 
-cdef inline bint load_frame(const plan_t* p, Py_ssize_t frame, Py_ssize_t classes, double* x, double* piece, double* top, double* rest) noexcept nogil:
-    """Logits of a frame, the largest and what log_total_below says; False if one is NaN or infinite, or none is possible."""
+cdef inline bint load_frame(const plan_t* p, Py_ssize_t frame, Py_ssize_t classes, double* x, double* piece,
+                            double* top, double* rest) noexcept nogil:
+    """Logits of a frame, the largest and what log_total_below() says; False where these are no probabilities."""
     gather(&p.inputs[FIRST], frame * classes, classes, x)
     top[0] = lane_max(x, classes)
     rest[0] = log_total_below(x, classes, top[0], piece)
     return top[0] - top[0] == 0 and rest[0] == rest[0]
 
 
-cdef void fill_frames(const plan_t* p, Py_ssize_t first, Py_ssize_t n, real_t value, real_t* line, Py_ssize_t width) noexcept nogil:
+cdef void fill_frames(const plan_t* p, Py_ssize_t first, Py_ssize_t n, real_t value, real_t* line,
+                      Py_ssize_t width) noexcept nogil:
     """Frames first to first + n of the gradient, all of the same value."""
     cdef Py_ssize_t t
     if p.outputs[GRAD].data == NULL:
@@ -212,13 +217,14 @@ cdef trellis_t trellis_of(const plan_t* p, Py_ssize_t example, double* memory) n
     memory = c.skip + c.size
     c.ym, c.ye = carve(&memory, c.size), carve(&memory, c.size)
     c.top, c.rest = carve(&memory, s.most_frames + 1), carve(&memory, s.most_frames + 1)
-    c.am, c.ae, c.bm, c.be = carve(&memory, c.size), carve(&memory, c.size), carve(&memory, c.size), carve(&memory, c.size)
+    c.am, c.ae, c.bm, c.be = carve(&memory, c.size), carve(&memory, c.size), carve(&memory, c.size), carve(&memory,
+            c.size)
     c.alpha = memory
     return c
 
 
 cdef inline double* states_of(const trellis_t* c, Py_ssize_t frame) noexcept nogil:
-    """The forward states before a frame: a row of the labels' mantissas, one of their exponents, and two of the blanks'."""
+    """The forward states before a frame: the labels' mantissas, their exponents, and the same of the blanks."""
     return c.alpha + (frame if c.all_states else frame & 1) * 4 * c.size
 
 
@@ -276,7 +282,8 @@ cdef bint forward(const plan_t* p, trellis_t* c) noexcept nogil:
         label_probabilities(c, t)
         new = states_of(c, t + 1)
         new[0], new[size], new[2 * size], new[3 * size] = 0, NOTHING, 0, NOTHING
-        forward_step(c.n, old + 1, old + size + 1, old + 2 * size + 1, old + 3 * size + 1, c.skip, c.ym, c.ye, c.blank_m, c.blank_e,
+        forward_step(c.n, old + 1, old + size + 1, old + 2 * size + 1, old + 3 * size + 1, c.skip, c.ym, c.ye,
+                     c.blank_m, c.blank_e,
                      new + 1, new + size + 1, new + 2 * size + 1, new + 3 * size + 1)
         old = new
     a_m, a_e, b_m, b_e = old[c.n], old[size + c.n], old[2 * size + c.n + 1], old[3 * size + c.n + 1]
@@ -293,7 +300,8 @@ cdef double loss_of(trellis_t* c) noexcept nogil:
     if c.total_m > 1.4142135623730951:
         c.total_m *= .5
         c.total_e += 1
-    loss = -(c.total_e * 0.6931471803691238 + fma(c.total_e, <double>1.9082149292705877e-10, log_sum(c.total_m, <double>0)))
+    loss = -(c.total_e * 0.6931471803691238 + fma(c.total_e, <double>1.9082149292705877e-10,
+                                                  log_sum(c.total_m, <double>0)))
     return <double>0 if loss <= 0 else loss
 
 
@@ -343,7 +351,8 @@ cdef bint backward(const plan_t* p, trellis_t* c, double factor, real_t* line) n
     return True
 
 
-cdef double sequence_loss(const plan_t* p, Py_ssize_t example, double factor, double* memory, real_t* like) noexcept nogil:
+cdef double sequence_loss(const plan_t* p, Py_ssize_t example, double factor, double* memory,
+                          real_t* like) noexcept nogil:
     """-log P of one example, and factor (softmax(x_t)_k - P(state k at t)) for its frames t and classes k."""
     cdef const sequences_t* s = <const sequences_t*>p.state
     cdef trellis_t c = trellis_of(p, example, memory)
@@ -369,13 +378,14 @@ cdef double sequence_loss(const plan_t* p, Py_ssize_t example, double factor, do
     return loss
 
 
-cdef void sequence_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w, real_t* l,
-                        real_t* buffers) noexcept nogil:
+cdef void sequence_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
+                        const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
     """The losses of examples start to start + n."""
     cdef const sequences_t* s = <const sequences_t*>p.state
     cdef Py_ssize_t i
     for i in range(n):
-        l[i] = <real_t>sequence_loss(p, start + i, p.grad_scale * (m[i] if m != NULL else <real_t>1), <double*>buffers, <real_t*>NULL)
+        l[i] = <real_t>sequence_loss(p, start + i, p.grad_scale * (m[i] if m != NULL else <real_t>1), <double*>buffers,
+                                     <real_t*>NULL)
         if w != NULL and w[i] == 0:
             fill_frames(p, (start + i) * s.all_frames, s.all_frames, <real_t>0, buffers, s.classes)
 
@@ -397,7 +407,8 @@ cdef bint prepare_sequences(plan_t* p, complaint_t* complaint) noexcept nogil:
     s.starts = s.labels + p.inputs[SECOND].size
     s.lengths = s.starts + p.size
     s.frames = s.lengths + p.size
-    if load_lengths(p, THIRD, s.all_frames, s.frames, complaint) or load_labels(p, s, is_time_first(p.parameters), complaint):
+    if load_lengths(p, THIRD, s.all_frames, s.frames, complaint) or load_labels(p, s, is_time_first(p.parameters),
+            complaint):
         return True
     s.most_frames = s.longest = 0
     for k in range(p.size):
@@ -414,7 +425,8 @@ cdef bint prepare_sequences(plan_t* p, complaint_t* complaint) noexcept nogil:
     return False
 
 
-cdef bint load_lengths(const plan_t* p, int slot, Py_ssize_t longest, int64_t* to, complaint_t* complaint) noexcept nogil:
+cdef bint load_lengths(const plan_t* p, int slot, Py_ssize_t longest, int64_t* to,
+                       complaint_t* complaint) noexcept nogil:
     """A length for each example: those given, or the longest."""
     cdef Py_ssize_t i, bad = -1
     if p.inputs[slot].data != NULL:
@@ -472,7 +484,8 @@ cdef Py_ssize_t sum_up(Py_ssize_t n, const int64_t* a, Py_ssize_t most) noexcept
     return total
 
 
-cdef Py_ssize_t bad_label(const plan_t* p, const sequences_t* s, const array_t* a, Py_ssize_t start, Py_ssize_t n, bint ended, int64_t* to) noexcept nogil:
+cdef Py_ssize_t bad_label(const plan_t* p, const sequences_t* s, const array_t* a, Py_ssize_t start, Py_ssize_t n,
+                          bint ended, int64_t* to) noexcept nogil:
     """Copies n ids from `start` on; returns where the first is that is none, or the blank, -1 if all are good."""
     cdef Py_ssize_t low = s.blank == 0, high = s.classes - 1 - (s.blank == s.classes - 1), bad, k
     cdef double also = -1 if ended else NAN

@@ -36,7 +36,8 @@ cdef void add_each(Py_ssize_t n, const real_t* a, double* sum, double* rest) noe
         add(sum + i, rest + i, a[i])
 
 
-cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, double* sum, double* rest) noexcept nogil:
+cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, double* sum,
+                     double* rest) noexcept nogil:
     """Adds src to the sums that a reduced result's elements start to start + n belong to."""
     cdef cursor_t c
     cdef int last = a.ndim - 1

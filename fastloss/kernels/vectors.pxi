@@ -55,7 +55,8 @@ cdef double norm(const real_t* x, Py_ssize_t n, double* scale) noexcept nogil:
         if 0 < largest < <double>INFINITY:
             normal(largest, &exponent)
             # a subnormal number's is below all that has a reciprocal
-            scale[0] = pow2(counter(<double>1000 if exponent < -1000 else (<double>-1000 if exponent > 1000 else -exponent)), 0)
+            scale[0] = pow2(counter(<double>1000 if exponent < -1000
+                                    else (<double>-1000 if exponent > 1000 else -exponent)), 0)
             square = dot(x, x, scale[0], scale[0], n)
     return sqrt(square)
 
@@ -90,8 +91,8 @@ cdef class Triplet(Kernel):
         self.table.rows[0] = <rows_t>rows_of[Triplet, float]
         self.table.rows[1] = <rows_t>rows_of[Triplet, double]
 
-    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label, double factor,
-                    real_t* g, real_t* h, real_t* d, real_t* e, real_t* memory) noexcept nogil:
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
+                    double factor, real_t* g, real_t* h, real_t* d, real_t* e, real_t* memory) noexcept nogil:
         cdef double piece[PIECE]
         cdef double loss, xi, yi, qi
         cdef total_t total
@@ -136,8 +137,8 @@ cdef struct angle_t:
 cdef angle_t angle(const real_t* x, const real_t* y, Py_ssize_t n) noexcept nogil:
     """The cosine c = x.y / max(|x| |y|, 1e-12) of two vectors.
 
-    With the unit vectors u and v, s the sign of c, w = u - s v and r = |w|^2/2, c = s (1 - r), which keeps the digits of
-    small angles; x.y keeps those of small cosines, and the 0 of orthogonal vectors.
+    With the unit vectors u and v, s the sign of c, w = u - s v and r = |w|^2/2, c = s (1 - r), which keeps the digits
+    of small angles; x.y keeps those of small cosines, and the 0 of orthogonal vectors.
     """
     cdef angle_t t
     cdef double piece[PIECE]
@@ -174,10 +175,12 @@ cdef angle_t angle(const real_t* x, const real_t* y, Py_ssize_t n) noexcept nogi
     return t
 
 
-cdef void turn(const angle_t* t, const real_t* x, const real_t* y, Py_ssize_t n, double factor, real_t* g, real_t* h, real_t* d) noexcept nogil:
+cdef void turn(const angle_t* t, const real_t* x, const real_t* y, Py_ssize_t n, double factor, real_t* g, real_t* h,
+               real_t* d) noexcept nogil:
     """factor times the derivatives of the cosine, of vectors that have a direction.
 
-    dc/dx = (v - c u)/|x| is s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and d^2c/dx_i^2 = -(2 u_i v_i + c - 3 c u_i^2)/|x|^2.
+    dc/dx = (v - c u)/|x| is s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and d^2c/dx_i^2 is
+    -(2 u_i v_i + c - 3 c u_i^2)/|x|^2.
     """
     cdef double cx = factor * t.over_a, cy = factor * t.over_b, ch = factor * t.over_a * t.over_a, u, v, w
     cdef Py_ssize_t i
@@ -212,8 +215,8 @@ cdef class CosineEmbedding(Kernel):
         self.table.rows[0] = <rows_t>rows_of[CosineEmbedding, float]
         self.table.rows[1] = <rows_t>rows_of[CosineEmbedding, double]
 
-    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label, double factor,
-                    real_t* g, real_t* h, real_t* d, real_t* e, real_t* memory) noexcept nogil:
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
+                    double factor, real_t* g, real_t* h, real_t* d, real_t* e, real_t* memory) noexcept nogil:
         cdef Py_ssize_t i, n = p.width
         cdef angle_t t = angle(x, y, n)
         cdef double loss

@@ -80,7 +80,8 @@ cdef class SigmoidCrossEntropy(Kernel):
 @cython.final
 cdef class WeightedSigmoidCrossEntropy(Kernel):
     """l = q y log(1 + e^-x) + (1 - y) log(1 + e^x)."""
-    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
         cdef real_t p = q * y, m = <real_t>1 - y, zero = 0, one = 1
         cdef real_t tail = logistic(x, m if signed_as(one, x) > 0 else -p, p + m, l, g, h)
         cdef real_t positive = tail + (-x if x < 0 else zero), negative = tail + (x if x > 0 else zero)
@@ -94,8 +95,9 @@ cdef class WeightedSigmoidCrossEntropy(Kernel):
 
 @cython.final
 cdef class ProbabilityCrossEntropy(Kernel):
-    """l = -q y log(x + eps) - (1 - y) log(1 - x + eps), eps = 1e-12, for a probability x; 0 where eps takes it below."""
-    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+    """l = -q y log(x + eps) - (1 - y) log(1 - x + eps), eps = 1e-12, x a probability; 0 where eps takes it below."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
         cdef real_t one = 1, zero = 0, eps = 1e-12, nan = NAN
         # each logarithm of a sum of which one part is exact: 1 + (x - 1 + eps) near 1, x + eps elsewhere
         cdef bint high = x >= <real_t>.5

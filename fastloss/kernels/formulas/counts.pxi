@@ -7,7 +7,10 @@ from fastloss._math cimport exp, fma, log_sum, real_t
 
 
 cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l, real_t* d) noexcept nogil:
-    """Adds log y!, approximately, to l = rate - y log_rate: (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0; its derivative to d."""
+    """Adds log y!, approximately, to l = rate - y log_rate, and its derivative to d.
+
+    It is (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0.
+    """
     cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_sum(c, zero), inf = <real_t>INFINITY
     cdef real_t constant = zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
     # what is far beyond the range together: no inf - inf
@@ -18,7 +21,8 @@ cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l,
 
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
-    # where e^x is infinite, so is the loss: no inf - inf. The largest logarithm of a finite rate is known before the rate
+    # where e^x is infinite, so is the loss: no inf - inf. The largest logarithm of a finite rate is known before the
+    # rate
     cdef real_t rate = exp(x), zero = 0, one = 1, most, log_rate
     if real_t is float:
         most = <float>88.722831726
@@ -33,7 +37,8 @@ cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, re
     d[0] = -x
 
 
-cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                              real_t* e) noexcept nogil:
     """l = x - y log(x + eps), x the rate; q = eps."""
     cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, nan = NAN, most = 1e3, least, large, up, time
     # a factor keeps the reciprocal of a rate of about 0 in the range
@@ -48,7 +53,8 @@ cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g
     # no count, no logarithm; an infinite rate is larger than its logarithm
     l[0] = x if y == 0 else fma(-y, one if log_rate > most else log_rate, x)
     e[0] = zero if (y == 0) & (x == x) else -y * time * up
-    # 1 - y/(x + eps), near the best rate without cancellation; times 0, an infinite count, which has no loss for a rate of 1, is NaN
+    # 1 - y/(x + eps), near the best rate without cancellation; times 0, an infinite count, which has no loss for a rate
+    # of 1, is NaN
     g[0] = fma(y, zero, one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time * up)
     h[0] = zero if (y == 0) & (x == x) else fma(y, zero, y * time * up * time * up)
     d[0] = -log_rate
@@ -72,14 +78,16 @@ cdef class PoissonFull(Kernel):
 @cython.final
 cdef class PoissonRate(Kernel):
     """l = x - y log(x + eps)."""
-    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
         poisson_rate(x, y, q, l, g, h, d, e)
 
 
 @cython.final
 cdef class PoissonRateFull(Kernel):
     """l = x - y log(x + eps) + log y!."""
-    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
         poisson_rate(x, y, q, l, g, h, d, e)
         add_stirling(y, x, -d[0], l, d)
 

@@ -30,7 +30,7 @@ cdef class L2(Kernel):
 
 @cython.final
 cdef class Huber(Kernel):
-    """l = c/rho (a - c/2), c = min(a, rho): quadratic up to rho, then linear with slope 1 (Huber 1964, in Gluon's scale)."""
+    """l = c/rho (a - c/2), c = min(a, rho): quadratic up to rho, then linear with slope 1 (Huber 1964, as in Gluon)."""
     # rho and 1/rho in two parts, for float32 and float64: to divide each element would cost more than all the rest
     cdef double rho[2]
     cdef double high[2]
