@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
+from fastloss import _isa
 from tests.reference import LOSSES, Reference
+
+# the instruction sets of this processor, but for those that FASTLOSS_BUILDS has left out
+BUILT = tuple(isa for isa in _isa.supported if find_spec(f"fastloss._kernels_{isa}"))
 
 
 @pytest.fixture(params=LOSSES)
