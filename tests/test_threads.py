@@ -17,7 +17,7 @@ import pytest
 
 import fastloss as fl
 from fastloss import _processors, _threads
-from tests.conftest import call_args, draw
+from tests.conftest import call_args, draw, row_shape
 from tests.processes import environment
 from tests.reference import LOSSES, REDUCTIONS, Reference
 from tests.selection import LOOPS, every_loop, every_loss
@@ -43,7 +43,7 @@ SHAPES_AND_AXES = [((300_000,), 0), ((20_000, 7), 0), ((7, 20_000), 0), ((30, 50
 
 @every_loop(case=SHAPES_AND_AXES, reduction=REDUCTIONS)
 def test_same_bits(reference: Reference, rng: np.random.Generator, case: Any, reduction: str) -> None:
-    shape, batch_axis = case
+    shape, batch_axis = row_shape(reference, case[0]), case[1]
     inputs = draw(reference, rng, shape, np.float32)
     weight = rng.random(shape[batch_axis]).astype(np.float32)
     loss = reference.build(reduction=reduction, batch_axis=batch_axis)
@@ -67,7 +67,7 @@ def test_same_bits(reference: Reference, rng: np.random.Generator, case: Any, re
 def test_a_value_has_the_same_bits_whatever_comes_with_it(
     reference: Reference, rng: np.random.Generator, shape: Any, dtype: Any, reduction: str
 ) -> None:
-    inputs = draw(reference, rng, (*shape, 3) if reference.row else shape, dtype)
+    inputs = draw(reference, rng, (*row_shape(reference, shape), 3) if reference.row else shape, dtype)
     loss = reference.build(reduction=reduction)
     args = call_args(inputs)
     want, gradient, _ = loss.value_grad_and_hess(*args)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from tests.conftest import assert_close, call_args, draw
+from tests.conftest import assert_close, call_args, draw, row_shape
 from tests.reference import LOSSES, REDUCTIONS, Reference, expected, unbroadcast
 from tests.selection import ELEMENTS, every_loop, every_loss
 
@@ -101,7 +101,7 @@ WEIGHTED = [((6, 4, 5), np.float32), ((300, 2, 40), np.float64), ((2, 700, 3), n
 
 @every_loss(case=WEIGHTED, kind=list(WEIGHTS), reduction=REDUCTIONS)
 def test_weights(reference: Reference, rng: np.random.Generator, case: Any, kind: str, reduction: str) -> None:
-    shape, dtype = case
+    shape, dtype = row_shape(reference, case[0]), case[1]
     inputs = draw(reference, rng, shape, dtype)
     unreduced = shape
     weight = rng.uniform(0, 2, WEIGHTS[kind](unreduced)).astype(dtype)
@@ -153,6 +153,7 @@ def test_a_gradient_in_weights_needs_no_head(rng: np.random.Generator, dtype: An
 def test_batch_axis(
     reference: Reference, rng: np.random.Generator, shape: Any, batch_axis: int, reduction: str
 ) -> None:
+    shape = row_shape(reference, shape)
     inputs = draw(reference, rng, shape)
     axis = batch_axis % 3
     # pred of a loss over classes has the class axis behind these
