@@ -108,7 +108,32 @@ if PLATFORM.startswith("linux"):
 BUILDS = {"baseline": V2}
 if X86:
     BUILDS |= {"x86_64_v3": V3, "x86_64_v4": V4}
+# how many there may be to choose from, also where only one of them is made
 MACROS.append(("FL_BUILDS", str(len(BUILDS))))
+
+
+def native() -> str:
+    """Return the name of the best build that this processor runs."""
+    defined = set(compiler("-march=native", "-dM", "-E", "-x", "c", os.devnull)[1].split())
+    switches = {
+        name: [flag[2:] for flag in flags if flag[:2] == "-m" and "=" not in flag] for name, flags in BUILDS.items()
+    }
+    return [name for name, of in switches.items() if defined.issuperset(f"__{switch.upper()}__" for switch in of)][-1]
+
+
+def asked_builds() -> dict[str, list[str]]:
+    """Return the builds to make: all, or where FASTLOSS_BUILDS is native the one that is chosen on this processor."""
+    asked = os.environ.get("FASTLOSS_BUILDS", "all")
+    if asked == "all":
+        return BUILDS
+    if asked != "native" or MSVC:
+        sys.exit(f"FASTLOSS_BUILDS must be all{'' if MSVC else ' or native'}, got {asked!r}.")
+    best = native()
+    for path in Path("fastloss").glob("_kernels_*"):
+        # made earlier, for a call that may have been another
+        if path.suffix == ".so" and not path.name.startswith(f"_kernels_{best}."):
+            path.unlink()
+    return {best: BUILDS[best]}
 
 
 def complaint(program: str, *flags: str) -> str:
@@ -205,7 +230,7 @@ setup(
     ext_modules=compiled(
         [extension("_core", "fastloss/_core.pyx", [])]
         + [extension(name, f"fastloss/{name}.pyx", SMALL) for name in ("_isa", "_threads")]
-        + [kernels(build, flags) for build, flags in BUILDS.items()],
+        + [kernels(build, flags) for build, flags in asked_builds().items()],
         DIRECTIVES,
     )
     # Python, with its checks: compiled, a call of a small tensor takes a microsecond less

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 import fastloss as fl
 from tests.conftest import draw
 from tests.reference import LOSSES, Reference
+from tests.selection import parametrised
 from tests.structured import STRUCTURED, Structured
 
 Array = NDArray[Any]
@@ -65,6 +67,12 @@ def cases() -> dict[str, Case]:
 
 
 CASES = cases()
+
+
+def every_case(*, fixture: bool = True, **axes: Sequence[Any]) -> pytest.MarkDecorator:
+    """A test of a backend: `case`, or `name` where it is no fixture, is each of CASES, most of them in one way."""
+    return parametrised("case" if fixture else "name", CASES, fixture=fixture, one=True, **axes)
+
 
 with np.load(Path(__file__).parent / "data" / "gluon_cases.npz") as arrays:
     # a dense layer of MXNet's, and what it makes of the gradient of an L2 loss

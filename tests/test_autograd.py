@@ -9,7 +9,7 @@ import pytest
 
 import fastloss as fl
 from tests.conftest import draw
-from tests.frameworks import CASES
+from tests.frameworks import CASES, every_case
 from tests.reference import LOSSES, REDUCTIONS
 from tests.structured import STRUCTURED
 
@@ -20,8 +20,7 @@ check_grads = pytest.importorskip("autograd.test_util", reason="differentiates t
 SMOOTH = ["L2", "logistic signed", "logistic binary", "BCE", "BCE pos_weight", "Poisson", "KL"]
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("name", CASES)
+@every_case(fixture=False, reduction=REDUCTIONS)
 def test_gradients(name: str, reduction: str) -> None:
     case = CASES[name]
     loss, given, names = case.build(reduction=reduction), case.inputs, case.targets

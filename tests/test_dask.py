@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import fastloss as fl
 from tests.conftest import assert_close, call_args, draw
+from tests.frameworks import every_case
 from tests.reference import LOSSES, REDUCTIONS
 from tests.structured import STRUCTURED
 
@@ -87,9 +88,7 @@ def flat(results: tuple[Any, tuple[Any, ...]]) -> tuple[Any, ...]:
     return results[0], *results[1]
 
 
-@pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("name", [*LOSSES, *[name for name in STRUCTURED if "3000" not in name]])
+@every_case(fixture=False, reduction=REDUCTIONS, chunks=CHUNKS)
 def test_results(rng: np.random.Generator, name: str, reduction: str, chunks: Any) -> None:
     build, given = example(name, rng)
     loss = build(reduction=reduction, weight=0.7)

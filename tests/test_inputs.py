@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import fastloss as fl
 from tests.conftest import assert_close, call_args, draw
 from tests.reference import LOSSES, REDUCTIONS, Reference, expected
+from tests.selection import ELEMENTS, every_loop, every_loss
 
 Array = NDArray[Any]
 
@@ -52,9 +53,11 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", [(), (7,), (4, 6), (2, 3, 2, 3, 2), (1300, 3), (2, 3000)], ids=str)
+@every_loop(
+    shape=[(), (7,), (4, 6), (2, 3, 2, 3, 2), (1300, 3), (2, 3000)],
+    layout=list(LAYOUTS),
+    dtype=[np.float32, np.float64],
+)
 def test_layout_does_not_matter(
     reference: Reference, rng: np.random.Generator, shape: Any, layout: str, dtype: Any
 ) -> None:
@@ -144,8 +147,7 @@ def test_labels_without_axes_of_size_1() -> None:
     assert fl.L2Loss().grad(pred.reshape(2, 1, 3, 1), label.reshape(2, 3), wrt="label").shape == (2, 3)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), (2, 0, 4)], ids=str)
+@every_loop(shape=[(0,), (0, 3), (3, 0), (2, 0, 4)], reduction=REDUCTIONS)
 def test_empty(reference: Reference, rng: np.random.Generator, shape: Any, reduction: str) -> None:
     inputs = draw(reference, rng, shape)
     loss = reference.build(reduction=reduction)
@@ -177,6 +179,7 @@ def test_totals_are_floats(dtype: Any, reduction: str) -> None:
     assert (np.float32(1) * gradient * value).dtype == gradient.dtype == np.result_type(dtype, np.float32)
 
 
+@pytest.mark.parametrize("reference", ELEMENTS, indirect=True)
 def test_totals_of_float32_are_summed_and_returned_in_float64(reference: Reference, rng: np.random.Generator) -> None:
     args = call_args(draw(reference, rng, (5000, 2), np.float32), rng.random((5000, 1) if not reference.row else 5000))
     for reduction, total in (("sum", np.sum), ("mean", np.mean)):
@@ -251,7 +254,7 @@ def test_shapes_fit_but_for_axes_of_size_1(shape: Any, other: Any, fits: bool) -
             assert str(other)[1:-1].rstrip(",") in str(info.value)
 
 
-@pytest.mark.parametrize("position", [0, 3, 4999])
+@every_loss(position=[0, 3, 4999])
 def test_nan_spoils_its_example_alone(reference: Reference, rng: np.random.Generator, position: int) -> None:
     inputs = draw(reference, rng, (5000, 2))
     args = call_args(inputs)

@@ -65,6 +65,18 @@ def test_one_line_says_what_the_build_lacks(cc: str, tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (1, "")
 
 
+@needs_build
+def test_builds_that_there_are_not_are_refused() -> None:
+    for library in ("Cython", "setuptools"):
+        pytest.importorskip(library, reason=f"the build needs {library}: pip install cython setuptools")
+    environment = os.environ | {"FASTLOSS_BUILDS": "avx2"}
+    command = [sys.executable, "setup.py", "--version"]
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (result.returncode, result.stderr) == (1, "FASTLOSS_BUILDS must be all or native, got 'avx2'.\n")
+
+
 def texts() -> list[Path]:
     """Return what people read, of that which is there."""
     folders = ("fastloss", "docs", "tests", "tools", "bench", ".ci")

@@ -141,7 +141,7 @@ def test_the_handler_decides(threads: int) -> None:
 
 
 OTHER_THREAD = """
-x = np.broadcast_to(np.float32(0), (1 << 30,))
+x = np.broadcast_to(np.float32(0), (1 << 29,))
 loss = fl.PoissonNLLLoss(compute_full=True, reduction="mean")
 done = threading.Event()
 

@@ -6,7 +6,7 @@ import gc
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,10 @@ LOSSES = [
 
 
 @pytest.fixture(autouse=True)
-def only_new_objects_are_searched() -> Iterator[None]:
+def only_new_objects_are_searched() -> None:
     """For garbage: what the tests before have left would take a second each of the hundred times."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def test_calls_leave_nothing() -> None:

@@ -14,8 +14,10 @@ from tests.calls import ENTRIES, inputs_of
 from tests.conftest import call_args, draw
 from tests.judge import same_bits
 from tests.reference import LOSSES, Reference
+from tests.selection import ELEMENTS, LOOPS, every_loop
 from tests.specimens import LONG_DOUBLE
 
+REPRESENTATIVES = {name: LOSSES[name] for name in ELEMENTS}
 METHODS = {
     "__call__": 1,
     "grad": 1,
@@ -38,10 +40,12 @@ def buffer_like(a: Any, layout: str) -> NDArray[Any]:
     return np.full(a.shape, 7, a.dtype)
 
 
-@pytest.mark.parametrize("reduction", ["example", "none", "mean", "weighted_mean"])
-@pytest.mark.parametrize("layout", ["contiguous", "strided", "fortran", "unaligned"])
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("shape", [(5,), (4, 6), (2, 3, 1000)], ids=str)
+@every_loop(
+    shape=[(5,), (4, 6), (2, 3, 1000)],
+    method=list(METHODS),
+    layout=["contiguous", "strided", "fortran", "unaligned"],
+    reduction=["example", "none", "mean", "weighted_mean"],
+)
 def test_results_go_to_out(
     reference: Reference, rng: np.random.Generator, shape: Any, method: str, layout: str, reduction: str
 ) -> None:
@@ -79,7 +83,7 @@ def overlays() -> list[Any]:
     """Which result may lie over which input: the same shape, so no value of a row, and no class ids."""
     return [
         pytest.param(name, method, where, id=f"{name}-{method}-{where}")
-        for name, reference in LOSSES.items()
+        for name, reference in REPRESENTATIVES.items()
         for method in METHODS
         for where in ("pred", "label")
         if not (reference.row and method == "__call__") and not (reference.label_gradient is None and where == "label")
@@ -111,7 +115,7 @@ def test_results_may_lie_exactly_over_inputs(
     assert (got[position] if many else got) is target
 
 
-@pytest.mark.parametrize("batch_axis", [0, 1, 2])
+@every_loop(batch_axis=[0, 1, 2])
 def test_the_layout_of_one_result_does_not_change_another(reference: Reference, batch_axis: int) -> None:
     rng = np.random.default_rng(2)
     inputs = draw(reference, rng, (4, 3, 70))
@@ -214,9 +218,7 @@ def test_refused(case: str) -> None:
 FLOATS = ["f2", "f4", "f8", *LONG_DOUBLE]
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "strided", "fortran", "unaligned"])
-@pytest.mark.parametrize("stored", FLOATS)
-@pytest.mark.parametrize("computed", [np.float32, np.float64])
+@every_loop(computed=[np.float32, np.float64], stored=FLOATS, layout=["contiguous", "strided", "fortran", "unaligned"])
 def test_out_of_another_dtype(
     reference: Reference, rng: np.random.Generator, computed: Any, stored: str, layout: str
 ) -> None:
@@ -240,7 +242,7 @@ def test_out_of_another_dtype(
             np.testing.assert_array_equal(a, b.astype(stored))
 
 
-@pytest.mark.parametrize("name", [name for name, reference in LOSSES.items() if not reference.row])
+@pytest.mark.parametrize("name", [name for name, reference in REPRESENTATIVES.items() if not reference.row])
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "__call__"])
 def test_fortran_order_has_the_same_bits(rng: np.random.Generator, name: str, method: str) -> None:
     """What lies in Fortran's order is taken in that order, unless something is summed."""
@@ -344,8 +346,7 @@ def assert_untouched_around(a: NDArray[Any]) -> None:
     assert (memory[start + a.nbytes :] == 7).all()
 
 
-@pytest.mark.parametrize("offset", [0, 4, 16, 40, 60])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@every_loop(dtype=[np.float32, np.float64], offset=[0, 4, 16, 40, 60])
 def test_any_place_in_memory(reference: Reference, dtype: Any, offset: int, rng: np.random.Generator) -> None:
     args = call_args(draw(reference, rng, (9, 1001), dtype))
     loss = reference.build(reduction="none")
@@ -393,7 +394,7 @@ class Lying(np.ndarray):
         raise AssertionError(value)
 
 
-@pytest.mark.parametrize("shape", [(4, 6), (0, 6)])
+@every_loop(shape=[(4, 6), (0, 6)])
 def test_a_subclass_is_its_memory(reference: Reference, rng: np.random.Generator, shape: Any) -> None:
     args = call_args(draw(reference, rng, shape), rng.random(shape[0]))
     loss = reference.build(reduction="weighted_mean")
@@ -407,11 +408,11 @@ def test_a_subclass_is_its_memory(reference: Reference, rng: np.random.Generator
 
 
 def overlapping() -> list[Any]:
-    """Each loss with each of its inputs, and what flows back."""
+    """Each kind of loop with each of its inputs, and what flows back."""
     return [
         pytest.param(name, k, id=f"{name}-{k}")
-        for name, entry in ENTRIES.items()
-        for k in (*inputs_of(entry, np.random.default_rng(5), 4), "head_grad")
+        for name in LOOPS
+        for k in (*inputs_of(ENTRIES[name], np.random.default_rng(5), 4), "head_grad")
     ]
 
 

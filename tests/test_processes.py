@@ -20,6 +20,7 @@ import fastloss as fl
 from fastloss import _processors, _threads
 from tests import processes
 from tests.processes import CHILDREN, command, environment
+from tests.selection import pairs
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them"),
@@ -91,9 +92,9 @@ def start_method(how: str) -> str:
     return multiprocessing.get_start_method() if how == "joblib multiprocessing" else how.split()[-1].split(".")[-1]
 
 
-@pytest.mark.parametrize("child", [1, 2])
-@pytest.mark.parametrize("parent", [1, 2])
-@pytest.mark.parametrize("how", CHILDREN)
+@pytest.mark.parametrize(
+    ("how", "parent", "child"), [(list(CHILDREN)[i], 1 + j, 1 + k) for i, j, k in pairs(len(CHILDREN), 2, 2)]
+)
 def test_parent_and_children(how: str, parent: int, child: int) -> None:
     """A forked child has one thread, any other as many as it asks for."""
     if how.startswith("joblib"):

@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 import fastloss as fl
-from fastloss import _isa
-from tests.conftest import assert_close
+from tests.conftest import BUILT, assert_close
 from tests.reference import REDUCTIONS
+from tests.selection import every_structure
 from tests.structured import STRUCTURED, Structured
 from tests.test_inputs import LAYOUTS, REAL
 
@@ -91,10 +91,7 @@ def test_the_reference_differentiates_itself(structured: Structured, rng: np.ran
                 )
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("n", [1, 2, 7, 33])
-@pytest.mark.parametrize("weighted", [False, True])
+@every_structure(n=[1, 2, 7, 33], reduction=REDUCTIONS, dtype=[np.float32, np.float64], weighted=[False, True])
 def test_all_results(
     structured: Structured, rng: np.random.Generator, n: int, reduction: str, dtype: Any, weighted: bool
 ) -> None:
@@ -138,7 +135,7 @@ def test_all_results(
         assert_close(loss.grad(**args, head_grad=head, wrt="sample_weight"), want, dtype, abs(terms).max())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@every_structure(layout=list(LAYOUTS))
 def test_layout_does_not_matter(structured: Structured, rng: np.random.Generator, layout: str) -> None:
     change = LAYOUTS[layout]
     for dtype in (np.float32, np.float64):
@@ -162,7 +159,7 @@ def test_layout_does_not_matter(structured: Structured, rng: np.random.Generator
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@every_structure(reduction=REDUCTIONS)
 def test_same_bits(structured: Structured, rng: np.random.Generator, reduction: str) -> None:
     n = 60 if structured.loss is fl.KLDivLoss or structured.loss is fl.CTCLoss else 400
     inputs = tuple(np.concatenate([a] * 8) for a in draw(structured, rng, n, np.float32))
@@ -441,7 +438,7 @@ for name, structured in STRUCTURED.items():
 
 
 def test_builds_with_fma_agree_to_the_last_bit() -> None:
-    builds = [build for build in _isa.supported if build != "baseline"]
+    builds = [build for build in BUILT if build != "baseline"]
     outputs = []
     for build in builds:
         result = subprocess.run(

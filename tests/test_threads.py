@@ -17,9 +17,10 @@ import pytest
 
 import fastloss as fl
 from fastloss import _processors, _threads
-from tests.conftest import call_args, draw
+from tests.conftest import call_args, draw, row_shape
 from tests.processes import environment
 from tests.reference import LOSSES, REDUCTIONS, Reference
+from tests.selection import LOOPS, every_loop, every_loss
 from tests.structured import STRUCTURED
 
 
@@ -37,11 +38,12 @@ def default_threads() -> Iterator[None]:
     fl.set_num_threads(None)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(
-    ("shape", "batch_axis"), [((300_000,), 0), ((20_000, 7), 0), ((7, 20_000), 0), ((30, 50, 40), 1), ((20_000, 7), 1)]
-)
-def test_same_bits(reference: Reference, rng: np.random.Generator, shape: Any, batch_axis: int, reduction: str) -> None:
+SHAPES_AND_AXES = [((300_000,), 0), ((20_000, 7), 0), ((7, 20_000), 0), ((30, 50, 40), 1), ((20_000, 7), 1)]
+
+
+@every_loop(case=SHAPES_AND_AXES, reduction=REDUCTIONS)
+def test_same_bits(reference: Reference, rng: np.random.Generator, case: Any, reduction: str) -> None:
+    shape, batch_axis = row_shape(reference, case[0]), case[1]
     inputs = draw(reference, rng, shape, np.float32)
     weight = rng.random(shape[batch_axis]).astype(np.float32)
     loss = reference.build(reduction=reduction, batch_axis=batch_axis)
@@ -57,13 +59,15 @@ def test_same_bits(reference: Reference, rng: np.random.Generator, shape: Any, b
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("reduction", ["example", "mean"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(n,) for n in (7, 15, 16, 31, 32, 33, 63, 64, 4097, 70_001)] + [(40, 45), (3, 5000)])
+@every_loss(
+    shape=[(n,) for n in (7, 15, 16, 31, 32, 33, 63, 64, 4097, 70_001)] + [(40, 45), (3, 5000)],
+    dtype=[np.float32, np.float64],
+    reduction=["example", "mean"],
+)
 def test_a_value_has_the_same_bits_whatever_comes_with_it(
     reference: Reference, rng: np.random.Generator, shape: Any, dtype: Any, reduction: str
 ) -> None:
-    inputs = draw(reference, rng, (*shape, 3) if reference.row else shape, dtype)
+    inputs = draw(reference, rng, (*row_shape(reference, shape), 3) if reference.row else shape, dtype)
     loss = reference.build(reduction=reduction)
     args = call_args(inputs)
     want, gradient, _ = loss.value_grad_and_hess(*args)
@@ -123,7 +127,7 @@ def results_of(loss: fl.Loss, inputs: dict[str, Any]) -> list[Any]:
     return results
 
 
-@pytest.mark.parametrize("name", [*LOSSES, *STRUCTURED])
+@pytest.mark.parametrize("name", LOOPS)
 def test_a_loss_and_its_inputs_shared_by_threads(name: str, rng: np.random.Generator) -> None:
     """Few numbers, and enough for threads of the call's own; each call has the bits that it has alone."""
     if name in LOSSES:

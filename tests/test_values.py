@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from tests.conftest import assert_close, call_args, draw
+from tests.conftest import assert_close, call_args, draw, row_shape
 from tests.reference import LOSSES, REDUCTIONS, Reference, expected, unbroadcast
+from tests.selection import ELEMENTS, every_loop, every_loss
 
 DTYPES = [np.float32, np.float64]
 SHAPES = [(), (1,), (5,), (4, 6), (3, 1, 5), (2, 3, 4, 2), (2, 1, 3, 2, 2), (3, 5000), (5000, 3)]
@@ -55,9 +56,7 @@ def test_the_reference_differentiates_itself(reference: Reference, rng: np.rando
         np.testing.assert_allclose(got[position], (sides[0] - sides[1]) / (2 * step), rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@every_loss(shape=SHAPES, reduction=REDUCTIONS, dtype=DTYPES)
 def test_all_results(reference: Reference, rng: np.random.Generator, shape: Any, reduction: str, dtype: Any) -> None:
     inputs = draw(reference, rng, shape, dtype)
     if reference.row and not shape:
@@ -97,14 +96,12 @@ WEIGHTS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("kind", WEIGHTS)
-@pytest.mark.parametrize(
-    ("shape", "dtype"), [((6, 4, 5), np.float32), ((300, 2, 40), np.float64), ((2, 700, 3), np.float64)], ids=str
-)
-def test_weights(
-    reference: Reference, rng: np.random.Generator, shape: Any, kind: str, reduction: str, dtype: Any
-) -> None:
+WEIGHTED = [((6, 4, 5), np.float32), ((300, 2, 40), np.float64), ((2, 700, 3), np.float64)]
+
+
+@every_loss(case=WEIGHTED, kind=list(WEIGHTS), reduction=REDUCTIONS)
+def test_weights(reference: Reference, rng: np.random.Generator, case: Any, kind: str, reduction: str) -> None:
+    shape, dtype = row_shape(reference, case[0]), case[1]
     inputs = draw(reference, rng, shape, dtype)
     unreduced = shape
     weight = rng.uniform(0, 2, WEIGHTS[kind](unreduced)).astype(dtype)
@@ -152,12 +149,11 @@ def test_a_gradient_in_weights_needs_no_head(rng: np.random.Generator, dtype: An
     assert without < 1.3 * with_head
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("batch_axis", [0, 1, 2, -1, -2, -3])
-@pytest.mark.parametrize("shape", [(3, 4, 5), (2, 3000, 2), (40, 3, 700)], ids=str)
+@every_loop(shape=[(3, 4, 5), (2, 3000, 2), (40, 3, 700)], batch_axis=[0, 1, 2, -1, -2, -3], reduction=REDUCTIONS)
 def test_batch_axis(
     reference: Reference, rng: np.random.Generator, shape: Any, batch_axis: int, reduction: str
 ) -> None:
+    shape = row_shape(reference, shape)
     inputs = draw(reference, rng, shape)
     axis = batch_axis % 3
     # pred of a loss over classes has the class axis behind these
@@ -175,7 +171,7 @@ def test_batch_axis(
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -4])
-@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].row])
+@pytest.mark.parametrize("name", [name for name in ELEMENTS if LOSSES[name].row])
 def test_class_axis(rng: np.random.Generator, name: str, axis: int) -> None:
     reference = LOSSES[name]
     pred, label = draw(reference, rng, (3, 4, 5))

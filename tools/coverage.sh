@@ -11,7 +11,7 @@ cat >"$WORK/cc" <<'EOF'
 exec gcc "$@" -O1 -fno-early-inlining --coverage
 EOF
 chmod +x "$WORK/cc"
-CC=$WORK/cc LDSHARED="$WORK/cc -shared" python setup.py --quiet build_ext --inplace
+FASTLOSS_BUILDS=native CC=$WORK/cc LDSHARED="$WORK/cc -shared" python setup.py --quiet build_ext --inplace
 # as Python, which it is: its branches count, too
 rm fastloss/backends/torch.*.so
 

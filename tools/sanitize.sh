@@ -31,7 +31,7 @@ cat >"$WORK/cc" <<EOF
 exec gcc "\$@" -O1 -g1 -fno-wrapv -U_FORTIFY_SOURCE -fno-omit-frame-pointer -fsanitize=$sanitizers -fno-sanitize-recover=all
 EOF
 chmod +x "$WORK/cc"
-CC=$WORK/cc LDSHARED="$WORK/cc -shared" python setup.py --quiet build_ext --inplace
+FASTLOSS_BUILDS=native CC=$WORK/cc LDSHARED="$WORK/cc -shared" python setup.py --quiet build_ext --inplace
 
 # Runs a command with the sanitizers' libraries, and prints what they report, also in processes that it started.
 sanitized() {

@@ -1,0 +1,180 @@
+"""Whether the tests see a mistake: each of MUTANTS is made in a copy of the checkout, and the tests are to fail.
+
+    python tools/mutants.py [--only WORD] [--first N] [--list]
+
+A mutant is a text that stands once in the package, and what to put in its place. The copy is built for this processor
+alone, again only where a source of an extension has changed, and the quick tests run until the first that fails. Prints
+that test for each mutant, and fails if one survives. Needs the active environment's pytest, Cython and setuptools.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COMPILED = {".pyx", ".pxi", ".pxd"}
+# those first that are quick and see much; tests of processes, times, memory and builds see nothing of this
+QUICK = [
+    *(f"tests/test_{name}.py" for name in ("gluon", "no_value", "structured", "values", "left_out", "inputs", "sums")),
+    *(f"tests/test_{name}.py" for name in ("range", "out", "accuracy", "errors", "validate", "api", "messages")),
+    *(f"tests/test_{name}.py" for name in ("threads", "dask", "autograd", "jax", "torch", "plot")),
+]
+
+MUTANTS = [
+    # formulas, at their kinks, in their tails and where there is no number
+    ("L1 has a slope at 0", "signed_as(<real_t>1, z) if a > 0 else z", "signed_as(<real_t>1, z) if a >= 0 else z"),
+    ("L2 has a curvature where there is no number", "h[0] = one if z == z else z", "h[0] = one"),
+    ("Huber has no curvature at rho", "h[0] = zero if a > rho else (high", "h[0] = zero if a >= rho else (high"),
+    ("hinge has a slope at its margin", "g[0] = -y if z > 0 else l[0]", "g[0] = -y if z >= 0 else l[0]"),
+    ("squared hinge forgets a square", "(<real_t>2 * y * y if z > 0", "(<real_t>2 * y if z > 0"),
+    ("a logistic curvature is a square short", "total * (u / s / s))", "total * (u / s))"),
+    ("0 times an infinite logit", "fma(total, tail, zero if far == 0 else far * x)", "fma(total, tail, far * x)"),
+    ("0 times an infinite logarithm", "e[0] = zero if y == 0 else y * positive", "e[0] = y * positive"),
+    ("a probability's derivative without eps", "left = x + eps if x + eps >= 0", "left = x if x + eps >= 0"),
+    ("Stirling's derivative lacks a term", "log_c + <real_t>.5 / c", "log_c"),
+    ("no count times an infinite logarithm", "l[0] = rate if y == 0 else fma(", "l[0] = fma("),
+    ("a divergence's derivative lacks a term", "d[0] = z + y / (y + eps)", "d[0] = z"),
+    # rows
+    ("a confident class id loses its digits", "(-factor * (others / total))", "(factor * (own / total - 1))"),
+    ("ties of the highest logit count twice", "(ties - 1) * <double>highest", "ties * <double>highest"),
+    ("a target of 0 times infinity", "zero if t[k + i] == 0 else t[k + i] * (top", "t[k + i] * (top"),
+    ("smoothing leaves the label out", "t[y] = keep + base", "t[y] = keep"),
+    ("a class of no weight costs something", "if weight == 0 and loss == <double>INFINITY else", "if False else"),
+    (
+        "near positives lose their digits",
+        "(yi - qi) * ((yi - xi) + (qi - xi))",
+        "(yi - xi) * (yi - xi) - (qi - xi) * (qi - xi)",
+    ),
+    ("small angles lose their digits", "loss = r if s > 0 else 2 - r", "loss = 1 - c"),
+    ("small cosines lose their digits", "if -.5 < c < .5:", "if False:"),
+    ("one pair too many", "s.other * (far + (n - 1) *", "s.other * (far + n *"),
+    ("pairs are summed with the other sign", "gu[k] = 2 * first[k]", "gu[k] = -2 * first[k]"),
+    ("a label repeated needs no blank", "needed += label[j] == label[j - 1]", "needed += 0"),
+    ("a repeated label is skipped to", "skip[j] = label[j] != label[j - 1]", "skip[j] = 1"),
+    ("a sequence of probability 1 loses its digits", "total_m > 1.4142135623730951", "total_m > 2"),
+    # labels and weights
+    ("a class id one too large", "return low <= x <= high and", "return low <= x <= high + 1 and"),
+    ("ids of no weight are looked at", "return w == 0", "return False"),
+    ("NaN times a weight of 0", "unless_zero(w[i + k], a[i + k] * m[i + k])", "a[i + k] * m[i + k]"),
+    ("an infinite loss of weight 0", "zero if w[i] == 0 and not to[i] - to[i] == 0 else to[i]", "to[i]"),
+    ("validate takes what is no integer", "good &= np.floor(x) == x", "pass"),
+    ("validate takes what lies below", "(x >= self.low - self.slack * ulp)", "(x >= self.low - 1)"),
+    # sums, threads, memory
+    ("sums in another order", "(l0 + l1) + (l2 + l3)", "((l0 + l1) + l2) + l3"),
+    ("what sums have rounded away", "total.rest += p.partial[kind][(k * 2 + 1) * size + j]", "pass"),
+    ("a thread's range lacks a task", "min(<Py_ssize_t>thread, p.tasks % p.threads)", "0"),
+    ("rows in memory that lie apart", "c.at += a.stride[i - 1] - a.shape[i] * a.stride[i]", "c.at += a.stride[i - 1]"),
+    ("a stride is taken for none", "elif stride == sizeof(any_t):", "elif stride >= <Py_ssize_t>sizeof(any_t):"),
+    ("a half's exponent", "magnitude >= 65520", "magnitude > 65520"),
+    ("a half between two", "(size >> 42 & 1)", "1"),
+    ("byte order", "item[k] = src[i * stride + <Py_ssize_t>sizeof(any_t) - 1 - k]", "item[k] = src[i * stride + k]"),
+    # the call
+    ("results over each other", "if c.outs[i] != NULL and overlap(", "if False and overlap("),
+    ("results over an input", "if c.given[i] == NULL or not overlap(", "if True or not overlap("),
+    ("a result over weights", "if i < WEIGHT and not p.outputs[k].reduced and", "if not p.outputs[k].reduced and"),
+    ("an input's dtype", "!= FLOAT32 and kind != FLOAT16", "!= FLOAT32"),
+    ("read-only results", "if not cnp.PyArray_ISWRITEABLE(a):", "if False:"),
+    ("a head_grad of one number", "p.grad_scale = p.value_scale * head_factor", "p.grad_scale = p.value_scale"),
+    # backends
+    ("Dask's weights of one example", "good = given[0] in (1, self.shape[self.batch])", "good = True"),
+    ("Dask's means", 'return 1 if self.reduction == "weighted_mean" else', "return"),
+    (
+        "autograd's curvature",
+        "return Loss.grad_and_hess(loss, *inputs)[1]",
+        "return Loss.grad_and_hess(loss, *inputs)[0]",
+    ),
+    ("JAX's and autograd's mask", "np.where(mask, 0.0, flow)", "flow"),
+]
+
+
+def sources(folder: Path) -> list[Path]:
+    return [path for path in (folder / "fastloss").rglob("*") if path.suffix in {".py", *COMPILED}]
+
+
+def place(folder: Path, old: str) -> Path:
+    """The file that has a text; it must be there once."""
+    found = {path: path.read_text(encoding="utf-8").count(old) for path in sources(folder)}
+    if sum(found.values()) != 1:
+        sys.exit(f"{old!r} stands {sum(found.values())} times in the package, and must stand there once")
+    return next(path for path, count in found.items() if count)
+
+
+def build(folder: Path) -> bool:
+    environment = os.environ | {"FASTLOSS_BUILDS": "native"}
+    command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
+    return not subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False).returncode
+
+
+def first_failure(folder: Path) -> str | None:
+    """The first test that fails."""
+    tests = [name for name in QUICK if (folder / name).exists()]
+    # a mutant may never end, or write where it should not
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
+    except subprocess.TimeoutExpired:
+        return "the tests did not end"
+    if done.returncode < 0:
+        return f"the tests ended by signal {-done.returncode}"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else None if done.returncode == 0 else done.stdout[-300:]
+
+
+def judged(folder: Path, old: str, new: str) -> str | None:
+    """What sees a mutant, which is in the copy meanwhile."""
+    path = place(folder, old)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    try:
+        needs_build = path.suffix in COMPILED or path.name == "torch.py"
+        return "the compiler" if needs_build and not build(folder) else first_failure(folder)
+    finally:
+        path.write_text(text, encoding="utf-8")
+
+
+def copy(folder: Path) -> None:
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="the mutants whose name has this word")
+    parser.add_argument("--first", type=int, default=0, help="the first mutant to make, by its number")
+    parser.add_argument("--list", action="store_true", help="say where each would be, and make none")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS[options.first :] if options.only in mutant[0]]
+    for what, old, _ in chosen:
+        where = place(ROOT, old)
+        if options.list:
+            print(f"{what}: {where.relative_to(ROOT)}")
+    if options.list:
+        return 0
+    survivors = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy(folder)
+        if not build(folder) or (failure := first_failure(folder)):
+            sys.exit(f"without a mutant: {failure if build(folder) else 'no build'}")
+        for what, old, new in chosen:
+            start = time.monotonic()
+            seen = judged(folder, old, new)
+            print(f"{what}: {seen or 'SURVIVES'} ({time.monotonic() - start:.0f} s)", flush=True)
+            survivors += [] if seen else [what]
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants were seen")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
