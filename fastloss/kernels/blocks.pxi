@@ -10,7 +10,7 @@ cimport cython
 
 from fastloss._math cimport bits_d, bits_f, from_bits_f, real_t
 from fastloss._plan cimport (
-    BLOCK_BYTES, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32,
+    FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32,
     UINT64, array_t,
 )
 

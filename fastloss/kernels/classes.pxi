@@ -22,12 +22,12 @@ cdef inline double row_sum(const real_t* a, Py_ssize_t n, Py_ssize_t classes) no
 cdef inline double sum_below(const real_t* e, real_t highest, Py_ssize_t n, Py_ssize_t classes, real_t* piece,
                              Py_ssize_t* ties) noexcept nogil:
     """The sum of the e_j below the highest; counts those that equal it, whose sum would swallow the others."""
-    cdef Py_ssize_t i, count = 0
+    cdef Py_ssize_t i, equal = 0
     cdef real_t zero = 0
     for i in range(n):
-        count += e[i] == highest
+        equal += e[i] == highest
         piece[i] = zero if e[i] == highest else e[i]
-    ties[0] += count
+    ties[0] += equal
     return row_sum(piece, n, classes)
 
 
@@ -131,12 +131,12 @@ cdef void softmax_derivatives(softmax_t s, Py_ssize_t classes, const real_t* e, 
     """
     cdef Py_ssize_t i
     cdef real_t highest = <real_t>s.highest, others = <real_t>s.others, sum_ = <real_t>s.total
-    cdef real_t sum_t = <real_t>targets, rest
+    cdef real_t all_targets = <real_t>targets, rest
     cdef real_t c = <real_t>(factor / s.total), c2 = <real_t>(factor * targets / s.total / s.total)
     if g != NULL:
         for i in range(classes):
             rest = others if e[i] == highest else sum_ - e[i]
-            g[i] = c * fma(sum_t - t[i], e[i], -t[i] * rest)
+            g[i] = c * fma(all_targets - t[i], e[i], -t[i] * rest)
     if h != NULL:
         for i in range(classes):
             rest = others if e[i] == highest else sum_ - e[i]

@@ -10,7 +10,7 @@ from libc.math cimport log
 
 from fastloss._math cimport exp_nonpositive, fma, log_sum, real_t
 from fastloss._plan cimport (
-    CACHE_LINE, FIRST, GRAD, GRAD_SECOND, OUTPUTS, SECOND, WEIGHT, array_t, complaint_t, plan_t, rows_t,
+    CACHE_LINE, FIRST, GRAD, GRAD_SECOND, OUTPUTS, SECOND, WEIGHT, complaint_t, plan_t, rows_t,
 )
 
 cdef enum:

@@ -1,5 +1,7 @@
 """What all kernels share, and how a formula says that there is no value."""
 
+from libc.stdint cimport uint32_t, uint64_t
+
 from fastloss._math cimport bits_d, bits_f, from_bits_d, from_bits_f, real_t
 from fastloss._plan cimport kernel_t
 

@@ -1,0 +1,125 @@
+"""The order of the sources: who may name whom, how long lines and functions are, that each file stands by itself."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fastloss as fl
+
+PACKAGE = Path(fl.__file__).parent
+CHECKOUT = PACKAGE.parent
+SOURCES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".pyx", ".pxd", ".pxi"})
+HAS_SOURCES = (PACKAGE / "_kernels.pyx").exists()
+
+pytestmark = pytest.mark.skipif(not HAS_SOURCES, reason="a wheel holds no Cython")
+
+# what runs every loss; the files with formulas, and the lists of these, are not among it
+ENGINE = [
+    *(
+        "_core.pyx",
+        "_plan.pxd",
+        "_inputs.py",
+        "_arguments.py",
+        "call/arrays.pxi",
+        "call/inputs.pxi",
+        "call/results.pxi",
+    ),
+    *("call/weights.pxi", "call/range.pxi", "call/schedule.pxi", "kernels/blocks.pxi", "kernels/sums.pxi"),
+    *("kernels/pipeline.pxi", "kernels/checks.pxi", "kernels/elements.pxi", "kernels/rows.pxi"),
+    *("backends/__init__.py", "backends/layout.py", "backends/torch.py", "backends/torch_operators.py"),
+    *("backends/jax.py", "backends/jax_calls.py", "backends/autograd.py", "backends/dask.py"),
+]
+# what every loss takes, or so many that it is the engine's affair, and words of every language
+SHARED = {"weight", "batch_axis", "reduction", "axis", "layout", "pred", "label", "sample_weight"}
+
+
+def losses() -> list[type[fl.Loss]]:
+    return list(dict.fromkeys(getattr(fl, name) for name in fl.losses.__all__ if name != "Loss"))
+
+
+def names_of_losses() -> set[str]:
+    """The classes, their kernels, their arguments and their inputs."""
+    kernels = re.findall(r"^cdef class (\w+)\(", "\n".join(path.read_text("utf-8") for path in SOURCES), re.MULTILINE)
+    found = {*fl.losses.__all__, *kernels} - {"Loss", "Kernel", "ClassKernel"}
+    for cls in losses():
+        found |= {*inspect.signature(cls).parameters, *cls().inputs}
+    return found - SHARED
+
+
+@pytest.mark.parametrize("name", ENGINE)
+def test_the_engine_names_no_loss(name: str) -> None:
+    # the caches of a processor have the names of two losses
+    text = re.sub(r"\bL[12] cache|\bin L1\b", "", (PACKAGE / name).read_text("utf-8"))
+    words = set(re.findall(r"\w+", text))
+    assert sorted(words & names_of_losses()) == []
+
+
+def functions(lines: list[str]) -> Iterator[tuple[str, int]]:
+    """The head of each function, and how many lines it has to its last."""
+    for start, head in enumerate(lines):
+        if not re.match(r"\s*(cdef|cpdef|def)\b(?! class| extern)[^=]*\(", head):
+            continue
+        indent = len(head) - len(head.lstrip())
+        body = start
+        while body < len(lines) - 1 and not lines[body].rstrip().endswith(":"):
+            body += 1
+        last = body
+        for k in range(body + 1, len(lines)):
+            if lines[k].strip() and len(lines[k]) - len(lines[k].lstrip()) <= indent:
+                break
+            last = k if lines[k].strip() else last
+        yield head.strip(), last - start + 1
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_lines_and_functions_are_short(path: Path) -> None:
+    lines = path.read_text("utf-8").splitlines()
+    assert [line for line in lines if len(line) > 120] == []
+    # a function of C that Cython declares has no body
+    declared = path.name == "_machine.pxd"
+    assert [head for head, n in functions(lines) if n > 60 and not declared] == []
+
+
+# each with what it stands on, in the order of the translation unit
+def included(name: str) -> list[str]:
+    return re.findall(r'^include "fastloss/(.+)"', (PACKAGE / name).read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", included("_kernels.pyx") if HAS_SOURCES else [])
+def test_each_file_of_kernels_says_what_it_uses(name: str, tmp_path: Path) -> None:
+    """What is cimported in other files alone is not known in this one."""
+    text = (PACKAGE / name).read_text("utf-8")
+    cimported = {
+        part.split()[-1]
+        for names in re.findall(r"^from [\w.]+ cimport (?:\(([^)]*)\)|(.*))$", text, re.MULTILINE)
+        for part in re.split(r",\s*", "".join(names).strip().strip(","))
+        if part.strip()
+    }
+    everywhere = {
+        part.split()[-1]
+        for other in ("_kernels.pyx", *included("_kernels.pyx"))
+        for names in re.findall(
+            r"^from [\w.]+ cimport (?:\(([^)]*)\)|(.*))$", (PACKAGE / other).read_text("utf-8"), re.MULTILINE
+        )
+        for part in re.split(r",\s*", "".join(names).strip().strip(","))
+        if part.strip()
+    }
+    code = re.sub(r'"""[\s\S]*?"""|#.*|"[^"\n]*"', "", text)
+    used = set(re.findall(r"\b\w+\b", re.sub(r"^from [\w.]+ cimport (?:\([^)]*\)|.*)$", "", code, flags=re.MULTILINE)))
+    assert sorted((used & everywhere) - cimported) == []
+    assert sorted(cimported - used) == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None or not (CHECKOUT / ".git").exists(), reason="no checkout")
+def test_what_a_line_of_cython_includes_is_in_the_checkout() -> None:
+    listed = subprocess.run(["git", "ls-files", "fastloss"], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    known = set(listed.stdout.split())
+    for unit in ("_kernels.pyx", "_core.pyx"):
+        assert {f"fastloss/{name}" for name in included(unit)} <= known
