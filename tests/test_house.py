@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import fastloss as fl
+from tests.reference import LOSSES
+from tests.structured import STRUCTURED
 
 PACKAGE = Path(fl.__file__).parent
 CHECKOUT = PACKAGE.parent
@@ -123,3 +125,25 @@ def test_what_a_line_of_cython_includes_is_in_the_checkout() -> None:
     known = set(listed.stdout.split())
     for unit in ("_kernels.pyx", "_core.pyx"):
         assert {f"fastloss/{name}" for name in included(unit)} <= known
+
+
+# where each loss is named by hand
+PLACES = [
+    *("README.md", "CHANGELOG.md", "docs/guide/labels.md", "fastloss/torch.py"),
+    *("tests/matrix/callables.py", "bench/accuracy.py"),
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_loss_is_forgotten(place: str) -> None:
+    path = CHECKOUT / place
+    if not path.exists():
+        pytest.skip(f"{place} is in a checkout alone")
+    words = set(re.findall(r"\w+", path.read_text("utf-8")))
+    aliases = [{name for name in fl.losses.__all__ if getattr(fl, name) is cls} for cls in losses()]
+    assert [sorted(names) for names in aliases if not words & names] == []
+
+
+def test_no_loss_lacks_a_reference() -> None:
+    described = {reference.loss for reference in LOSSES.values()} | {one.loss for one in STRUCTURED.values()}
+    assert described == set(losses())
