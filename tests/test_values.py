@@ -298,6 +298,15 @@ def test_class_axis_in_any_order(rng: np.random.Generator, shape: Any, axis: int
             np.testing.assert_array_equal(got, right)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rho", [0.5, 3.0])
+def test_what_lies_at_rho_is_quadratic(rho: float, dtype: Any) -> None:
+    beyond = np.nextafter(dtype(rho), dtype(np.inf))
+    pred = np.array([rho, -rho, beyond, -beyond], dtype)
+    _, hessian = fl.HuberLoss(rho=rho).grad_and_hess(pred, np.zeros_like(pred))
+    np.testing.assert_allclose(hessian, [1 / rho, 1 / rho, 0, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize(("label", "pos_weight"), [(1.5, 0.25), (0.5, -4.0), (-0.6, 3.0), (1.0, -1.0)])
 def test_a_loss_of_the_other_sign(label: float, pos_weight: float) -> None:
     """Labels and weights that no one should pass, for which q y + 1 - y is negative."""
