@@ -18,8 +18,8 @@ cdef int bind(Loss loss, call_t* c, tuple args, dict options, int want) except -
         bind_named(loss, c, n_args, options, want)
     for k in range(loss.required):
         if c.given[loss.slot[k]] == NULL:
-            *others, last = loss.inputs[:loss.required]
-            raise TypeError(f"{type(loss).__name__} needs {', '.join(others)} and {last}")
+            others = ", ".join(loss.inputs[:loss.required - 1])
+            raise TypeError(f"{type(loss).__name__} needs {others} and {loss.inputs[loss.required - 1]}")
     return 0
 
 
