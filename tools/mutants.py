@@ -123,7 +123,7 @@ def first_failure(folder: Path, tests: list[str]) -> str | None:
         return "the tests did not end"
     if done.returncode < 0:
         return f"the tests ended by signal {-done.returncode}"
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", done.stdout, re.MULTILINE)
     return failed[1] if failed else None if done.returncode == 0 else done.stdout[-300:]
 
 
