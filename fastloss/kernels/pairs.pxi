@@ -197,7 +197,7 @@ cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, 
     cdef Py_ssize_t i, d, since = 0
     for i in range(s.n):
         if stopped(p, &since, s.width):
-            return
+            return  # no cover: as above
         gather(&p.inputs[kind], i * p.width, p.width, rows + i * s.width)
         if kind == FIRST and is_left_out(&p.inputs[WEIGHT], i):
             forget_row(p.width, rows + i * s.width)
@@ -207,7 +207,7 @@ cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, 
             strips[(d // PANEL * s.n + i) * PANEL + d % PANEL] = rows[i * s.width + d]
     for i in range(s.panels * PANEL):
         if stopped(p, &since, s.width):
-            return
+            return  # no cover: as above
         for d in range(s.width):
             panels[(i // PANEL * s.width + d) * PANEL + i % PANEL] = rows[i * s.width + d] if i < s.n else 0
 
