@@ -193,6 +193,15 @@ def test_subclasses_take_arguments_in_every_way(loss: fl.Loss, text: str) -> Non
         assert other([4.0], [1.0]) == loss([4.0], [1.0])
 
 
+def test_pickles_of_the_first_version_are_read() -> None:
+    """They name the modules in which classes and functions were then."""
+    old = pickle.dumps(fl.HuberLoss(rho=2), protocol=0)
+    for now, then in ((b"fastloss._arguments", b"fastloss._core"), (b"fastloss.losses.regression", b"fastloss.losses")):
+        assert now in old
+        old = old.replace(now, then)
+    assert pickle.loads(old) == fl.HuberLoss(rho=2)
+
+
 def test_a_subclass_may_keep_its_arguments_as_attributes() -> None:
     class Focal(fl.L2Loss):
         def __init__(self, alpha: float = 1, **named: Any) -> None:
