@@ -14,6 +14,15 @@ from tests.specimens import LONG_DOUBLE
 
 X = np.zeros((4, 6))
 W = np.ones(4)
+
+
+class NoFloat:
+    """Says that it is a number, and is none."""
+
+    def __float__(self) -> float:
+        raise ValueError("not today")
+
+
 LOGITS = np.zeros((4, 3))
 L2 = fl.L2Loss()
 CE = fl.SoftmaxCELoss()
@@ -188,6 +197,16 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: fl.SDMLLoss(reduction="mean")(*[np.broadcast_to(np.float32(0), (2**34, 1))] * 2),
         MemoryError,
         "bytes of rows",
+    ),
+    "more labels than fit": (
+        lambda: fl.CTCLoss()(np.zeros((1, 5, 3), np.float32), np.broadcast_to(np.int8(0), (1, 2**60))),
+        MemoryError,
+        "rows of",
+    ),
+    "out for a label of integers": (
+        lambda: fl.L2Loss().grad([1.0], [2.0], wrt=("pred", "label"), out=(None, np.zeros(1, int))),
+        TypeError,
+        "out for the gradient of label must have a dtype of floats",
     ),
     "more frames than memory": (
         lambda: fl.CTCLoss()(np.broadcast_to(np.float32(0), (1, 2**44, 2)), [[0]]),
@@ -397,6 +416,12 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "smoothing": (lambda: fl.SoftmaxCELoss(label_smoothing=1.5), ValueError, "between 0 and 1, got 1.5"),
     "infinite class_weight": (lambda: fl.SoftmaxCELoss(class_weight=[1, -np.inf]), ValueError, "class_weight must be"),
     "nan as class_weight": (lambda: fl.SoftmaxCELoss(class_weight=[1, np.nan]), ValueError, "class_weight must be"),
+    "complex class_weight": (
+        lambda: fl.SoftmaxCELoss(class_weight=[1j]),
+        TypeError,
+        "class_weight must be an array of real numbers",
+    ),
+    "a number that fails": (lambda: fl.HuberLoss(rho=NoFloat()), TypeError, "rho must be a number"),
     "class_weight matrix": (lambda: fl.SoftmaxCELoss(class_weight=[[1, 1]]), ValueError, "class_weight must be"),
     "abstract": (lambda: fl.Loss(None, None, 0, "mean"), TypeError, "abstract"),
     "built twice": (lambda: L2.__init__(2.0), TypeError, "immutable"),  # type: ignore[misc]

@@ -21,8 +21,8 @@ END = re.compile(r"\s*/\* (?:function exit code|finally:|.*(?:\.py|\.pxd|\.pyx)\
 # where C goes to from elsewhere, whatever has run before
 LABEL = re.compile(r"\s*(?:__pyx_L\w+:;?|\}|\})\s*$")
 COPY = re.compile(r"_kernels_\w+\.pyx$")
-# the head of a function, and what says why not
-EXCLUDED = re.compile(r"\s*(cp?def|def)\b.*:\s*$|.*# no cover: ")
+# the first line of a function's head, and what says why not
+EXCLUDED = re.compile(r"\s*(cp?def|def)\b([^=]*,|.*:)\s*$|.*# no cover: ")
 
 Place = tuple[str, int]
 
