@@ -23,8 +23,6 @@ FAR = 2.0**40
 def weights_of_classes(given: Any) -> NDArray[np.float64]:
     """The weights of the classes, which must be finite numbers in a row."""
     a = _foreign.as_array("class_weight", given)
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"class_weight must be an array of real numbers, {_foreign.about(a, 'class_weight', a)}")
     # number by number: NumPy's cast of an array warns of what float64 does not hold
     numbers = list(map(float, a.ravel().tolist()))
     if a.ndim != 1 or not all(list(map(math.isfinite, numbers))):
