@@ -89,6 +89,7 @@ cdef int describe_first(Loss loss, call_t* c) except -1:
     arrange_axes(loss, c, pred, axis, batch)
     if max(p.size, <Py_ssize_t>1) > MAX_ELEMENTS // max(p.width, <Py_ssize_t>1):
         raise ValueError(f"{loss.inputs[0]} must have at most {MAX_ELEMENTS} elements, got shape {shape_text(pred)}")
+    place_short_rows(c, axis)
     c.is_total = loss.reduction > NONE
     open_plan(c)
     for k in range(c.row_n):
@@ -138,9 +139,15 @@ cdef void arrange_axes(Loss loss, call_t* c, cnp.ndarray pred, int axis, int bat
     if loss.layout < ROWS:
         p.width = 0
     c.batch_size = c.shape[c.batch_item] if c.batch_item >= 0 else 1
+
+
+cdef void place_short_rows(call_t* c, int axis) noexcept:
+    """Puts the axis of short rows first, for kernels whose vector lanes run over rows."""
+    cdef plan_t* p = &c.plan
+    cdef int k
     p.short = 0 < p.width * (8 if c.is_double else 4) <= c.kernel.short_row_bytes
     if p.short:
-        for k in range(ndim - 1, 0, -1):
+        for k in range(c.row_n - 1, 0, -1):
             c.row_shape[k] = c.row_shape[k - 1]
             c.row_order[k] = c.row_order[k - 1]
         c.row_shape[0] = p.width
