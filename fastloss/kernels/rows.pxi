@@ -32,32 +32,29 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     cdef Py_ssize_t width = p.width, first = start * width, tile = p.block * width, i, y = 0
     cdef real_t* scratch = buffers + BLOCK_BYTES // sizeof(real_t)
     cdef real_t* tiles = scratch + p.row_buffers * width
-    cdef real_t* inputs[THIRD + 1]
-    cdef real_t* numbers[THIRD + 1]
+    cdef real_t* numbers[THIRD + 1]     # of the row at hand
     cdef real_t* out[OUTPUTS]
     cdef real_t* row[OUTPUTS]
+    cdef Py_ssize_t[THIRD + 1] step = [0, 0, 0]
+    cdef Py_ssize_t[OUTPUTS] row_step = [0, 0, 0, 0, 0, 0]
     cdef double labels[LABELS_AT_ONCE]
     cdef double factor, weight = 1, loss
     cdef int kind, label = 0
     cdef bint known
     for kind in range(THIRD + 1):
-        inputs[kind] = numbers[kind] = NULL
+        numbers[kind] = NULL
         if p.inputs[kind].data != NULL and p.inputs[kind].rows:
-            inputs[kind] = fetch(&p.inputs[kind], first, n * width, tiles + kind * tile)
+            numbers[kind] = fetch(&p.inputs[kind], first, n * width, tiles + kind * tile)
+            step[kind] = width
         elif p.inputs[kind].data != NULL:
             label = kind
     for kind in range(GRAD, GRAD_THIRD + 1):
         out[kind] = row[kind] = NULL
         if p.outputs[kind].data != NULL:
-            out[kind] = place(p, kind, first, tiles + (THIRD + kind) * tile)
+            out[kind] = row[kind] = place(p, kind, first, tiles + (THIRD + kind) * tile)
+            row_step[kind] = width
     for i in range(n):
         factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
-        for kind in range(THIRD + 1):
-            if inputs[kind] != NULL:
-                numbers[kind] = inputs[kind] + i * width
-        for kind in range(GRAD, GRAD_THIRD + 1):
-            if out[kind] != NULL:
-                row[kind] = out[kind] + i * width
         if label and i % LABELS_AT_ONCE == 0:
             gather(&p.inputs[label], start + i, min(<Py_ssize_t>LABELS_AT_ONCE, n - i), &labels[0])
         known = True
@@ -74,6 +71,10 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
             set_row(row, l[i], width)
         if w != NULL and w[i] == 0:
             set_row(row, <real_t>0, width)
+        for kind in range(THIRD + 1):
+            numbers[kind] += step[kind]
+        for kind in range(GRAD, GRAD_THIRD + 1):
+            row[kind] += row_step[kind]
     for kind in range(GRAD, GRAD_THIRD + 1):
         if out[kind] != NULL and not p.outputs[kind].direct:
             scatter(&p.outputs[kind], first, n * width, out[kind])
