@@ -94,29 +94,25 @@ def included(name: str) -> list[str]:
     return re.findall(r'^include "fastloss/(.+)"', (PACKAGE / name).read_text("utf-8"), re.MULTILINE)
 
 
+CIMPORT = re.compile(r"^from [\w.]+ cimport (?:\(([^)]*)\)|(.*))$", re.MULTILINE)
+
+
+def cimported(text: str) -> set[str]:
+    """The names that a file takes from others."""
+    parts = [part for found in CIMPORT.findall(text) for part in re.split(r",\s*", "".join(found).strip().strip(","))]
+    return {part.split()[-1] for part in parts if part.strip()}
+
+
 @pytest.mark.parametrize("name", included("_kernels.pyx") if HAS_SOURCES else [])
-def test_each_file_of_kernels_says_what_it_uses(name: str, tmp_path: Path) -> None:
+def test_each_file_of_kernels_says_what_it_uses(name: str) -> None:
     """What is cimported in other files alone is not known in this one."""
     text = (PACKAGE / name).read_text("utf-8")
-    cimported = {
-        part.split()[-1]
-        for names in re.findall(r"^from [\w.]+ cimport (?:\(([^)]*)\)|(.*))$", text, re.MULTILINE)
-        for part in re.split(r",\s*", "".join(names).strip().strip(","))
-        if part.strip()
-    }
-    everywhere = {
-        part.split()[-1]
-        for other in ("_kernels.pyx", *included("_kernels.pyx"))
-        for names in re.findall(
-            r"^from [\w.]+ cimport (?:\(([^)]*)\)|(.*))$", (PACKAGE / other).read_text("utf-8"), re.MULTILINE
-        )
-        for part in re.split(r",\s*", "".join(names).strip().strip(","))
-        if part.strip()
-    }
-    code = re.sub(r'"""[\s\S]*?"""|#.*|"[^"\n]*"', "", text)
-    used = set(re.findall(r"\b\w+\b", re.sub(r"^from [\w.]+ cimport (?:\([^)]*\)|.*)$", "", code, flags=re.MULTILINE)))
-    assert sorted((used & everywhere) - cimported) == []
-    assert sorted(cimported - used) == []
+    files = ("_kernels.pyx", *included("_kernels.pyx"))
+    everywhere = {known for other in files for known in cimported((PACKAGE / other).read_text("utf-8"))}
+    code = CIMPORT.sub("", re.sub(r'"""[\s\S]*?"""|#.*|"[^"\n]*"', "", text))
+    used = set(re.findall(r"\b\w+\b", code))
+    assert sorted((used & everywhere) - cimported(text)) == []
+    assert sorted(cimported(text) - used) == []
 
 
 @pytest.mark.skipif(shutil.which("git") is None or not (CHECKOUT / ".git").exists(), reason="no checkout")

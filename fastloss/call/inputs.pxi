@@ -193,8 +193,8 @@ cdef bint lies_turned(Loss loss, const call_t* c, cnp.ndarray pred):
 
 
 cdef inline void describe_input(Loss loss, call_t* c, int slot, cnp.ndarray a, bint rows) noexcept:
-    describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows
-             else c.n, rows, c.real)
+    describe(&c.plan.inputs[slot], a, &c.row_shape[0] if rows else &c.shape[0], c.along[slot],
+             c.row_n if rows else c.n, rows, c.real)
 
 
 cdef int describe_like_first(Loss loss, call_t* c, int slot) except -1:

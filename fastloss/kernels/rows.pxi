@@ -38,7 +38,7 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     cdef Py_ssize_t[THIRD + 1] step = [0, 0, 0]
     cdef Py_ssize_t[OUTPUTS] row_step = [0, 0, 0, 0, 0, 0]
     cdef double labels[LABELS_AT_ONCE]
-    cdef double factor, weight = 1, loss
+    cdef double factor, weight = 1, own = 0, loss
     cdef int kind, label = 0
     cdef bint known
     for kind in range(THIRD + 1):
@@ -57,13 +57,15 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
         factor = p.grad_scale * (m[i] if m != NULL else <real_t>1)
         if label and i % LABELS_AT_ONCE == 0:
             gather(&p.inputs[label], start + i, min(<Py_ssize_t>LABELS_AT_ONCE, n - i), &labels[0])
+        if label:
+            own = labels[i % LABELS_AT_ONCE]
         known = True
         if row_loss_t in class_loss_t:
             if kernel.has_ids:
-                known = find_class(kernel, labels[i % LABELS_AT_ONCE], width, &y, &weight, &loss)
+                known = find_class(kernel, own, width, &y, &weight, &loss)
         if known:
             loss = kernel.row(
-                p, numbers[FIRST], numbers[SECOND], numbers[THIRD], labels[i % LABELS_AT_ONCE], factor * weight,
+                p, numbers[FIRST], numbers[SECOND], numbers[THIRD], own, factor * weight,
                 row[GRAD], row[HESS], row[GRAD_SECOND], row[GRAD_THIRD], buffers)
             loss = weighted_loss(weight, loss) if row_loss_t in class_loss_t else loss
         l[i] = <real_t>loss

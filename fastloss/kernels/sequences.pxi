@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint64_t
 from fastloss._math cimport (
     bits_d, count, counter, exp_nonpositive, exp_reduced, fma, from_bits_d, log_sum, pow2, real_t,
 )
-from fastloss._plan cimport FIRST, FOURTH, GRAD, SECOND, THIRD, WEIGHT, array_t, complaint_t, plan_t, rows_t
+from fastloss._plan cimport FIRST, FOURTH, GRAD, SECOND, THIRD, WEIGHT, array_t, complaint_t, plan_t, rows_t, watch_t
 
 # the labels and lengths of a batch of sequences, checked
 cdef struct sequences_t:
@@ -401,14 +401,20 @@ cdef bint prepare_sequences(plan_t* p, complaint_t* complaint) noexcept nogil:
     cdef sequences_t* s = <sequences_t*>p.state
     cdef Py_ssize_t k
     cdef double states, frames
+    cdef watch_t* watch = p.watch
+    cdef bint refused
     s.all_frames, s.classes = p.row_shape[0], p.row_shape[1]
     set_sequences(p.parameters, s)
     s.labels = <int64_t*>(s + 1)
     s.starts = s.labels + p.inputs[SECOND].size
     s.lengths = s.starts + p.size
     s.frames = s.lengths + p.size
-    if load_lengths(p, THIRD, s.all_frames, s.frames, complaint) or load_labels(p, s, is_time_first(p.parameters),
-            complaint):
+    # no signal ends this part: a length that is not copied yet would be no length
+    p.watch = NULL
+    refused = (load_lengths(p, THIRD, s.all_frames, s.frames, complaint)
+               or load_labels(p, s, is_time_first(p.parameters), complaint))
+    p.watch = watch
+    if refused:
         return True
     s.most_frames = s.longest = 0
     for k in range(p.size):
