@@ -131,16 +131,16 @@ cdef struct call_t:
     int value_axes[MAX_AXES + 1]            # which axis of the value lies along each of the unreduced loss; -1: none
 
 
-cdef inline void keep(PyObject** slot, x) noexcept:
+cdef inline void own(PyObject** slot, x) noexcept:
     """Puts an object where it is owned, in place of what was there."""
     Py_INCREF(x)
     Py_XDECREF(slot[0])
     slot[0] = <PyObject*>x
 
 
-cdef inline void give(call_t* c, int slot, x) noexcept:
+cdef inline void bind_input(call_t* c, int slot, x) noexcept:
     if x is not None:
-        keep(&c.given[slot], x)
+        own(&c.given[slot], x)
         c.foreign |= not cnp.PyArray_CheckExact(x)
 
 
@@ -453,7 +453,7 @@ cdef class Loss:
                 raise NotImplementedError(f"{type(self).__name__} has no diagonal Hessian: {self.no_hessian}")
             choose_results(self, &c, want)
             if c.out != NULL:
-                spread_out(&c, want)
+                assign_out(&c, want)
             describe_inputs(self, &c)
             describe_results(self, &c)
             compute(self, &c, want)
@@ -467,7 +467,7 @@ cdef int convert(Loss loss, call_t* c) except -1:
     cdef int k
     for k in range(INPUTS):
         if c.given[k] != NULL:
-            keep(&c.given[k], as_array(<object>c.given[k], loss.slot_names[k]))
+            own(&c.given[k], as_array(<object>c.given[k], loss.slot_names[k]))
     return 0
 
 
@@ -482,7 +482,7 @@ cdef int compute(Loss loss, call_t* c, int want) except -1:
         check_overlaps(loss, c)
     check_numbers(loss, c)
     if c.out != NULL:
-        stage(c, loss.reduction == WEIGHTED_MEAN)
+        use_contiguous_copies(c, loss.reduction == WEIGHTED_MEAN)
     if loss.reduction == EXAMPLE:
         count = <double>p.size / <double>c.batch_size if c.batch_size else 0
     elif loss.reduction == MEAN:

@@ -5,6 +5,8 @@ in x, d its derivative in y; q a third input and e the derivative in it.
 
 Where l is NaN, so are all derivatives. For d and e the loop sees to that, which has l at hand; g and h are computed
 without l where nobody wants it, so each formula gives them a NaN of their own.
+
+An argument named tag carries a type alone: Cython chooses the copy of a function by it, and nobody reads it.
 """
 
 cimport cython

@@ -68,10 +68,10 @@ cdef struct array_t:
     int type
     bint swapped            # of foreign byte order
     bint aligned
-    bint direct             # contiguous and of the loops' dtype: blocks are read and written in place
-    bint streamed           # a result that is written past the cache, in which it would not fit
-    bint rows               # has a row for each element of the unreduced loss
-    bint reduced            # a result that is summed over the axes where its stride is 0
+    bint in_place           # contiguous and of the loops' dtype: blocks are read and written where they lie
+    bint past_cache         # a result that is written past the cache, in which it would not fit
+    bint has_rows           # has a row for each element of the unreduced loss
+    bint summed             # a result that is summed over the axes where its stride is 0
     Py_ssize_t size         # elements of the array itself
     int ndim                # at least 1
     Py_ssize_t shape[MAX_AXES + 1]
@@ -118,11 +118,11 @@ cdef struct complaint_t:
 cdef struct kernel_t:
     void* parameters                    # the kernel object
     int inputs                          # that the formula reads
-    bint light                          # memory is what it waits for
+    bint light                          # waits for memory, not for arithmetic
     loop_t loops[2][PASSES]             # float, double: of an elementwise loss
     # float, double: alone, with the gradient; NULL where it is as fast to store the losses
     sum_t sums[2][2]
-    rows_t rows[2]                      # float, double: of any other loss
+    rows_t rows[2]                      # float, double: of all other losses
     int row_buffers                     # of a block or of a row, whichever is larger, that these need for themselves
     Py_ssize_t short_row_bytes          # rows up to so long lie with their axis first: vector lanes run over rows
     counts_t counts                     # NULL: each element counts as one
@@ -146,31 +146,31 @@ cdef struct plan_t:
 
     void* parameters                    # of the kernel
     void* state                         # that the kernel has prepared for this call
-    loop_t loop                         # of an elementwise loss
-    # the same, where nobody wants the single losses; NULL: they are stored, then added
+    loop_t loop                         # elementwise losses: computes elements
+    # elementwise losses whose values are only summed: sums without storing them; NULL: no such loop
     sum_t sum
-    rows_t rows                         # of any other
+    rows_t rows                         # all other losses: computes a block
     counts_t counts
     int row_buffers
     watch_t* watch                      # NULL: the call is short, or not the main thread's
 
-    Py_ssize_t width                    # elements of a row; 0: elementwise
-    Py_ssize_t unit                     # elements of the unreduced loss that depend on each other
-    bint short                          # rows lie with their axis first
+    Py_ssize_t row_length               # elements of a row; 0: elementwise
+    Py_ssize_t coupled                  # neighbours in the unreduced loss that depend on each other
+    bint lanes_over_rows                # rows lie with their axis first
 
     Py_ssize_t work                     # in elements' worth
     Py_ssize_t block                    # elements per block
     # bytes from what is read to what is fetched from memory meanwhile; 0: all is in the cache
     Py_ssize_t ahead
     Py_ssize_t strip                    # bytes of one array between two looks ahead
-    # every reduced result is the sum over runs of so many elements; 0: of some other shape
-    Py_ssize_t span
+    # each summed result adds up runs of so many neighbours; 0: its shape is another
+    Py_ssize_t run_length
     Py_ssize_t pieces                   # blocks per run, where a run does not fit one; else 0
-    Py_ssize_t step                     # elements per task, where pieces is 0
+    Py_ssize_t task_elements            # where pieces is 0
     # elements between a cache line's begin and that of the first result written in place
-    Py_ssize_t lead
+    Py_ssize_t misaligned
     # elements that the first task lacks, so that the others' results begin on a cache line
-    Py_ssize_t before
+    Py_ssize_t first_task_short_by
     Py_ssize_t tasks
     int threads
     bint shared                         # a thread that is done takes over others' tasks

@@ -79,7 +79,7 @@ MUTANTS = [
     # the call
     ("results over each other", "if c.outs[i] != NULL and overlap(", "if False and overlap("),
     ("results over an input", "if c.given[i] == NULL or not overlap(", "if True or not overlap("),
-    ("a result over weights", "if i < WEIGHT and not p.outputs[k].reduced and", "if not p.outputs[k].reduced and"),
+    ("a result over weights", "if i < WEIGHT and not p.outputs[k].summed and", "if not p.outputs[k].summed and"),
     ("an input's dtype", "!= FLOAT32 and kind != FLOAT16", "!= FLOAT32"),
     ("read-only results", "if not cnp.PyArray_ISWRITEABLE(a):", "if False:"),
     ("a head_grad of one number", "p.grad_scale = p.value_scale * head_factor", "p.grad_scale = p.value_scale"),

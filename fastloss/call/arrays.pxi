@@ -74,9 +74,9 @@ cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int
     d.type = kind_of(a)
     d.swapped = not cnp.PyArray_ISNOTSWAPPED(a)
     d.aligned = cnp.PyArray_ISALIGNED(a)
-    d.reduced = False
-    d.streamed = False
-    d.rows = rows
+    d.summed = False
+    d.past_cache = False
+    d.has_rows = rows
     d.size = 1
     for k in range(n):
         if shape[k] == 1:
@@ -96,7 +96,7 @@ cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int
         d.shape[0] = 1
         d.stride[0] = 0
     d.ndim = last + 1
-    d.direct = (d.type == real and not d.swapped and d.aligned and last == 0
+    d.in_place = (d.type == real and not d.swapped and d.aligned and last == 0
                 and (d.stride[0] == (8 if real == FLOAT64 else 4) or d.shape[0] == 1))
 
 
@@ -106,10 +106,10 @@ cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
     d.type = FLOAT64
     d.swapped = False
     d.aligned = True
-    d.reduced = False
-    d.streamed = False
-    d.rows = False
-    d.direct = False
+    d.summed = False
+    d.past_cache = False
+    d.has_rows = False
+    d.in_place = False
     d.size = 1
     d.ndim = 1
     d.shape[0] = size
@@ -160,7 +160,7 @@ cdef inline cnp.ndarray memory_of(out):
 
 cdef bint same_layout(const array_t* a, const array_t* b) noexcept:
     cdef int k
-    if a.data != b.data or a.type != b.type or a.swapped != b.swapped or a.rows != b.rows or a.ndim != b.ndim:
+    if a.data != b.data or a.type != b.type or a.swapped != b.swapped or a.has_rows != b.has_rows or a.ndim != b.ndim:
         return False
     for k in range(a.ndim):
         if a.shape[k] != b.shape[k] or a.stride[k] != b.stride[k]:

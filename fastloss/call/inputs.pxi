@@ -13,7 +13,7 @@ cdef int bind(Loss loss, call_t* c, tuple args, dict options, int want) except -
         raise TypeError(
             f"{type(loss).__name__} takes at most {loss.n_inputs} inputs ({', '.join(loss.inputs)}), got {n_args}")
     for k in range(n_args):
-        give(c, loss.slot[k], args[k])
+        bind_input(c, loss.slot[k], args[k])
     if options:
         bind_named(loss, c, n_args, options, want)
     for k in range(loss.required):
@@ -28,17 +28,17 @@ cdef int bind_named(Loss loss, call_t* c, Py_ssize_t n_args, dict options, int w
     for name, x in options.items():
         if name == "out":
             if x is not None:
-                keep(&c.out, x)
+                own(&c.out, x)
         elif name == "head_grad" and want & WANT_GRAD:
-            give(c, HEAD, x)
+            bind_input(c, HEAD, x)
         elif name == "wrt" and want & WANT_GRAD and not want & WANT_HESS:
             if x is not None:
-                keep(&c.wrt, x)
+                own(&c.wrt, x)
         elif name in loss.inputs:
             k = loss.inputs.index(name)
             if k < n_args:
                 raise TypeError(f"{type(loss).__name__} got {name} twice, by position and by name")
-            give(c, loss.slot[k], x)
+            bind_input(c, loss.slot[k], x)
         else:
             raise TypeError(_foreign.unknown_keyword(type(loss).__name__, loss.inputs, METHODS[want], name))
     return 0
@@ -52,7 +52,7 @@ cdef int describe_inputs(Loss loss, call_t* c) except -1:
         describe_weight(loss, c)
     if loss.has_shape_rule:
         loss.check_shapes(shapes_of(loss, c))
-    if loss.row_length >= 0 and loss.row_length != c.plan.width:
+    if loss.row_length >= 0 and loss.row_length != c.plan.row_length:
         loss.check_row((<object>c.given[FIRST]).shape)
     for slot in range(SECOND, WEIGHT):
         lies = loss.lies[slot]
@@ -87,7 +87,7 @@ cdef int describe_first(Loss loss, call_t* c) except -1:
     if loss.layout == COUPLED or loss.layout == ROWS:
         axis = loss.row_axis(ndim)
     arrange_axes(loss, c, pred, axis, batch)
-    if max(p.size, <Py_ssize_t>1) > MAX_ELEMENTS // max(p.width, <Py_ssize_t>1):
+    if max(p.size, <Py_ssize_t>1) > MAX_ELEMENTS // max(p.row_length, <Py_ssize_t>1):
         raise ValueError(f"{loss.inputs[0]} must have at most {MAX_ELEMENTS} elements, got shape {shape_text(pred)}")
     place_short_rows(c, axis)
     c.is_total = loss.reduction > NONE
@@ -105,7 +105,7 @@ cdef void arrange_axes(Loss loss, call_t* c, cnp.ndarray pred, int axis, int bat
     cdef bint turned = lies_turned(loss, c, pred), in_row
     c.n = 0
     c.batch_item = -1
-    p.size = p.width = p.unit = 1
+    p.size = p.row_length = p.coupled = 1
     for i in range(ndim):
         k = ndim - 1 - i if turned else i
         in_row = k == axis or loss.layout == EXAMPLES and k != batch
@@ -125,19 +125,19 @@ cdef void arrange_axes(Loss loss, call_t* c, cnp.ndarray pred, int axis, int bat
         if in_row:
             c.row_shape[c.row_n] = pred.shape[k]
             c.row_order[c.row_n] = k
-            p.width *= pred.shape[k]
+            p.row_length *= pred.shape[k]
             c.row_n += 1
     if loss.layout == COUPLED:
-        p.size *= p.width
-        p.unit = p.width
-        c.shape[c.n] = p.width
+        p.size *= p.row_length
+        p.coupled = p.row_length
+        c.shape[c.n] = p.row_length
         c.n = ndim
         for k in range(ndim):
             c.order[k] = c.row_order[k]
             if c.order[k] == batch:
                 c.batch_item = k
     if loss.layout < ROWS:
-        p.width = 0
+        p.row_length = 0
     c.batch_size = c.shape[c.batch_item] if c.batch_item >= 0 else 1
 
 
@@ -145,12 +145,12 @@ cdef void place_short_rows(call_t* c, int axis) noexcept:
     """Puts the axis of short rows first, for kernels whose vector lanes run over rows."""
     cdef plan_t* p = &c.plan
     cdef int k
-    p.short = 0 < p.width * (8 if c.is_double else 4) <= c.kernel.short_row_bytes
-    if p.short:
+    p.lanes_over_rows = 0 < p.row_length * (8 if c.is_double else 4) <= c.kernel.short_row_bytes
+    if p.lanes_over_rows:
         for k in range(c.row_n - 1, 0, -1):
             c.row_shape[k] = c.row_shape[k - 1]
             c.row_order[k] = c.row_order[k - 1]
-        c.row_shape[0] = p.width
+        c.row_shape[0] = p.row_length
         c.row_order[0] = axis
 
 
@@ -165,7 +165,7 @@ cdef void open_plan(call_t* c) noexcept:
     p.row_buffers = kernel.row_buffers
     p.watch = NULL
     p.counts_only = False
-    p.work = p.size * max(p.width, 1) * (1 if kernel.light else HEAVY)
+    p.work = p.size * max(p.row_length, 1) * (1 if kernel.light else HEAVY)
     p.extra = 0
     for k in range(INPUTS):
         p.inputs[k].data = NULL
@@ -221,7 +221,7 @@ cdef int describe_per_row(Loss loss, call_t* c, int slot) except -1:
         hint = loss.hints[slot] if cnp.PyArray_SIZE(a) == cnp.PyArray_SIZE(pred) else ""
         raise ValueError(
             f"{loss.slot_names[slot]} must have {loss.inputs[0]}'s shape {shape_text(pred)} "
-            f"without axis {c.row_order[0 if c.plan.short else c.n]}, {shape_tuple(c.shape, c.n)}, "
+            f"without axis {c.row_order[0 if c.plan.lanes_over_rows else c.n]}, {shape_tuple(c.shape, c.n)}, "
             f"got shape {shape_text(a)}{hint or ', though one of the two may lack axes of size 1'}")
     describe_input(loss, c, slot, a, False)
     return 0
@@ -289,10 +289,10 @@ cdef int describe_weight(Loss loss, call_t* c) except -1:
             axes[k] = 0 if k == c.batch_item else -1
     elif loss.layout == ROWS and ndim == cnp.PyArray_NDIM(pred):
         # that of the rows may be there with size 1
-        k = c.row_order[0 if c.plan.short else c.n]
+        k = c.row_order[0 if c.plan.lanes_over_rows else c.n]
         good = weight.shape[k] == 1 and match_broadcast(weight, <Py_ssize_t*>cnp.PyArray_DIMS(pred), ndim, whole)
         for k in range(c.n):
-            axes[k] = c.row_order[k + 1 if c.plan.short else k]
+            axes[k] = c.row_order[k + 1 if c.plan.lanes_over_rows else k]
     else:
         good = match_unreduced(c, WEIGHT, weight)
     if not good:
@@ -352,7 +352,7 @@ cdef Py_ssize_t bad_integer(Loss loss, call_t* c, int slot) except -2:
     cdef plan_t* p = &c.plan
     cdef watch_t watch
     cdef Py_ssize_t bad
-    cdef double high = loss.high[slot] if loss.high[slot] == loss.high[slot] else p.width - 1
+    cdef double high = loss.high[slot] if loss.high[slot] == loss.high[slot] else p.row_length - 1
     if p.size < WORK_FOR_A_THREAD:
         return runner.bad_integer(p, &p.inputs[slot], &p.inputs[WEIGHT], 0, p.size, loss.low[slot], high,
                                   loss.also[slot], NULL)
@@ -372,7 +372,7 @@ cdef int prepare(Loss loss, call_t* c) except -1:
     cdef bint refused
     cdef Py_ssize_t size = c.kernel.measure(p)
     if size < 0:
-        raise MemoryError(f"{p.size} rows of {p.width} numbers")
+        raise MemoryError(f"{p.size} rows of {p.row_length} numbers")
     p.state = malloc(size)
     if p.state == NULL:
         raise MemoryError(f"{size} bytes of rows")
@@ -404,7 +404,7 @@ cdef int refuse(Loss loss, const call_t* c, int slot, Py_ssize_t at) except -1:
     if integers is None:
         what, hint = loss.number_rule(name, shapes_of(loss, c)), ""
     else:
-        what, hint = integers.text.format(high=c.plan.width - 1), integers.hint
+        what, hint = integers.text.format(high=c.plan.row_length - 1), integers.hint
     raise ValueError(f"{name} must hold {what} got {number} at position {tuple(position)}{hint}")
 
 

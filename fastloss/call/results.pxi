@@ -74,9 +74,9 @@ cdef int describe_results(Loss loss, call_t* c) except -1:
         if c.wanted[k] and k == VALUE and c.is_total:
             # rounded to nothing less than what it was summed in
             describe_number(&c.plan.outputs[k], &c.total, c.plan.size)
-            c.plan.outputs[k].reduced = True
+            c.plan.outputs[k].summed = True
             if c.outs[k] != NULL:
-                keep(&c.results[k], new_result(loss, c, c.value_ndim, c.value_shape, k))
+                own(&c.results[k], new_result(loss, c, c.value_ndim, c.value_shape, k))
         elif c.wanted[k]:
             describe_result(loss, c, k)
     return 0
@@ -92,16 +92,16 @@ cdef int describe_result(Loss loss, call_t* c, int k) except -1:
         describe(d, result, c.shape, c.value_axes, c.n, False, c.real)
     else:
         like = <cnp.ndarray>c.given[slot]
-        rows = c.plan.inputs[slot].rows
+        rows = c.plan.inputs[slot].has_rows
         result = new_result(loss, c, cnp.PyArray_NDIM(like), <Py_ssize_t*>cnp.PyArray_DIMS(like), k)
         describe(d, result, &c.row_shape[0] if rows else &c.shape[0], c.along[slot], c.row_n if rows else c.n, rows,
                  c.real)
-    keep(&c.results[k], result)
-    d.reduced = not d.rows and d.size != c.plan.size
-    if c.outs[k] != NULL and d.direct and c.kernel.light and d.size >= STREAMED:
+    own(&c.results[k], result)
+    d.summed = not d.has_rows and d.size != c.plan.size
+    if c.outs[k] != NULL and d.in_place and c.kernel.light and d.size >= STREAMED:
         # not into fresh memory: the system has just brought it into the cache, by zeroing it
-        d.direct = False
-        d.streamed = True
+        d.in_place = False
+        d.past_cache = True
     return 0
 
 
@@ -143,9 +143,9 @@ cdef int check_overlaps(Loss loss, call_t* c) except -1:
             if c.given[i] == NULL or not overlap(<cnp.ndarray>c.results[k], <cnp.ndarray>c.given[i]):
                 continue
             # a block's inputs are read before its results are written, but for the weights
-            if i < WEIGHT and not p.outputs[k].reduced and same_layout(&p.outputs[k], &p.inputs[i]):
+            if i < WEIGHT and not p.outputs[k].summed and same_layout(&p.outputs[k], &p.inputs[i]):
                 # loops take it that their results lie apart from what they read
-                p.outputs[k].direct = False
+                p.outputs[k].in_place = False
                 continue
             raise ValueError(
                 f"out for the {result_name(loss, k)} shares memory with {loss.slot_names[i]}, "
@@ -159,7 +159,7 @@ cdef str result_name(Loss loss, int kind):
     return f"gradient of {loss.slot_names[INPUT_OF[kind]]}"
 
 
-cdef int stage(call_t* c, bint has_shares) except -1:
+cdef int use_contiguous_copies(call_t* c, bint has_shares) except -1:
     """Puts arrays that are contiguous and of the loops' dtype in the place of the caller's, where these are needed.
 
     Sums need them, and so do the gradients in weights that a weighted mean takes shares from.
@@ -168,7 +168,7 @@ cdef int stage(call_t* c, bint has_shares) except -1:
     cdef cnp.ndarray a
     cdef int k
     for k in range(OUTPUTS):
-        if c.outs[k] == NULL or k == VALUE and c.is_total or not (p.outputs[k].reduced or k == GRAD_WEIGHT
+        if c.outs[k] == NULL or k == VALUE and c.is_total or not (p.outputs[k].summed or k == GRAD_WEIGHT
                                                                   and has_shares):
             continue
         a = <cnp.ndarray>c.results[k]
@@ -176,15 +176,15 @@ cdef int stage(call_t* c, bint has_shares) except -1:
             continue
         contiguous = cnp.PyArray_SimpleNew(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.NPY_DOUBLE if c.is_double
                                            else cnp.NPY_FLOAT)
-        keep(&c.results[k], contiguous)
+        own(&c.results[k], contiguous)
         describe(&p.outputs[k], contiguous, c.shape, &c.value_axes[0] if k == VALUE else &c.along[WEIGHT][0]
                  if k == GRAD_WEIGHT else &c.along[THIRD][0], c.n, False, c.real)
-        p.outputs[k].reduced = p.outputs[k].size != p.size
+        p.outputs[k].summed = p.outputs[k].size != p.size
     return 0
 
 
 cdef int store_outs(call_t* c) except -1:
-    """Stores in the caller's buffers what was computed elsewhere: totals, and what stage() has put in their place."""
+    """Stores in the caller's buffers what was computed elsewhere: totals, and use_contiguous_copies()'s arrays."""
     cdef cnp.ndarray a
     cdef array_t d
     cdef int k
@@ -206,7 +206,7 @@ cdef int store_outs(call_t* c) except -1:
     return 0
 
 
-cdef int spread_out(call_t* c, int want) except -1:
+cdef int assign_out(call_t* c, int want) except -1:
     """The caller's buffers, by what they are for. out has the structure of what the method returns."""
     cdef object out = <object>c.out
     cdef int k, n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
@@ -215,13 +215,13 @@ cdef int spread_out(call_t* c, int want) except -1:
     if len(parts) != n:
         raise TypeError(f"out must be a tuple of {n}, one array or None per result, got {describe_out(out)}")
     if want & WANT_VALUE:
-        lend(&c.outs[VALUE], parts[0])
+        borrow(&c.outs[VALUE], parts[0])
     if want & WANT_HESS:
-        lend(&c.outs[HESS], parts[n - 1])
+        borrow(&c.outs[HESS], parts[n - 1])
     if want & WANT_GRAD:
         part = parts[1 if want & WANT_VALUE else 0]
         if c.wrt == NULL or not isinstance(<object>c.wrt, tuple):
-            lend(&c.outs[c.gradients[0]], part)
+            borrow(&c.outs[c.gradients[0]], part)
         elif part is not None:
             gradients = items(part) if isinstance(part, tuple) else ()
             if len(gradients) != c.n_gradients:
@@ -229,7 +229,7 @@ cdef int spread_out(call_t* c, int want) except -1:
                     f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, "
                     f"got {describe_out(part)}")
             for k in range(c.n_gradients):
-                lend(&c.outs[c.gradients[k]], gradients[k])
+                borrow(&c.outs[c.gradients[k]], gradients[k])
     return 0
 
 
@@ -238,7 +238,7 @@ cdef tuple items(x):
     return PyTuple_GetSlice(x, 0, PY_SSIZE_T_MAX)
 
 
-cdef inline void lend(PyObject** slot, x) noexcept:
+cdef inline void borrow(PyObject** slot, x) noexcept:
     if x is not None:
         slot[0] = <PyObject*>x
 

@@ -74,13 +74,13 @@ cdef bint gather_sums(plan_t* p, Py_ssize_t* sums, bint is_double) except -1:
     cdef Py_ssize_t length
     cdef bint found = False
     cdef plan_t other
-    p.span = 0
+    p.run_length = 0
     for k in range(OUTPUTS):
-        if p.outputs[k].data == NULL or not p.outputs[k].reduced:
+        if p.outputs[k].data == NULL or not p.outputs[k].summed:
             continue
         length = run_length(&p.outputs[k])
-        if not found or length and length == p.span:
-            p.span = length
+        if not found or length and length == p.run_length:
+            p.run_length = length
             sums[0] += p.outputs[k].size
             found = True
         else:
@@ -96,24 +96,24 @@ cdef bint gather_sums(plan_t* p, Py_ssize_t* sums, bint is_double) except -1:
 cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) noexcept:
     """Says how many tasks there are, and where each begins."""
     cdef Py_ssize_t chunks
-    p.pieces = p.before = 0
-    p.lead = off_a_cache_line(p, itemsize) if p.size > p.block else 0
-    p.step = p.block
-    if has_sums and p.span > p.block:
-        p.pieces = ceil_div(p.span, p.block)
-        p.tasks = p.size // p.span * p.pieces
-    elif has_sums and p.span:
-        p.step = p.block // p.span * p.span
-        p.tasks = ceil_div(p.size, p.step)
+    p.pieces = p.first_task_short_by = 0
+    p.misaligned = off_a_cache_line(p, itemsize) if p.size > p.block else 0
+    p.task_elements = p.block
+    if has_sums and p.run_length > p.block:
+        p.pieces = ceil_div(p.run_length, p.block)
+        p.tasks = p.size // p.run_length * p.pieces
+    elif has_sums and p.run_length:
+        p.task_elements = p.block // p.run_length * p.run_length
+        p.tasks = ceil_div(p.size, p.task_elements)
     elif has_sums:
         # sums of any shape: a few large tasks, each with its own
         chunks = CHUNKS if CHUNKS * sums <= max(p.size // 16, 8 * p.block) else 1
-        p.step = ceil_div(ceil_div(p.size, chunks), p.block) * p.block
-        p.tasks = ceil_div(p.size, p.step)
+        p.task_elements = ceil_div(ceil_div(p.size, chunks), p.block) * p.block
+        p.tasks = ceil_div(p.size, p.task_elements)
     else:
         # blocks begin on a cache line then, and so do strips
-        p.before, p.lead = p.lead, 0
-        p.tasks = ceil_div(p.size + p.before, p.step)
+        p.first_task_short_by, p.misaligned = p.misaligned, 0
+        p.tasks = ceil_div(p.size + p.first_task_short_by, p.task_elements)
 
 
 cdef int get_buffers(plan_t* p) except -1:
@@ -135,7 +135,7 @@ cdef int get_sums(plan_t* p) except -1:
     cdef int k
     cdef Py_ssize_t length
     for k in range(OUTPUTS):
-        if p.outputs[k].data != NULL and p.outputs[k].reduced and (p.pieces or not p.span):
+        if p.outputs[k].data != NULL and p.outputs[k].summed and (p.pieces or not p.run_length):
             # sums of any shape have a rest each
             length = p.tasks if p.pieces else p.tasks * 2 * p.outputs[k].size
             p.partial[k] = <double*>calloc(length, sizeof(double))
@@ -162,42 +162,42 @@ cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
     Two streams of stores that each cross cache lines cost 2.5 times as much as two that do not.
     """
     cdef int k
-    if p.rows != NULL or p.unit != 1:
+    if p.rows != NULL or p.coupled != 1:
         return 0
     for k in range(OUTPUTS):
-        if p.outputs[k].data != NULL and (p.outputs[k].direct or p.outputs[k].streamed):
+        if p.outputs[k].data != NULL and (p.outputs[k].in_place or p.outputs[k].past_cache):
             return <Py_ssize_t>(<size_t>p.outputs[k].data % CACHE_LINE) // itemsize
     return 0
 
 
 cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
     """How many elements of the unreduced loss make a block, and the buffers for one."""
-    cdef Py_ssize_t row = p.width * itemsize, all = BLOCK_BYTES // itemsize
+    cdef Py_ssize_t row = p.row_length * itemsize, all = BLOCK_BYTES // itemsize
     cdef int k
     p.buffer = BLOCK_BYTES
     p.ahead = 0
     # a small array is in the caches, and to bring the last of one core's share to another takes longer than to wait
     p.shared = p.rows != NULL or p.size * itemsize >= FAR_BYTES
-    if p.size * max(p.width, <Py_ssize_t>1) * itemsize >= FAR_BYTES:
+    if p.size * max(p.row_length, <Py_ssize_t>1) * itemsize >= FAR_BYTES:
         # the next row is fetched while this one is worked on; a long one the hardware sees coming
-        p.ahead = AHEAD_BYTES if not p.width else row if row <= LONG_ROW_BYTES else 0
+        p.ahead = AHEAD_BYTES if not p.row_length else row if row <= LONG_ROW_BYTES else 0
     p.strip = STRIP_BYTES
     for k in range(OUTPUTS if p.ahead else 0):
-        if p.outputs[k].data != NULL and p.outputs[k].streamed:
+        if p.outputs[k].data != NULL and p.outputs[k].past_cache:
             p.strip = SHORT_STRIP_BYTES
     if p.extra:
         # a loss whose buffers are its own affair has said how many elements it takes at once
         return
-    if p.short:
-        p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.width // 32 * 32))
-    elif p.width:
-        p.block = max(1, all // p.width)
+    if p.lanes_over_rows:
+        p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.row_length // 32 * 32))
+    elif p.row_length:
+        p.block = max(1, all // p.row_length)
     else:
-        p.block = max(1, all // p.unit) * p.unit
+        p.block = max(1, all // p.coupled) * p.coupled
         p.buffer = max(p.buffer, p.block * itemsize)
     if p.rows != NULL:
         # a part of a row, and whole ones
-        k = BUFFERS if p.short else 0 if p.counts_only else p.row_buffers + tiles(p)
+        k = BUFFERS if p.lanes_over_rows else 0 if p.counts_only else p.row_buffers + tiles(p)
         p.extra = BLOCK_BYTES + k * max(row, p.buffer)
     elif p.size * itemsize <= SMALL_BYTES:
         p.buffer = SMALL_BYTES
@@ -209,9 +209,9 @@ cdef int tiles(const plan_t* p) noexcept:
     """How many of its arrays a loss of rows may copy: up to the last that is not read or written in place."""
     cdef int k, n = 0
     for k in range(FOURTH):
-        if p.inputs[k].data != NULL and not p.inputs[k].direct and (p.inputs[k].rows or not p.width):
+        if p.inputs[k].data != NULL and not p.inputs[k].in_place and (p.inputs[k].has_rows or not p.row_length):
             n = k + 1
     for k in range(GRAD, GRAD_WEIGHT):
-        if p.outputs[k].data != NULL and not (p.outputs[k].direct and not p.outputs[k].reduced):
+        if p.outputs[k].data != NULL and not (p.outputs[k].in_place and not p.outputs[k].summed):
             n = THIRD + k + 1
     return n

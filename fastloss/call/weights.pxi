@@ -29,7 +29,7 @@ cdef void choose_loop(call_t* c) noexcept:
         stored = PASS_VALUE_GRADIENT if needs_loss else PASS_GRADIENT
     p.loop = c.kernel.loops[c.is_double][stored]
     p.sum = NULL
-    if c.wanted[VALUE] and p.outputs[VALUE].reduced and p.inputs[WEIGHT].data == NULL and not (
+    if c.wanted[VALUE] and p.outputs[VALUE].summed and p.inputs[WEIGHT].data == NULL and not (
             everything or c.wanted[HESS] or c.wanted[GRAD_WEIGHT]):
         p.sum = c.kernel.sums[c.is_double][c.wanted[GRAD]]
 
@@ -46,9 +46,9 @@ cdef double sum_of_weights(const plan_t* p) except? -1:
     for k in range(OUTPUTS):
         q.outputs[k].data = NULL
     describe_number(&q.outputs[VALUE], &total, p.size)
-    q.outputs[VALUE].reduced = True
+    q.outputs[VALUE].summed = True
     if q.inputs[WEIGHT].data != NULL and q.inputs[WEIGHT].type != FLOAT64:
-        q.inputs[WEIGHT].direct = False
+        q.inputs[WEIGHT].in_place = False
     q.inputs[HEAD].data = NULL
     q.value_scale = 1
     count(&q)
@@ -88,7 +88,7 @@ cdef shares(const call_t* c):
     for k in range(OUTPUTS):
         p.outputs[k].data = NULL
     describe(&p.outputs[GRAD_WEIGHT], counts, c.shape, c.along[WEIGHT], c.n, False, FLOAT64)
-    p.outputs[GRAD_WEIGHT].reduced = p.outputs[GRAD_WEIGHT].size != p.size
+    p.outputs[GRAD_WEIGHT].summed = p.outputs[GRAD_WEIGHT].size != p.size
     p.inputs[WEIGHT].data = NULL
     p.inputs[HEAD].data = NULL
     p.grad_scale = 1

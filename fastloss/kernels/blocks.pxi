@@ -137,7 +137,7 @@ cdef void advance(cursor_t* c, const array_t* a, Py_ssize_t run) noexcept nogil:
         c.index[i] += 1
 
 
-cdef inline real_t number(any_t v, real_t* like) noexcept nogil:
+cdef inline real_t number(any_t v, real_t* tag) noexcept nogil:
     """v as a real number; a half's exponent is rebased by a multiplication, which is exact for its subnormals too."""
     cdef uint32_t magnitude
     if any_t is half_t:
@@ -151,48 +151,48 @@ cdef inline real_t number(any_t v, real_t* like) noexcept nogil:
         return <real_t>v
 
 
-cdef inline any_t load(const char* p, any_t* like) noexcept nogil:
+cdef inline any_t load(const char* p, any_t* tag) noexcept nogil:
     """Reads through memcpy, which the compiler makes one instruction, wherever p is aligned or not."""
     cdef any_t v
     memcpy(&v, p, sizeof(any_t))
     return v
 
 
-cdef inline void read_run(const char* src, Py_ssize_t stride, Py_ssize_t n, any_t* like, real_t* dst) noexcept nogil:
+cdef inline void read_run(const char* src, Py_ssize_t stride, Py_ssize_t n, any_t* tag, real_t* dst) noexcept nogil:
     cdef Py_ssize_t i
     cdef real_t v
     if stride == 0:
-        v = number(load(src, like), dst)
+        v = number(load(src, tag), dst)
         for i in range(n):
             dst[i] = v
     elif stride == sizeof(any_t):
         for i in range(n):
-            dst[i] = number(load(src + i * <Py_ssize_t>sizeof(any_t), like), dst)
+            dst[i] = number(load(src + i * <Py_ssize_t>sizeof(any_t), tag), dst)
     else:
         for i in range(n):
-            dst[i] = number(load(src + i * stride, like), dst)
+            dst[i] = number(load(src + i * stride, tag), dst)
 
 
-cdef inline void read_swapped(const char* src, Py_ssize_t stride, Py_ssize_t n, any_t* like,
+cdef inline void read_swapped(const char* src, Py_ssize_t stride, Py_ssize_t n, any_t* tag,
                               real_t* dst) noexcept nogil:
     cdef char item[16]
     cdef Py_ssize_t i, k
     for i in range(n):
         for k in range(<Py_ssize_t>sizeof(any_t)):
             item[k] = src[i * stride + <Py_ssize_t>sizeof(any_t) - 1 - k]
-        dst[i] = number(load(item, like), dst)
+        dst[i] = number(load(item, tag), dst)
 
 
-cdef void gather_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, any_t* like, real_t* dst) noexcept nogil:
+cdef void gather_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, any_t* tag, real_t* dst) noexcept nogil:
     cdef cursor_t c
     cdef Py_ssize_t run, stride = a.stride[a.ndim - 1]
     seek(&c, a, start)
     while n > 0:
         run = min(n, a.shape[a.ndim - 1] - c.index[a.ndim - 1])
         if a.swapped:
-            read_swapped(c.at, stride, run, like, dst)
+            read_swapped(c.at, stride, run, tag, dst)
         else:
-            read_run(c.at, stride, run, like, dst)
+            read_run(c.at, stride, run, tag, dst)
         advance(&c, a, run)
         dst += run
         n -= run
@@ -230,7 +230,7 @@ cdef inline real_t* fetch(const array_t* a, Py_ssize_t start, Py_ssize_t n, real
     """Where elements start to start + n are neighbours: in the array itself, or gathered into the buffer."""
     if a.data == NULL:
         return NULL
-    if a.direct:
+    if a.in_place:
         return <real_t*>a.data + start
     gather(a, start, n, buffer)
     return buffer
@@ -262,7 +262,7 @@ cdef inline half_t half_of(double v) noexcept nogil:
     return h
 
 
-cdef inline stored_t rounded(real_t v, stored_t* like) noexcept nogil:
+cdef inline stored_t rounded(real_t v, stored_t* tag) noexcept nogil:
     if stored_t is half_t:
         return half_of(v)
     else:
@@ -275,7 +275,7 @@ cdef inline void put(char* to, stored_t v) noexcept nogil:
 
 
 cdef void scatter_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src,
-                     stored_t* like) noexcept nogil:
+                     stored_t* tag) noexcept nogil:
     cdef cursor_t c
     cdef Py_ssize_t i, run, stride = a.stride[a.ndim - 1]
     seek(&c, a, start)
@@ -285,10 +285,10 @@ cdef void scatter_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, const rea
             memcpy(c.at, src, run * sizeof(real_t))
         elif stride == sizeof(stored_t):
             for i in range(run):
-                put(c.at + i * <Py_ssize_t>sizeof(stored_t), rounded(src[i], like))
+                put(c.at + i * <Py_ssize_t>sizeof(stored_t), rounded(src[i], tag))
         else:
             for i in range(run):
-                put(c.at + i * stride, rounded(src[i], like))
+                put(c.at + i * stride, rounded(src[i], tag))
         advance(&c, a, run)
         src += run
         n -= run
@@ -322,7 +322,7 @@ cdef inline void put_total(const array_t* a, Py_ssize_t i, double total) noexcep
         (<float*>a.data)[i] = <float>total
 
 
-cdef inline bint has_rows(const array_t* a, Py_ssize_t width, real_t* like) noexcept nogil:
+cdef inline bint has_rows(const array_t* a, Py_ssize_t width, real_t* tag) noexcept nogil:
     """Whether the numbers of a row, whose axis is the first, are neighbours, and the rows one axis.
 
     The first axis is that of a row only if it is as long: one of size 1 is left out, and in some orders it is joined
@@ -333,7 +333,7 @@ cdef inline bint has_rows(const array_t* a, Py_ssize_t width, real_t* like) noex
 
 
 cdef inline void transpose(const char* source, Py_ssize_t source_step, Py_ssize_t rows, Py_ssize_t columns, char* to,
-                           Py_ssize_t to_step, real_t* like) noexcept nogil:
+                           Py_ssize_t to_step, real_t* tag) noexcept nogil:
     if real_t is float:
         transpose_f(source, source_step, rows, columns, to, to_step)
     else:

@@ -52,7 +52,7 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
     l = (m - x_y) + log(S/e_m), where S/e_m is 1 + (s + (e_y - e_m))/e_m; g_y = -s/S, h_j = e_j (S - e_j)/S^2. Summed
     without the label's own term, and for h without the highest, all keep their digits when the rest is tiny.
     """
-    cdef Py_ssize_t i, k = 0, n, classes = p.width, ties = 0
+    cdef Py_ssize_t i, k = 0, n, classes = p.row_length, ties = 0
     cdef real_t top = lane_max(x, classes), base, lowest, shift, scale, rest, sum_
     cdef real_t logit = x[y]
     cdef real_t own, highest
@@ -147,23 +147,23 @@ cdef double dense_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t*
                       real_t* e, real_t* piece, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, and those derivatives that are not NULL."""
     cdef Py_ssize_t i, k = 0, n
-    cdef softmax_t s = exponentials(x, p.width, p.ahead, e, piece)
+    cdef softmax_t s = exponentials(x, p.row_length, p.ahead, e, piece)
     cdef real_t top = <real_t>s.top, zero = 0
     cdef double targets
     cdef total_t all_targets, linear
     all_targets.sum = all_targets.rest = linear.sum = linear.rest = 0
-    while k < p.width:
-        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), p.width - k)
-        add_to(&all_targets, row_sum(t + k, n, p.width))
+    while k < p.row_length:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), p.row_length - k)
+        add_to(&all_targets, row_sum(t + k, n, p.row_length))
         # a class without weight may have a logit of -inf
         for i in range(n):
             piece[i] = zero if t[k + i] == 0 else t[k + i] * (top - x[k + i])
-        add_to(&linear, row_sum(piece, n, p.width))
+        add_to(&linear, row_sum(piece, n, p.row_length))
         k += n
     targets = total_of(&all_targets)
     if d != NULL:
         label_gradients(kernel, p, factor, s.log_total, top, x, d)
-    softmax_derivatives(s, p.width, e, t, targets, factor, g, h)
+    softmax_derivatives(s, p.row_length, e, t, targets, factor, g, h)
     return targets * s.log_total + total_of(&linear)
 
 
@@ -174,17 +174,17 @@ cdef void label_gradients(SoftmaxCrossEntropy kernel, const plan_t* p, double fa
     cdef Py_ssize_t j
     # apart: to load from no address under a mask takes 20 times as long
     if kernel.class_weight == NULL:
-        for j in range(p.width):
+        for j in range(p.row_length):
             d[j] = <real_t>(factor * weighted_loss(keep, log_total + (top - x[j])))
     else:
-        for j in range(p.width):
+        for j in range(p.row_length):
             d[j] = <real_t>(factor * weighted_loss(keep * kernel.class_weight[j], log_total + (top - x[j])))
 
 
 cdef double linear_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor,
                        real_t* g, real_t* h, real_t* d, real_t* piece) noexcept nogil:
     """-sum_j t_j x_j of one row of log-probabilities."""
-    cdef Py_ssize_t i, k = 0, n, classes = p.width
+    cdef Py_ssize_t i, k = 0, n, classes = p.row_length
     cdef real_t zero = 0, c = <real_t>factor
     cdef total_t total
     total.sum = total.rest = 0
@@ -209,15 +209,15 @@ cdef inline void set_targets(SoftmaxCrossEntropy kernel, const plan_t* p, const 
                              real_t* t) noexcept nogil:
     """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y."""
     cdef Py_ssize_t j
-    cdef real_t keep = <real_t>(1 - kernel.smoothing), base = <real_t>(kernel.smoothing / p.width)
+    cdef real_t keep = <real_t>(1 - kernel.smoothing), base = <real_t>(kernel.smoothing / p.row_length)
     if label == NULL:
-        set_all(t, base, p.width)
+        set_all(t, base, p.row_length)
         t[y] = keep + base
     else:
-        for j in range(p.width):
+        for j in range(p.row_length):
             t[j] = fma(keep, label[j], base)
     if kernel.class_weight != NULL:
-        for j in range(p.width):
+        for j in range(p.row_length):
             t[j] *= <real_t>kernel.class_weight[j]
 
 
@@ -313,9 +313,9 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
         cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
-        cdef real_t* e = t + p.width
+        cdef real_t* e = t + p.row_length
         if self.weighs_rows and self.from_logits:
-            return picked_row(x, <Py_ssize_t>label, p.width, factor, g, h)
+            return picked_row(x, <Py_ssize_t>label, p.row_length, factor, g, h)
         if self.weighs_rows:
             return sparse_row(p, x, <Py_ssize_t>label, factor, e, piece, g, h)
         set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
@@ -326,7 +326,7 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
     cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const Py_ssize_t* at, const double* weight,
                    real_t* tile, real_t* hess, real_t* l, double* memory) noexcept nogil:
         """What sparse_row() does for one row, for n at once; tile and hess become the gradient and the Hessian."""
-        cdef Py_ssize_t i, j, classes = p.width
+        cdef Py_ssize_t i, j, classes = p.row_length
         cdef double* others = memory
         cdef double* below = others + n
         cdef real_t* top = <real_t*>(below + n)
@@ -391,10 +391,10 @@ ctypedef fused short_loss_t:
 
 cdef void softmax_rows(SoftmaxCrossEntropy kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
                        const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
-    if p.width == 0:
+    if p.row_length == 0:
         # no classes, no targets
         set_all(l, <real_t>0, n)
-    elif p.short:
+    elif p.lanes_over_rows:
         short_rows_of(kernel, p, start, n, m, w, l, buffers)
     else:
         rows_of(kernel, p, start, n, m, w, l, buffers)
@@ -412,7 +412,7 @@ cdef inline bint has_weight(const real_t* w, Py_ssize_t n) noexcept nogil:
 cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
                           const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
     """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is for targets m_j y_j."""
-    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.unit
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.coupled
     cdef real_t* piece = buffers
     cdef real_t* e = piece + BLOCK_BYTES // sizeof(real_t)
     cdef real_t* t = e + size
@@ -452,11 +452,11 @@ cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, P
         softmax_derivatives(s, classes, e, t, sum_of(t, classes), p.grad_scale,
                             g + row if p.outputs[GRAD].data != NULL else NULL,
                             h + row if p.outputs[HESS].data != NULL else NULL)
-    if p.outputs[GRAD].data != NULL and not p.outputs[GRAD].direct:
+    if p.outputs[GRAD].data != NULL and not p.outputs[GRAD].in_place:
         scatter(&p.outputs[GRAD], start, n, g)
-    if p.outputs[HESS].data != NULL and not p.outputs[HESS].direct:
+    if p.outputs[HESS].data != NULL and not p.outputs[HESS].in_place:
         scatter(&p.outputs[HESS], start, n, h)
-    if needs_d and not p.outputs[GRAD_SECOND].direct:
+    if needs_d and not p.outputs[GRAD_SECOND].in_place:
         scatter(&p.outputs[GRAD_SECOND], start, n, d)
 
 

@@ -64,7 +64,7 @@ cdef enum:
     GRAIN = 8       # elements of whose multiple a loop takes: it needs no second body for single ones
 
 
-cdef void evaluate(loss_t kernel, pass_t* what, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
+cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
                    const real_t* q, apart_t l, apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
     """The one loop over elements: what the pass stores is known at compile time, the compiler drops the rest."""
     cdef Py_ssize_t i
@@ -115,7 +115,7 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
             out[kind][at + i] = results[kind][i - whole]
 
 
-cdef void evaluate_sum(light_t kernel, sum_pass_t* what, Py_ssize_t n, Py_ssize_t at, double scale, const real_t* x,
+cdef void evaluate_sum(light_t kernel, sum_pass_t* tag, Py_ssize_t n, Py_ssize_t at, double scale, const real_t* x,
                        const real_t* y, apart_t g, lanes_t lane) noexcept nogil:
     """Adds the losses of a multiple of LANES elements to the lanes without storing them.
 
@@ -148,12 +148,12 @@ cdef void evaluate_sum(light_t kernel, sum_pass_t* what, Py_ssize_t n, Py_ssize_
         i += LANES
 
 
-cdef void fill_sums(light_t kernel, sum_t* sums, real_t* dtype, apart_t result) noexcept:
+cdef void fill_sums(light_t kernel, sum_t* sums, real_t* tag, apart_t result) noexcept:
     sums[0] = <sum_t>evaluate_sum[light_t, Value, real_t, apart_t]
     sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, real_t, apart_t]
 
 
-cdef void fill(loss_t kernel, loop_t* loops, real_t* dtype, apart_t result) noexcept:
+cdef void fill(loss_t kernel, loop_t* loops, real_t* tag, apart_t result) noexcept:
     loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, real_t, apart_t]
     loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, real_t, apart_t]
     loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, real_t, apart_t]

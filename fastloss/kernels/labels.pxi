@@ -42,7 +42,7 @@ cdef inline void count_classes(ClassKernel kernel, const plan_t* p, Py_ssize_t s
     cdef Py_ssize_t i
     gather(&p.inputs[SECOND], start, n, counts)
     for i in range(n):
-        if is_ignored(kernel, counts[i]) or not (0 <= counts[i] < p.width):
+        if is_ignored(kernel, counts[i]) or not (0 <= counts[i] < p.row_length):
             counts[i] = 0
         else:
             counts[i] = kernel.class_weight[<Py_ssize_t>counts[i]] if kernel.class_weight != NULL else 1

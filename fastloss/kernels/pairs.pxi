@@ -175,10 +175,10 @@ cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssiz
                  w + other * padded, others + at, s.n,
                  g + r * width + k * PANEL, g + other * width + k * PANEL)
     for r in range(n):
-        for k in range(p.width):
+        for k in range(p.row_length):
             # a vector without weight may be infinite
             line[k] = <real_t>(0 if weight != NULL and weight[r] == 0 and not s.swapped else g[r * width + k])
-        scatter(&p.outputs[GRAD], (start + r) * p.width, p.width, line)
+        scatter(&p.outputs[GRAD], (start + r) * p.row_length, p.row_length, line)
 
 
 cdef void forget_row(Py_ssize_t n, double* row) noexcept nogil:
@@ -198,10 +198,10 @@ cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, 
     for i in range(s.n):
         if stopped(p, &since, s.width):
             return  # no cover: as above
-        gather(&p.inputs[kind], i * p.width, p.width, rows + i * s.width)
+        gather(&p.inputs[kind], i * p.row_length, p.row_length, rows + i * s.width)
         if kind == FIRST and is_left_out(&p.inputs[WEIGHT], i):
-            forget_row(p.width, rows + i * s.width)
-        for d in range(p.width, s.width):
+            forget_row(p.row_length, rows + i * s.width)
+        for d in range(p.row_length, s.width):
             rows[i * s.width + d] = 0
         for d in range(s.width):
             strips[(d // PANEL * s.n + i) * PANEL + d % PANEL] = rows[i * s.width + d]
@@ -218,7 +218,7 @@ cdef inline Py_ssize_t filled_up(Py_ssize_t n) noexcept nogil:
 
 
 cdef Py_ssize_t measure_pairs(plan_t* p) noexcept nogil:
-    cdef Py_ssize_t size = filled_up(p.size), width = filled_up(p.width)
+    cdef Py_ssize_t size = filled_up(p.size), width = filled_up(p.row_length)
     if size > MOST_BYTES // 64 // (width + 1):
         return -1
     p.work = <Py_ssize_t>min(<double>MOST_BYTES / 2, <double>p.size * p.size * width / 4)
@@ -230,7 +230,7 @@ cdef bint prepare_pairs(plan_t* p, complaint_t* complaint) noexcept nogil:
     cdef pairs_t* s = <pairs_t*>p.state
     cdef double smoothing = smoothing_of(p.parameters)
     cdef Py_ssize_t size = filled_up(p.size)
-    s.n, s.width, s.panels, s.swapped = p.size, filled_up(p.width), size // PANEL, False
+    s.n, s.width, s.panels, s.swapped = p.size, filled_up(p.row_length), size // PANEL, False
     # one pair alone is certain
     s.other = smoothing / (s.n - 1) if s.n > 1 else <double>0
     s.same = 1 - smoothing if s.n > 1 else <double>1

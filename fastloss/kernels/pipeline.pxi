@@ -66,12 +66,12 @@ cdef inline void set_all(real_t* a, real_t v, Py_ssize_t n) noexcept nogil:
 
 
 cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t task, double scale, double sum,
-                         real_t* like) noexcept nogil:
+                         real_t* tag) noexcept nogil:
     """Brings the sum of a run, or of a piece of one, where it belongs."""
     if p.pieces:
         p.partial[kind][task] = sum
     else:
-        put_total(&p.outputs[kind], start // p.span, scale * sum)
+        put_total(&p.outputs[kind], start // p.run_length, scale * sum)
 
 
 cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale,
@@ -80,17 +80,17 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
     cdef const char* data = p.outputs[kind].data
     cdef double* sums
     cdef Py_ssize_t i
-    if not p.outputs[kind].reduced:
+    if not p.outputs[kind].summed:
         multiply_by(a, scale, n)
-        if p.outputs[kind].streamed:
+        if p.outputs[kind].past_cache:
             stream(data + start * <Py_ssize_t>sizeof(real_t), a, n * sizeof(real_t))
-        elif not p.outputs[kind].direct:
+        elif not p.outputs[kind].in_place:
             scatter(&p.outputs[kind], start, n, a)
     elif p.pieces:
         put_sum(p, kind, start, task, scale, long_sum(a, n), a)
-    elif p.span:
-        for i in range(n // p.span):
-            put_sum(p, kind, start + i * p.span, task, scale, lane_sum(a + i * p.span, p.span), a)
+    elif p.run_length:
+        for i in range(n // p.run_length):
+            put_sum(p, kind, start + i * p.run_length, task, scale, lane_sum(a + i * p.run_length, p.run_length), a)
     else:
         sums = p.partial[kind] + task * 2 * p.outputs[kind].size
         accumulate(&p.outputs[kind], start, n, a, sums, sums + p.outputs[kind].size)
@@ -98,7 +98,7 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
 
 cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* buffer) noexcept nogil:
     """Where a block of results is written first."""
-    if p.outputs[kind].data != NULL and p.outputs[kind].direct and not p.outputs[kind].reduced:
+    if p.outputs[kind].data != NULL and p.outputs[kind].in_place and not p.outputs[kind].summed:
         return <real_t*>p.outputs[kind].data + start
     return buffer
 
@@ -136,12 +136,12 @@ cdef bint look(watch_t* w) noexcept nogil:
     return next < 0
 
 
-cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* like) noexcept nogil:
+cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* tag) noexcept nogil:
     """Asks for the strip of each input that begins with element `start`."""
     cdef const char* at
     cdef int kind
     for kind in range(INPUTS):
-        if p.inputs[kind].data != NULL and p.inputs[kind].direct:
+        if p.inputs[kind].data != NULL and p.inputs[kind].in_place:
             at = p.inputs[kind].data + start * <Py_ssize_t>sizeof(real_t)
             prefetch_512(at)
             if p.strip == STRIP_BYTES:
@@ -168,7 +168,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     cdef bint summed, weighed
     for kind in range(GRAD, GRAD_WEIGHT):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
-    summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.span)
+    summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.run_length)
     for k in range(LANES if summed else 0):
         lane[k] = 0
     # the gradient in the weights takes the values without them
@@ -190,16 +190,16 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
                 lane[j] += out[VALUE][i + whole + j]
         i += k
         # streamed are whole cache lines: the rest of the last one waits for the next strip
-        k = n if i == n else i - p.lead
+        k = n if i == n else i - p.misaligned
         if weighed:
             weigh(out[VALUE], w, w, done, k - done)
         for kind in range(GRAD, GRAD_WEIGHT):
-            if p.outputs[kind].data != NULL and not p.outputs[kind].reduced:
+            if p.outputs[kind].data != NULL and not p.outputs[kind].summed:
                 weigh(out[kind], m, w, done, k - done)
                 finish(p, kind, start + done, k - done, task, 1, out[kind] + done)
         done = k
     for kind in range(GRAD, GRAD_WEIGHT):
-        if p.outputs[kind].data != NULL and p.outputs[kind].reduced:
+        if p.outputs[kind].data != NULL and p.outputs[kind].summed:
             weigh(out[kind], m, w, 0, n)
             finish(p, kind, start, n, task, 1, out[kind])
     return SUMMED * summed | WEIGHED * weighed
@@ -260,17 +260,17 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
 
 
-cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* like) noexcept nogil:
+cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* tag) noexcept nogil:
     cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
     cdef Py_ssize_t start, end, since = 0
     if p.pieces:
-        start = task // p.pieces * p.span
-        end = start + p.span
+        start = task // p.pieces * p.run_length
+        end = start + p.run_length
         start += task % p.pieces * p.block
         end = min(end, start + p.block)
     else:
-        start = max(<Py_ssize_t>0, task * p.step - p.before)
-        end = min(p.size, (task + 1) * p.step - p.before)
+        start = max(<Py_ssize_t>0, task * p.task_elements - p.first_task_short_by)
+        end = min(p.size, (task + 1) * p.task_elements - p.first_task_short_by)
     while True:
         block(p, start, min(p.block, end - start), task, buffers)
         start += p.block
@@ -278,20 +278,20 @@ cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* like) n
             return
 
 
-cdef void run_small(const plan_t* p, Py_ssize_t task, real_t* like) noexcept nogil:
+cdef void run_small(const plan_t* p, Py_ssize_t task, real_t* tag) noexcept nogil:
     cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
-    run_in(p, task, &stack[0], like)
+    run_in(p, task, &stack[0], tag)
 
 
-cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* like) noexcept nogil:
+cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* tag) noexcept nogil:
     # apart: the buffers of a small call would take the stack of a thread that does not need them
     if p.scratch == NULL:
-        run_small(p, task, like)
+        run_small(p, task, tag)
     else:
-        run_in(p, task, p.scratch + thread * p.scratch_size, like)
+        run_in(p, task, p.scratch + thread * p.scratch_size, tag)
 
 
-cdef void add_up(const plan_t* p, int kind, double scale, real_t* like) noexcept nogil:
+cdef void add_up(const plan_t* p, int kind, double scale, real_t* tag) noexcept nogil:
     """Adds the tasks' sums, in their order."""
     cdef Py_ssize_t j, k, size = p.outputs[kind].size
     cdef total_t total
@@ -311,7 +311,7 @@ cdef enum:
     BATCHES = 64    # of tasks, for each thread
 
 
-cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
+cdef void work_off(const plan_t* p, int thread, real_t* tag) noexcept nogil:
     """What one thread does: the tasks of its own range, then, if they are shared, what others have left of theirs.
 
     From call to call a thread meets the same part of an array, which is still in its core's cache; and none waits for
@@ -323,14 +323,14 @@ cdef void work_off(const plan_t* p, int thread, real_t* like) noexcept nogil:
     cdef int k, owner
     if not p.shared:
         for task in range(first_task(p, thread), first_task(p, thread + 1)):
-            run_task(p, task, thread, like)
+            run_task(p, task, thread, tag)
     for k in range(p.threads if p.shared else 0):
         owner = (thread + k) % p.threads
         end = first_task(p, owner + 1)
         task = fetch_add(&p.ranges[owner].next, batch)
         while task < end and not stopped(p, &since, batch * each):
             for i in range(task, min(task + batch, end)):
-                run_task(p, i, thread, like)
+                run_task(p, i, thread, tag)
             task = fetch_add(&p.ranges[owner].next, batch)
     end_streams()
 
@@ -348,7 +348,7 @@ cdef enum:
     FORGIVEN = 10           # times as long
 
 
-cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
+cdef void run_threads(const plan_t* p, real_t* tag) noexcept nogil:
     """All tasks, by all threads; one that comes late for want of a core is done without for a while.
 
     At the end each waits for all. Where the cores are taken, that is as long as the system gives them to somebody else,
@@ -364,7 +364,7 @@ cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
         team_runs(thread, crew)
         # OpenMP's threads have the arithmetic of who called first
         own = compute_as(control)
-        work_off(p, thread, like)
+        work_off(p, thread, tag)
         compute_as(own)
         p.ranges[thread].done = now()
     end = first = now()
@@ -375,23 +375,23 @@ cdef void run_threads(const plan_t* p, real_t* like) noexcept nogil:
         atomic_store(&crowded_until, end + FORGIVEN * (end - first))
 
 
-cdef void run_as(const plan_t* p, real_t* like) noexcept nogil:
+cdef void run_as(const plan_t* p, real_t* tag) noexcept nogil:
     cdef Py_ssize_t task, each, since = 0
     cdef int kind
     if p.threads == 1:
-        run_task(p, 0, 0, like)
+        run_task(p, 0, 0, tag)
         if p.tasks > 1:
             each = p.work // p.tasks
             for task in range(1, p.tasks):
                 if stopped(p, &since, each):
                     break
-                run_task(p, task, 0, like)
+                run_task(p, task, 0, tag)
             end_streams()
     else:
-        run_threads(p, like)
+        run_threads(p, tag)
     for kind in range(OUTPUTS):
         if p.partial[kind] != NULL:
-            add_up(p, kind, p.value_scale if kind == VALUE else (p.grad_scale if kind == GRAD_WEIGHT else 1.), like)
+            add_up(p, kind, p.value_scale if kind == VALUE else (p.grad_scale if kind == GRAD_WEIGHT else 1.), tag)
 
 
 cdef void run(plan_t* p, int is_double) noexcept nogil:

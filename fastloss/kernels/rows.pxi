@@ -29,7 +29,7 @@ ctypedef fused row_loss_t:
 cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m, const real_t* w,
                   real_t* l, real_t* buffers) noexcept nogil:
     """Rows start to start + n, one after another."""
-    cdef Py_ssize_t width = p.width, first = start * width, tile = p.block * width, i, y = 0
+    cdef Py_ssize_t width = p.row_length, first = start * width, tile = p.block * width, i, y = 0
     cdef real_t* scratch = buffers + BLOCK_BYTES // sizeof(real_t)
     cdef real_t* tiles = scratch + p.row_buffers * width
     cdef real_t* numbers[THIRD + 1]     # of the row at hand
@@ -43,7 +43,7 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     cdef bint known
     for kind in range(THIRD + 1):
         numbers[kind] = NULL
-        if p.inputs[kind].data != NULL and p.inputs[kind].rows:
+        if p.inputs[kind].data != NULL and p.inputs[kind].has_rows:
             numbers[kind] = fetch(&p.inputs[kind], first, n * width, tiles + kind * tile)
             step[kind] = width
         elif p.inputs[kind].data != NULL:
@@ -78,7 +78,7 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
         for kind in range(GRAD, GRAD_THIRD + 1):
             row[kind] += row_step[kind]
     for kind in range(GRAD, GRAD_THIRD + 1):
-        if out[kind] != NULL and not p.outputs[kind].direct:
+        if out[kind] != NULL and not p.outputs[kind].in_place:
             scatter(&p.outputs[kind], first, n * width, out[kind])
 
 
@@ -93,7 +93,7 @@ cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t valu
 cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
                         const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
     """Rows start to start + n, all at once: a vector lane per row, so their tile is held number by number."""
-    cdef Py_ssize_t width = p.width, size = n * width, missing = 0, y = 0, i
+    cdef Py_ssize_t width = p.row_length, size = n * width, missing = 0, y = 0, i
     cdef double* weight = <double*>buffers
     cdef double* label = weight + n
     # the label's place in the tile, or where there is none, behind it

@@ -352,7 +352,7 @@ cdef bint backward(const plan_t* p, trellis_t* c, double factor, real_t* line) n
 
 
 cdef double sequence_loss(const plan_t* p, Py_ssize_t example, double factor, double* memory,
-                          real_t* like) noexcept nogil:
+                          real_t* tag) noexcept nogil:
     """-log P of one example, and factor (softmax(x_t)_k - P(state k at t)) for its frames t and classes k."""
     cdef const sequences_t* s = <const sequences_t*>p.state
     cdef trellis_t c = trellis_of(p, example, memory)

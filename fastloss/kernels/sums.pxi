@@ -80,7 +80,7 @@ cdef enum:
     MANY = 1024             # numbers that the lanes take by fours
 
 
-cdef inline bint by_fours(Py_ssize_t n, real_t* like) noexcept nogil:
+cdef inline bint by_fours(Py_ssize_t n, real_t* tag) noexcept nogil:
     """Whether n numbers of a longer run are added by fours. float32 leaves the lanes more digits than they need."""
     return real_t is double and n > FEW
 

@@ -97,7 +97,7 @@ cdef class Triplet(Kernel):
         cdef double loss, xi, yi, qi
         cdef total_t total
         cdef real_t c
-        cdef Py_ssize_t i, k = 0, m, n = p.width
+        cdef Py_ssize_t i, k = 0, m, n = p.row_length
         total.sum = total.rest = 0
         while k < n:
             m = min(<Py_ssize_t>PIECE, n - k)
@@ -217,7 +217,7 @@ cdef class CosineEmbedding(Kernel):
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* e, real_t* memory) noexcept nogil:
-        cdef Py_ssize_t i, n = p.width
+        cdef Py_ssize_t i, n = p.row_length
         cdef angle_t t = angle(x, y, n)
         cdef double loss
         if label > 0:
