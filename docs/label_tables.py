@@ -7,16 +7,13 @@ from collections.abc import Iterator
 
 import fastloss as fl
 
-FAMILIES = ("regression", "binary", "counts", "classes", "vectors", "sequences")
 # arguments that change what an input means, with the other values that they take
 SWITCHES = {"label_format": "binary", "from_sigmoid": True, "sparse_label": False, "from_logits": None}
 
 
 def losses() -> list[type[fl.Loss]]:
     """The classes, family by family, in the order in which each defines them."""
-    public = [cls for cls in vars(fl.losses).values() if isinstance(cls, type) and cls is not fl.Loss]
-    found = [cls for family in FAMILIES for cls in vars(getattr(fl.losses, family)).values() if cls in public]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(getattr(fl, name) for name in fl.losses.__all__ if name != "Loss"))
 
 
 def forms(cls: type[fl.Loss]) -> Iterator[tuple[str, fl.Loss]]:

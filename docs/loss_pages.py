@@ -31,13 +31,11 @@ CURVES: dict[type[fl.Loss], dict[str, Any]] = {
 
 
 def losses() -> dict[type[fl.Loss], list[str]]:
-    """The classes in the order of the module, each with its other names."""
-    found: dict[type[fl.Loss], list[str]] = {}
-    for name, cls in vars(fl.losses).items():
-        if name in fl.losses.__all__ and cls is not fl.Loss:
-            found.setdefault(cls, [])
-            if name != cls.__name__:
-                found[cls].append(name)
+    """The classes, each with its other names."""
+    found: dict[type[fl.Loss], list[str]] = {cls: [] for cls in label_tables.losses()}
+    for name in fl.losses.__all__:
+        if name not in ("Loss", getattr(fl, name).__name__):
+            found[getattr(fl, name)].append(name)
     return found
 
 

@@ -6,10 +6,17 @@
 (array([0.125, 2.5  ]), array([0.5, 1. ]))
 """
 
+from typing import TYPE_CHECKING
+
 from fastloss import backends, losses, plot
 from fastloss._config import __version__, show_config
 from fastloss._threads import get_num_threads, num_threads, set_num_threads
 from fastloss.losses import *  # noqa: F403
+
+if TYPE_CHECKING:
+    # to type checkers an __all__ that is computed exports nothing
+    from fastloss._core import Loss as Loss
+    from fastloss.losses._families import *  # noqa: F403
 
 __all__ = [
     *losses.__all__,

@@ -13,7 +13,7 @@ import sys
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import numpy as np
 import pytest
@@ -37,6 +37,13 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(
+def test_type_checkers_know_the_losses() -> None:
+    """mypy reads this: a class that it does not find in the package would be Any, and so would what it returns."""
+    assert_type(fl.HuberLoss(rho=2), fl.HuberLoss)
+    assert_type(fl.HuberLoss(rho=2).arguments, tuple[tuple[str, Any], ...])
+    assert_type(fl.losses.SigmoidBCELoss().inputs, tuple[str, ...])
+
+
     ("loss", "text"),
     [
         (fl.L2Loss(), "L2Loss(weight=1.0, batch_axis=0, reduction='example')"),

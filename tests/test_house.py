@@ -123,6 +123,13 @@ def test_what_a_line_of_cython_includes_is_in_the_checkout() -> None:
         assert {f"fastloss/{name}" for name in included(unit)} <= known
 
 
+def test_every_loss_of_a_family_is_in_the_package() -> None:
+    families = [path for path in (PACKAGE / "losses").glob("*.py") if not path.name.startswith("_")]
+    text = "\n".join(path.read_text("utf-8") for path in families)
+    found = re.findall(r"^(?:class )?(\w+Loss)(?:\(\w+\):| = \w+)$", text, re.MULTILINE)
+    assert sorted(fl.losses.__all__) == sorted([*found, "Loss"]), "fastloss/losses/_families.py"
+
+
 # where each loss is named by hand
 PLACES = [
     *("README.md", "CHANGELOG.md", "docs/guide/labels.md", "fastloss/torch.py"),

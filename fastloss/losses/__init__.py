@@ -1,35 +1,9 @@
-"""The losses, a family a file: a class each, with its formula, its parameters and its source."""
+"""The losses, a family a file: a class each, with its formula, its parameters and its source.
 
-from fastloss._core import Loss
-from fastloss.losses.binary import (
-    HingeLoss,
-    LogisticLoss,
-    SigmoidBCELoss,
-    SigmoidBinaryCrossEntropyLoss,
-    SquaredHingeLoss,
-)
-from fastloss.losses.classes import KLDivLoss, SoftmaxCELoss, SoftmaxCrossEntropyLoss
-from fastloss.losses.counts import PoissonNLLLoss
-from fastloss.losses.regression import HuberLoss, L1Loss, L2Loss
-from fastloss.losses.sequences import CTCLoss
-from fastloss.losses.vectors import CosineEmbeddingLoss, SDMLLoss, TripletLoss
+A public class of a family that is a loss is in ``__all__`` by itself, and so are its other names.
+"""
 
-__all__ = [
-    "CTCLoss",
-    "CosineEmbeddingLoss",
-    "HingeLoss",
-    "HuberLoss",
-    "KLDivLoss",
-    "L1Loss",
-    "L2Loss",
-    "LogisticLoss",
-    "Loss",
-    "PoissonNLLLoss",
-    "SDMLLoss",
-    "SigmoidBCELoss",
-    "SigmoidBinaryCrossEntropyLoss",
-    "SoftmaxCELoss",
-    "SoftmaxCrossEntropyLoss",
-    "SquaredHingeLoss",
-    "TripletLoss",
-]
+from fastloss._core import Loss as Loss
+from fastloss.losses._families import *  # noqa: F403
+
+__all__ = [name for name, x in globals().items() if isinstance(x, type) and issubclass(x, Loss)]
