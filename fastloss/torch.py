@@ -15,7 +15,7 @@ tensor([0.2500, 0.5000])
 
 import inspect
 import reprlib
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -118,106 +118,30 @@ def argument(name: str) -> property:
     return property(get, set_anew)
 
 
-class LabelModule(LossModule):
-    """The base of the modules that are called with predictions and labels alone, and weights."""
+def forward_of(loss: losses.Loss) -> Any:
+    """The method of a module that is called: with the inputs of its loss, by position or name.
 
-    def forward(self, pred: Any, label: Any, sample_weight: Any = None, *, out: Any = None) -> Tensor:
-        value: Tensor = self._evaluate(pred, label, sample_weight, out=out)
-        return value
-
-
-class L1Loss(LabelModule):
-    kind = losses.L1Loss
-
-
-class L2Loss(LabelModule):
-    kind = losses.L2Loss
+    Tracers read the names of a call in its code, so that it is written, as a dataclass writes its constructor.
+    """
+    inputs = [f"{name}: Any" if k < loss.required else f"{name}: Any = None" for k, name in enumerate(loss.inputs)]
+    head = f"def forward(self, {', '.join(inputs)}, *, out: Any = None) -> Tensor:"
+    made: dict[str, Any] = {}
+    exec(f"{head}\n    return self._evaluate({', '.join(loss.inputs)}, out=out)", globals(), made)
+    made["forward"].__qualname__ = f"{type(loss).__name__}.forward"
+    return made["forward"]
 
 
-class HuberLoss(LabelModule):
-    kind = losses.HuberLoss
+def module_classes() -> dict[str, type[LossModule]]:
+    """The class of each loss, by its name and by its other names."""
+    made = {
+        kind: type(kind.__name__, (LossModule,), {"kind": kind, "forward": forward_of(kind())})
+        for kind in {getattr(losses, name) for name in __all__}
+    }
+    return {name: made[getattr(losses, name)] for name in __all__}
 
 
-class HingeLoss(LabelModule):
-    kind = losses.HingeLoss
+globals().update(module_classes())
 
-
-class SquaredHingeLoss(LabelModule):
-    kind = losses.SquaredHingeLoss
-
-
-class LogisticLoss(LabelModule):
-    kind = losses.LogisticLoss
-
-
-class SigmoidBinaryCrossEntropyLoss(LossModule):
-    kind = losses.SigmoidBinaryCrossEntropyLoss
-
-    def forward(
-        self, pred: Any, label: Any, sample_weight: Any = None, pos_weight: Any = None, *, out: Any = None
-    ) -> Tensor:
-        value: Tensor = self._evaluate(pred, label, sample_weight, pos_weight, out=out)
-        return value
-
-
-class PoissonNLLLoss(LossModule):
-    kind = losses.PoissonNLLLoss
-
-    def forward(
-        self, pred: Any, label: Any, sample_weight: Any = None, epsilon: Any = None, *, out: Any = None
-    ) -> Tensor:
-        value: Tensor = self._evaluate(pred, label, sample_weight, epsilon, out=out)
-        return value
-
-
-class KLDivLoss(LabelModule):
-    kind = losses.KLDivLoss
-
-
-class SoftmaxCrossEntropyLoss(LabelModule):
-    kind = losses.SoftmaxCrossEntropyLoss
-
-
-class TripletLoss(LossModule):
-    kind = losses.TripletLoss
-
-    def forward(self, pred: Any, positive: Any, negative: Any, sample_weight: Any = None, *, out: Any = None) -> Tensor:
-        value: Tensor = self._evaluate(pred, positive, negative, sample_weight, out=out)
-        return value
-
-
-class CosineEmbeddingLoss(LossModule):
-    kind = losses.CosineEmbeddingLoss
-
-    def forward(self, input1: Any, input2: Any, label: Any, sample_weight: Any = None, *, out: Any = None) -> Tensor:
-        value: Tensor = self._evaluate(input1, input2, label, sample_weight, out=out)
-        return value
-
-
-class CTCLoss(LossModule):
-    kind = losses.CTCLoss
-
-    def forward(
-        self,
-        pred: Any,
-        label: Any,
-        pred_lengths: Any = None,
-        label_lengths: Any = None,
-        sample_weight: Any = None,
-        *,
-        out: Any = None,
-    ) -> Tensor:
-        value: Tensor = self._evaluate(pred, label, pred_lengths, label_lengths, sample_weight, out=out)
-        return value
-
-
-class SDMLLoss(LossModule):
-    kind = losses.SDMLLoss
-
-    def forward(self, x1: Any, x2: Any, sample_weight: Any = None, *, out: Any = None) -> Tensor:
-        value: Tensor = self._evaluate(x1, x2, sample_weight, out=out)
-        return value
-
-
-SigmoidBCELoss = SigmoidBinaryCrossEntropyLoss
-SoftmaxCELoss = SoftmaxCrossEntropyLoss
+if TYPE_CHECKING:
+    # a type checker does not see what the loops have made
+    def __getattr__(name: str) -> Any: ...

@@ -482,8 +482,11 @@ def test_every_loss_has_a_module() -> None:
         module = getattr(modules, name)
         assert module.kind is getattr(fl, name)
         assert repr(module()) == repr(module().loss)
-        forward = list(inspect.signature(module.forward).parameters)
-        assert forward == ["self", *module().loss.inputs, "out"]
+        assert (module.__name__, module.__module__) == (module.kind.__name__, "fastloss.torch")
+        me, *inputs, out = inspect.signature(module.forward).parameters.values()
+        assert [x.name for x in (me, *inputs, out)] == ["self", *module().loss.inputs, "out"]
+        assert [x.default is x.empty for x in inputs].count(True) == module().loss.required
+        assert out.kind is out.KEYWORD_ONLY
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -991,7 +994,7 @@ def test_modules_are_printed_short_and_have_the_arguments() -> None:
         huber.rho = -1
     assert huber.rho == 3
 
-    class Mine(modules.HuberLoss):
+    class Mine(modules.HuberLoss):  # type: ignore[misc]
         """Its own."""
 
     assert Mine.__doc__ == "Its own."
