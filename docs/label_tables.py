@@ -1,4 +1,4 @@
-"""Tables of what labels and predictions mean, made of the losses' domains: python docs/label_tables.py prints them."""
+"""Tables of what labels and predictions mean, made of the losses' domains."""
 
 from __future__ import annotations
 
@@ -34,17 +34,6 @@ def labels_of(loss: fl.Loss) -> str:
     return f"{', '.join(names)}: {loss.domains[names[0]].text}"
 
 
-def readme_labels() -> dict[str, str]:
-    """The column of the labels in the README's table, by the class."""
-    found = {}
-    for cls in losses():
-        default, *others = forms(cls)
-        first = labels_of(default[1])
-        changed = [(how, labels_of(loss)) for how, loss in others if labels_of(loss) != first]
-        found[cls.__name__] = "; ".join([first, *(f"with `{how}` {text}" for how, text in changed)])
-    return found
-
-
 def rows(cls: type[fl.Loss]) -> list[tuple[str, str, str]]:
     """How a loss is built, and what its label and its prediction hold then, where that is not as before."""
     found: dict[tuple[str, str], str] = {}
@@ -54,15 +43,10 @@ def rows(cls: type[fl.Loss]) -> list[tuple[str, str, str]]:
 
 
 def guide_table() -> str:
-    """A row for each loss, and one for each argument that changes what its inputs mean."""
+    """A row for each loss, and one for each argument that changes what its inputs mean, in Markdown."""
     lines = ["| loss | built with | label | prediction |", "|---|---|---|---|"]
     for cls in losses():
         for how, label, pred in rows(cls):
             name, argument = (f"`{cls.__name__}`", "") if not how else ("", f"`{how}`")
             lines.append(f"| {name} | {argument} | {label} | {pred} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(guide_table())
-    print(*[f"{name}: {text}" for name, text in readme_labels().items()], sep="\n")

@@ -1,4 +1,7 @@
-"""A page for each loss, of its docstring and its curves, and a page that lists them: written before Sphinx reads."""
+"""A page for each loss, of its docstring and its curves, a page that lists them, and the table of what labels mean.
+
+They are written before Sphinx reads.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from sphinx.application import Sphinx
 import fastloss as fl
 from fastloss import plot
 
+# what guide/labels.md includes
+LABELS = "losses/labels.inc"
 STYLES = {"light": "default", "dark": "dark_background"}
 
 # a likelihood shows its minimum with such a label only
@@ -91,6 +96,7 @@ def write_pages(app: Sphinx) -> None:
     folder.mkdir(exist_ok=True)
     classes = losses()
     write(folder / "index.rst", index_page(classes))
+    write(Path(app.srcdir) / LABELS, f"{label_tables.guide_table()}\n")
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
         if cls().is_elementwise:
