@@ -234,6 +234,35 @@ cdef inline real_t log1p_unit(real_t u) noexcept nogil:
         return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero)
 
 
+cdef inline real_t log_normal(real_t x, real_t bias, real_t low) noexcept nogil:
+    """log(x) + low for normal x, of whose exponent `bias` is taken."""
+    cdef real_t m, k
+    cdef uint32_t i
+    cdef uint64_t j
+    # x = 2^k m with m in [sqrt(1/2), sqrt(2))
+    if real_t is float:
+        i = bits_f(x) + <uint32_t>(0x3f800000 - 0x3f3504f3)
+        k = <float><int>(i >> 23) - bias
+        m = from_bits_f((i & <uint32_t>0x007fffff) + <uint32_t>0x3f3504f3)
+    else:
+        j = bits_d(x) + <uint64_t>(0x3ff0000000000000 - 0x3fe6a09e667f3bcd)
+        # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
+        k = (from_bits_d((j >> 52) | <uint64_t>0x4330000000000000) - 4503599627370496.) - bias
+        m = from_bits_d((j & <uint64_t>0x000fffffffffffff) + <uint64_t>0x3fe6a09e667f3bcd)
+    return log_reduced(m - <real_t>1, k, low)
+
+
+cdef inline real_t log_from_one(real_t x) noexcept nogil:
+    """log(x) for x >= 1, or NaN: log_sum(x, 0) to the last bit, without what only other numbers need."""
+    cdef real_t bias, r
+    if real_t is float:
+        bias = 127
+    else:
+        bias = 1023
+    r = log_normal(x, bias, <real_t>0)
+    return r if x < <real_t>INFINITY else x
+
+
 cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:
     """log(a + b) for |b| <= a, or any order, within 1 ULP of the exact sum's logarithm.
 
@@ -241,23 +270,14 @@ cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:
 
     log(x) is log_sum(x, 0), log1p(u) is log_sum(1, u). 0 gives -inf, a negative sum NaN.
     """
-    cdef real_t w = a + b, t = w - a, c = (a - (w - t)) + (b - t), m, k, scaled, bias, r, zero = 0
-    cdef uint32_t i
-    cdef uint64_t j
-    # w = 2^k m with m in [sqrt(1/2), sqrt(2)); subnormals are brought into the normal range first
+    cdef real_t w = a + b, t = w - a, c = (a - (w - t)) + (b - t), scaled, bias, r, zero = 0
+    # subnormals are brought into the normal range first
     if real_t is float:
         scaled = w * <float>33554432. if w < <float>1.1754943508222875e-38 else w
         bias = <float>152. if w < <float>1.1754943508222875e-38 else <float>127.
-        i = bits_f(scaled) + <uint32_t>(0x3f800000 - 0x3f3504f3)
-        k = <float><int>(i >> 23) - bias
-        m = from_bits_f((i & <uint32_t>0x007fffff) + <uint32_t>0x3f3504f3)
     else:
         scaled = w * 18014398509481984. if w < 2.2250738585072014e-308 else w
         bias = 1077. if w < 2.2250738585072014e-308 else 1023.
-        j = bits_d(scaled) + <uint64_t>(0x3ff0000000000000 - 0x3fe6a09e667f3bcd)
-        # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
-        k = (from_bits_d((j >> 52) | <uint64_t>0x4330000000000000) - 4503599627370496.) - bias
-        m = from_bits_d((j & <uint64_t>0x000fffffffffffff) + <uint64_t>0x3fe6a09e667f3bcd)
-    r = log_reduced(m - <real_t>1, k, c / w)
+    r = log_normal(scaled, bias, c / w)
     r = w if w == <real_t>INFINITY else r
     return r if w > zero else (<real_t>-INFINITY if w == zero else <real_t>NAN)

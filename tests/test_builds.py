@@ -93,35 +93,59 @@ PACKED = {
 }
 
 
-def formulas(*, light: bool) -> list[str]:
-    """The kernels whose loops are over elements, as the lists at the ends of their files have them."""
-    found: list[str] = []
-    for path in (ROOT / "fastloss" / "kernels" / "formulas").glob("*.pxi"):
-        lists = re.findall(r"^ctypedef fused (\w+):\n((?:    \w+\n)+)", path.read_text("utf-8"), re.MULTILINE)
-        found += [kernel for name, kernels in lists if name.startswith("light_") == light for kernel in kernels.split()]
-    return found
+# bytes of the loops of one loss over elements
+LARGEST = 16 * 1024
 
 
-@pytest.mark.skipif(shutil.which("objdump") is None, reason="reads the machine code with objdump, of binutils")
+def formulas(fused: str) -> list[str]:
+    """The kernels of a fused type, in the order in which the names of their loops number them."""
+    lists: dict[str, list[str]] = {}
+    for path in (ROOT / "fastloss" / "kernels").rglob("*.pxi"):
+        found = re.findall(r"^ctypedef fused (\w+):\n((?:    \w+\n)+)", path.read_text("utf-8"), re.MULTILINE)
+        lists |= {name: kernels.split() for name, kernels in found}
+    return [kernel for name in lists[fused] for kernel in (formulas(name) if name in lists else [name])]
+
+
+def objdump(option: str, isa: str) -> str:
+    """What objdump prints of the kernels of a build, where that has the names of its loops."""
+    if shutil.which("objdump") is None:
+        pytest.skip("reads the machine code with objdump, of binutils")
+    module = next(Path(fl.__file__).parent.glob(f"_kernels_{isa}.*"))
+    text = subprocess.run(
+        ["objdump", option, "--no-show-raw-insn", str(module)], capture_output=True, text=True, check=True
+    ).stdout
+    if "_evaluate" not in text:
+        pytest.skip("the machine code has lost its names, as a wheel's has")
+    return text
+
+
 @pytest.mark.parametrize("isa", BUILT)
 def test_every_loop_is_vectorised(isa: str) -> None:
     if not ARM and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the patterns are those of x86-64 and arm64")
-    module = next(Path(fl.__file__).parent.glob(f"_kernels_{isa}.*"))
-    listing = subprocess.run(
-        ["objdump", "-d", "--no-show-raw-insn", str(module)], capture_output=True, text=True, check=True
-    ).stdout
-    # macOS puts one more underscore before each
-    if not re.search("<_+pyx_", listing):
-        pytest.skip("the machine code has lost its names, as a wheel's has")
     loops: dict[str, str] = {}
-    for function in re.split(r"\n(?=[0-9a-f]+ <)", listing):
+    for function in re.split(r"\n(?=[0-9a-f]+ <)", objdump("-d", isa)):
         name = re.match(r"[0-9a-f]+ <(\w+_evaluate(?:_sum)?)(?:\.[.\w]*)?>:", function)
         if name:
             loops[name[1]] = loops.get(name[1], "") + function
     # 6 passes and 2 dtypes of each; of those that wait for memory the sums, alone and with gradients
-    assert len(loops) == len(formulas(light=False)) * 6 * 2 + len(formulas(light=True)) * 2 * 2
+    assert len(loops) == len(formulas("loss_t")) * 6 * 2 + len(formulas("light_t")) * 2 * 2
     arithmetic = {name: len(re.findall(PACKED[isa], text)) for name, text in loops.items()}
     assert [name for name, count in arithmetic.items() if count == 0] == []
     calls = {match for text in loops.values() for match in re.findall(r"\t(?:callq?|blr?)\s.*", text)}
     assert not calls
+
+
+@pytest.mark.parametrize("isa", BUILT)
+def test_no_loss_takes_much_code(isa: str) -> None:
+    """The loops of each: a new loss makes the wheel larger by no more than this for each build."""
+    symbol = re.compile(r"\s([0-9a-f]{8,})\s+_+pyx_fuse_(\d+)_\w+_evaluate(_sum)?(?:\.\S*)?$", re.MULTILINE)
+    symbols = symbol.findall(objdump("-t", isa))
+    if not symbols:
+        pytest.skip("the symbols have no sizes, as those of macOS")
+    kernels = {"": formulas("loss_t"), "_sum": formulas("light_t")}
+    sizes = dict.fromkeys(kernels[""], 0)
+    for size, number, kind in symbols:
+        sizes[kernels[kind][int(number)]] += int(size, 16)
+    assert min(sizes.values()) > 0
+    assert {name: size for name, size in sizes.items() if size > LARGEST} == {}

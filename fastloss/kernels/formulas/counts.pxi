@@ -3,7 +3,7 @@
 cimport cython
 from libc.math cimport INFINITY, NAN
 
-from fastloss._math cimport exp, fma, log_sum, real_t
+from fastloss._math cimport exp, fma, log_from_one, log_sum, real_t
 
 
 cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l, real_t* d) noexcept nogil:
@@ -11,7 +11,7 @@ cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l,
 
     It is (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0.
     """
-    cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_sum(c, zero), inf = <real_t>INFINITY
+    cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_from_one(c), inf = <real_t>INFINITY
     cdef real_t constant = zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
     # what is far beyond the range together: no inf - inf
     cdef real_t both = fma(c, (log_c - one) - (zero if rate == inf else log_rate), rate)
