@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 REPAIRS = "fastloss/_repairs.h"
 GENERATED = Path("build/kernels")
@@ -193,7 +194,7 @@ DIRECTIVES = {
 
 def extension(module: str, source: str, flags: list[str]) -> Extension:
     return Extension(
-        f"fastloss.{module}",
+        module,
         [source],
         depends=[REPAIRS],
         include_dirs=[np.get_include()],
@@ -204,11 +205,16 @@ def extension(module: str, source: str, flags: list[str]) -> Extension:
     )
 
 
-def kernels(build: str, flags: list[str]) -> Extension:
-    GENERATED.mkdir(parents=True, exist_ok=True)
-    source = GENERATED / f"_kernels_{build}.pyx"
-    shutil.copy2("fastloss/_kernels.pyx", source)
-    return extension(f"_kernels_{build}", str(source), KERNEL_FLAGS + flags)
+def per_build(module: str) -> list[Extension]:
+    """The extensions that are made once per instruction set, each of a copy of one source."""
+    path = module.replace(".", "/")
+    found = []
+    for build, flags in asked_builds().items():
+        source = GENERATED / f"{path}_{build}.pyx"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(f"{path}.pyx", source)
+        found.append(extension(f"{module}_{build}", str(source), KERNEL_FLAGS + flags))
+    return found
 
 
 def compiled(extensions: list[Extension], directives: Any) -> Any:
@@ -222,22 +228,33 @@ def compiled(extensions: list[Extension], directives: Any) -> Any:
     )
 
 
+class BuildExtensions(build_ext):
+    """Builds in a checkout what is for measuring alone, too: no wheel holds it."""
+
+    def finalize_options(self) -> None:
+        if self.inplace or self.editable_mode:
+            self.distribution.ext_modules = EXTENSIONS + compiled(per_build("fastloss._elementary"), DIRECTIVES)
+        super().finalize_options()
+
+
 if not MSVC:
     # before Cython works for minutes
     require_compiler()
 
-setup(
-    ext_modules=compiled(
-        [extension("_core", "fastloss/_core.pyx", [])]
-        + [extension(name, f"fastloss/{name}.pyx", SMALL) for name in ("_isa", "_threads")]
-        + [kernels(build, flags) for build, flags in asked_builds().items()],
-        DIRECTIVES,
-    )
+EXTENSIONS = compiled(
+    [extension("fastloss._core", "fastloss/_core.pyx", [])]
+    + [extension(f"fastloss.{name}", f"fastloss/{name}.pyx", SMALL) for name in ("_isa", "_threads")]
+    + per_build("fastloss._kernels"),
+    DIRECTIVES,
+) + compiled(
     # Python, with its checks: compiled, a call of a small tensor takes a microsecond less
-    + compiled(
-        [extension("backends.torch", "fastloss/backends/torch.py", SMALL)],
-        {"language_level": 3, "annotation_typing": False, "freethreading_compatible": True},
-    ),
+    [extension("fastloss.backends.torch", "fastloss/backends/torch.py", SMALL)],
+    {"language_level": 3, "annotation_typing": False, "freethreading_compatible": True},
+)
+
+setup(
+    ext_modules=EXTENSIONS,
+    cmdclass={"build_ext": BuildExtensions},
     options={
         "build_ext": {"parallel": os.cpu_count() or 1},
         "bdist_wheel": {"py_limited_api": "cp311"} if LIMITED else {},

@@ -12,7 +12,6 @@ An argument named tag carries a type alone: Cython chooses the copy of a functio
 cimport cython
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastloss._math cimport exp, exp_nonpositive, log1p_unit, log_sum, real_t
 from fastloss._plan cimport runner_t
 
 include "fastloss/kernels/blocks.pxi"
@@ -55,30 +54,6 @@ def table(any_loss_t kernel):
         fill_sums[any_loss_t, float, floats_apart](kernel, kernel.table.sums[0], NULL, NULL)
         fill_sums[any_loss_t, double, doubles_apart](kernel, kernel.table.sums[1], NULL, NULL)
     return PyCapsule_New(&kernel.table, "fastloss.kernel", NULL)
-
-
-cdef void apply(str name, Py_ssize_t n, const real_t* a, const real_t* b, real_t* out):
-    cdef Py_ssize_t i
-    if name == "exp":
-        for i in range(n):
-            out[i] = exp(a[i])
-    elif name == "exp_nonpositive":
-        for i in range(n):
-            out[i] = exp_nonpositive(a[i])
-    elif name == "log1p_unit":
-        for i in range(n):
-            out[i] = log1p_unit(a[i])
-    elif name == "log_sum":
-        for i in range(n):
-            out[i] = log_sum(a[i], b[i])
-
-
-def elementary(str name, bint is_double, Py_ssize_t n, size_t a, size_t b, size_t out):
-    """A function of _math over arrays at these addresses, for measuring its error."""
-    if is_double:
-        apply[double](name, n, <const double*>a, <const double*>b, <double*>out)
-    else:
-        apply[float](name, n, <const float*>a, <const float*>b, <float*>out)
 
 
 cdef runner_t runner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 from collections.abc import Callable
 from typing import Any
@@ -53,12 +52,12 @@ def logits(dtype: Any) -> Any:
 @pytest.mark.parametrize("isa", [isa for isa in BUILT if isa != "baseline"])
 def test_elementary_functions(name: str, isa: str) -> None:
     """A sample of what ``python -m tests.elementary`` measures; without FMA the errors are larger."""
-    kernels = importlib.import_module(f"fastloss._kernels_{isa}")
-    assert elementary.worst(name, elementary.every_float(4001), np.float64, kernels)[0] <= 1
+    built = pytest.importorskip(f"fastloss._elementary_{isa}", reason="a wheel holds nothing that measures alone")
+    assert elementary.worst(name, elementary.every_float(4001), np.float64, built)[0] <= 1
     if np.finfo(np.longdouble).nmant > 60:
-        assert elementary.worst(name, elementary.random_doubles(1), np.longdouble, kernels)[0] <= 1
+        assert elementary.worst(name, elementary.random_doubles(1), np.longdouble, built)[0] <= 1
     special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, 5e-324, 1e-45, 1e308, -1e308])
-    assert elementary.worst(name, [special], np.longdouble, kernels)[0] <= 1
+    assert elementary.worst(name, [special], np.longdouble, built)[0] <= 1
 
 
 def softplus(x: Any) -> Any:

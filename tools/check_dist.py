@@ -29,6 +29,8 @@ def belongs(name: PurePosixPath) -> bool:
     """Whether a wheel needs a file: a module, its types, a library, or what describes the distribution."""
     if name.parts[0].endswith(".dist-info"):
         return True
+    if name.name.startswith("_elementary"):
+        return False
     kind = name.name == "py.typed" or name.suffix in IN_WHEELS or ".so" in name.suffixes
     return kind and name.parts[0] in ("fastloss", "fastloss.libs")
 
