@@ -46,8 +46,8 @@ def table(any_loss_t kernel):
     kernel.table.inputs = 3 if any_loss_t in three_inputs_t else 2
     kernel.table.light = any_loss_t in light_t
     if any_loss_t in loss_t:
-        fill[any_loss_t, float, floats_apart](kernel, kernel.table.loops[0], NULL, NULL)
-        fill[any_loss_t, double, doubles_apart](kernel, kernel.table.loops[1], NULL, NULL)
+        fill[any_loss_t, floats_apart](kernel, kernel.table.loops[0], NULL)
+        fill[any_loss_t, doubles_apart](kernel, kernel.table.loops[1], NULL)
     else:
         kernel.fill()
     if any_loss_t in light_t:

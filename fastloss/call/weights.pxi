@@ -19,12 +19,13 @@ cdef void choose_loop(call_t* c) noexcept:
     """The loop over elements that stores what is wanted, and little else."""
     cdef plan_t* p = &c.plan
     cdef bint needs_loss = c.wanted[VALUE] or c.wanted[GRAD_WEIGHT]
-    cdef bint everything = c.wanted[GRAD_SECOND] or c.wanted[GRAD_THIRD]
+    # a value with a Hessian is rare: what else that loop stores, to buffers that nobody reads, costs little
+    cdef bint everything = c.wanted[GRAD_SECOND] or c.wanted[GRAD_THIRD] or c.wanted[HESS] and needs_loss
     cdef int stored = PASS_VALUE
     if everything:
         stored = PASS_EVERYTHING
     elif c.wanted[HESS]:
-        stored = PASS_ALL_OF_PRED if needs_loss else PASS_GRADIENT_HESSIAN
+        stored = PASS_GRADIENT_HESSIAN
     elif c.wanted[GRAD]:
         stored = PASS_VALUE_GRADIENT if needs_loss else PASS_GRADIENT
     p.loop = c.kernel.loops[c.is_double][stored]

@@ -3,8 +3,8 @@
 from fastloss._machine cimport doubles_apart, floats_apart, lanes_t
 from fastloss._math cimport real_t
 from fastloss._plan cimport (
-    GRAD, GRAD_SECOND, GRAD_THIRD, GRAD_WEIGHT, HESS, PASS_ALL_OF_PRED, PASS_EVERYTHING, PASS_GRADIENT,
-    PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, VALUE, loop_t, sum_t,
+    GRAD, GRAD_SECOND, GRAD_THIRD, GRAD_WEIGHT, HESS, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
+    PASS_VALUE, PASS_VALUE_GRADIENT, VALUE, loop_t, sum_t,
 )
 
 ctypedef fused two_inputs_t:
@@ -28,6 +28,7 @@ ctypedef fused light_t:
     light_binary_t
 
 
+# what a loop stores, as a type: each set of results has a loop of its own
 cdef struct Value:
     int unused
 cdef struct Gradient:
@@ -35,8 +36,6 @@ cdef struct Gradient:
 cdef struct ValueGradient:
     int unused
 cdef struct GradientHessian:
-    int unused
-cdef struct AllOfPred:
     int unused
 cdef struct Everything:
     int unused
@@ -46,7 +45,6 @@ ctypedef fused pass_t:
     Gradient
     ValueGradient
     GradientHessian
-    AllOfPred
     Everything
 
 
@@ -64,26 +62,38 @@ cdef enum:
     GRAIN = 8       # elements of whose multiple a loop takes: it needs no second body for single ones
 
 
-cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
-                   const real_t* q, apart_t l, apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
-    """The one loop over elements: what the pass stores is known at compile time, the compiler drops the rest."""
-    cdef Py_ssize_t i
+cdef inline void evaluate_one(loss_t kernel, bint value, bint grad, bint hess, bint others, double scale, real_t x,
+                              real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+    """One element: what is not stored, which is known at compile time, is not computed."""
     cdef real_t c = <real_t>scale, li, gi, hi, di, ei
-    for i in range(n & -GRAIN):
+    if loss_t in three_inputs_t:
+        kernel.at(x, y, q, &li, &gi, &hi, &di, &ei)
+    else:
+        kernel.at(x, y, &li, &gi, &hi, &di)
+    if value:
+        l[0] = li
+    if grad:
+        g[0] = c * gi
+    if hess:
+        h[0] = c * hi
+    if others:
+        d[0] = c * di if li == li else li
         if loss_t in three_inputs_t:
-            kernel.at(x[i], y[i], q[i], &li, &gi, &hi, &di, &ei)
-        else:
-            kernel.at(x[i], y[i], &li, &gi, &hi, &di)
-        if pass_t is Value or pass_t is ValueGradient or pass_t is AllOfPred or pass_t is Everything:
-            l[i] = li
-        if pass_t is not Value:
-            g[i] = c * gi
-        if pass_t is GradientHessian or pass_t is AllOfPred or pass_t is Everything:
-            h[i] = c * hi
-        if pass_t is Everything:
-            d[i] = c * di if li == li else li
-            if loss_t in three_inputs_t:
-                e[i] = c * ei if li == li else li
+            e[0] = c * ei if li == li else li
+
+
+cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart_t x, apart_t y, apart_t q, apart_t l,
+                   apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
+    """The one loop over elements.
+
+    Its element is a function of its own: Cython writes one for each loss and dtype, and not for each pass as well.
+    """
+    cdef Py_ssize_t i
+    for i in range(n & -GRAIN):
+        evaluate_one(
+            kernel, pass_t is not Gradient and pass_t is not GradientHessian, pass_t is not Value,
+            pass_t is GradientHessian or pass_t is Everything, pass_t is Everything, scale, x[i], y[i], q[i],
+            l + i, g + i, h + i, d + i, e + i)
 
 
 cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
@@ -153,10 +163,9 @@ cdef void fill_sums(light_t kernel, sum_t* sums, real_t* tag, apart_t result) no
     sums[1] = <sum_t>evaluate_sum[light_t, ValueGradient, real_t, apart_t]
 
 
-cdef void fill(loss_t kernel, loop_t* loops, real_t* tag, apart_t result) noexcept:
-    loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, real_t, apart_t]
-    loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, real_t, apart_t]
-    loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, real_t, apart_t]
-    loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, real_t, apart_t]
-    loops[PASS_ALL_OF_PRED] = <loop_t>evaluate[loss_t, AllOfPred, real_t, apart_t]
-    loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, real_t, apart_t]
+cdef void fill(loss_t kernel, loop_t* loops, apart_t tag) noexcept:
+    loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, apart_t]
+    loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, apart_t]
+    loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, apart_t]
+    loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, apart_t]
+    loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, apart_t]
