@@ -17,7 +17,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 REPAIRS = "fastloss/_repairs.h"
-GENERATED = Path("build/kernels")
+GENERATED = Path("build/c/builds")
 PLATFORM = sysconfig.get_platform()
 X86 = PLATFORM.endswith(("x86_64", "amd64"))
 MSVC = PLATFORM.startswith("win")
@@ -192,29 +192,17 @@ DIRECTIVES = {
 }
 
 
-def extension(module: str, source: str, flags: list[str]) -> Extension:
+def extension(module: str, source: str, flags: list[str], *macros: tuple[str, str]) -> Extension:
     return Extension(
         module,
         [source],
         depends=[REPAIRS],
         include_dirs=[np.get_include()],
-        define_macros=MACROS,
+        define_macros=[*MACROS, *macros],
         extra_compile_args=FLAGS + flags + OPENMP,
         extra_link_args=LINK,
         py_limited_api=LIMITED,
     )
-
-
-def per_build(module: str) -> list[Extension]:
-    """The extensions that are made once per instruction set, each of a copy of one source."""
-    path = module.replace(".", "/")
-    found = []
-    for build, flags in asked_builds().items():
-        source = GENERATED / f"{path}_{build}.pyx"
-        source.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(f"{path}.pyx", source)
-        found.append(extension(f"{module}_{build}", str(source), KERNEL_FLAGS + flags))
-    return found
 
 
 def compiled(extensions: list[Extension], directives: Any) -> Any:
@@ -228,12 +216,26 @@ def compiled(extensions: list[Extension], directives: Any) -> Any:
     )
 
 
+def per_build(once: Extension) -> list[Extension]:
+    """The extensions that are made of one translation to C, once per instruction set."""
+    found = []
+    for build, flags in asked_builds().items():
+        module, source = f"{once.name}_{build}", GENERATED / f"{once.name}_{build}.c"
+        source.parent.mkdir(parents=True, exist_ok=True)
+        # as old as what it is a copy of: what is newer is compiled again
+        shutil.copy2(once.sources[0], source)
+        initial = tuple([f"PyInit_{name.rpartition('.')[2]}" for name in (once.name, module)])
+        found.append(extension(module, str(source), KERNEL_FLAGS + flags, initial))
+    return found
+
+
 class BuildExtensions(build_ext):
     """Builds in a checkout what is for measuring alone, too: no wheel holds it."""
 
     def finalize_options(self) -> None:
         if self.inplace or self.editable_mode:
-            self.distribution.ext_modules = EXTENSIONS + compiled(per_build("fastloss._elementary"), DIRECTIVES)
+            (once,) = compiled([extension("fastloss._elementary", "fastloss/_elementary.pyx", [])], DIRECTIVES)
+            self.distribution.ext_modules = EXTENSIONS + per_build(once)
         super().finalize_options()
 
 
@@ -241,16 +243,24 @@ if not MSVC:
     # before Cython works for minutes
     require_compiler()
 
-EXTENSIONS = compiled(
-    [extension("fastloss._core", "fastloss/_core.pyx", [])]
-    + [extension(f"fastloss.{name}", f"fastloss/{name}.pyx", SMALL) for name in ("_isa", "_threads")]
-    + per_build("fastloss._kernels"),
+# what takes longest first
+KERNELS, *OTHERS = compiled(
+    [
+        extension("fastloss._kernels", "fastloss/_kernels.pyx", []),
+        extension("fastloss._core", "fastloss/_core.pyx", []),
+        *(extension(f"fastloss.{name}", f"fastloss/{name}.pyx", SMALL) for name in ("_isa", "_threads")),
+    ],
     DIRECTIVES,
-) + compiled(
-    # Python, with its checks: compiled, a call of a small tensor takes a microsecond less
-    [extension("fastloss.backends.torch", "fastloss/backends/torch.py", SMALL)],
-    {"language_level": 3, "annotation_typing": False, "freethreading_compatible": True},
 )
+EXTENSIONS = [
+    *per_build(KERNELS),
+    *OTHERS,
+    *compiled(
+        # Python, with its checks: compiled, a call of a small tensor takes a microsecond less
+        [extension("fastloss.backends.torch", "fastloss/backends/torch.py", SMALL)],
+        {"language_level": 3, "annotation_typing": False, "freethreading_compatible": True},
+    ),
+]
 
 setup(
     ext_modules=EXTENSIONS,

@@ -16,12 +16,10 @@ from collections import defaultdict
 from pathlib import Path
 
 # that Cython writes before the C of a line, and what ends it
-MARK = re.compile(r'\s*/\* "(?:build/kernels/|)([\w/]+\.(?:pyx|pxd|pxi))":(\d+)')
+MARK = re.compile(r'\s*/\* "([\w/]+\.(?:pyx|pxd|pxi))":(\d+)')
 END = re.compile(r"\s*/\* (?:function exit code|finally:|.*(?:\.py|\.pxd|\.pyx)\":\d+)")
 # where C goes to from elsewhere, whatever has run before
 LABEL = re.compile(r"\s*(?:__pyx_L\w+:;?|\}|\})\s*$")
-# what stands behind the name of a source in that of its copy for an instruction set
-BUILD = re.compile(r"_(baseline|x86_64_v\d)(?=\.pyx$)")
 # the first line of a function's head, and what says why not
 EXCLUDED = re.compile(r"\s*(cp?def|def)\b([^=]*,|.*:)\s*$|.*# no cover: ")
 
@@ -35,7 +33,7 @@ def places(c_file: Path) -> dict[int, Place]:
     for number, text in enumerate(c_file.read_text(encoding="utf-8").splitlines(), 1):
         mark = MARK.match(text)
         if mark:
-            place = BUILD.sub("", mark[1]), int(mark[2])
+            place = mark[1], int(mark[2])
         elif END.match(text):
             place = None
         elif place and not LABEL.match(text):
