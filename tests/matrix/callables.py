@@ -47,37 +47,40 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
 
-COMMON = {"weight": Parameter(OPTIONAL), "reduction": Parameter("choice", choices=REDUCTIONS)}
-ON_AXIS = {"batch_axis": Parameter(INTEGER)}
-PARAMETERS: dict[type[fl.Loss], dict[str, Parameter]] = {
-    fl.L1Loss: ON_AXIS,
-    fl.L2Loss: ON_AXIS,
-    fl.HuberLoss: ON_AXIS | {"rho": Parameter(NUMBER, 0, is_open=True)},
-    fl.HingeLoss: ON_AXIS | {"margin": Parameter(NUMBER)},
-    fl.SquaredHingeLoss: ON_AXIS | {"margin": Parameter(NUMBER)},
-    fl.LogisticLoss: ON_AXIS | {"label_format": Parameter("choice", choices=("signed", "binary"))},
-    fl.SigmoidBCELoss: ON_AXIS | {"from_sigmoid": Parameter(FLAG)},
-    fl.PoissonNLLLoss: ON_AXIS | {"from_logits": Parameter(FLAG), "compute_full": Parameter(FLAG)},
-    fl.KLDivLoss: ON_AXIS | {"from_logits": Parameter(FLAG), "axis": Parameter(INTEGER)},
-    fl.SoftmaxCELoss: ON_AXIS
-    | {
-        "axis": Parameter(INTEGER),
-        "sparse_label": Parameter(FLAG),
-        "from_logits": Parameter(FLAG),
-        "ignore_index": Parameter(ID),
-        "label_smoothing": Parameter(NUMBER, 0, 1),
-        "class_weight": Parameter(WEIGHTS),
-    },
-    fl.TripletLoss: ON_AXIS | {"margin": Parameter(NUMBER)},
-    fl.CosineEmbeddingLoss: ON_AXIS | {"axis": Parameter(INTEGER), "margin": Parameter(NUMBER)},
-    fl.SDMLLoss: ON_AXIS | {"smoothing_parameter": Parameter(NUMBER, 0, 1)},
-    fl.CTCLoss: {
-        "layout": Parameter("choice", choices=("NTC", "TNC")),
-        "label_layout": Parameter("choice", choices=("NT", "TN")),
-        "blank": Parameter(CLASS, choices=("last", "first")),
-        "zero_infinity": Parameter(FLAG),
-    },
+LOSSES: list[type[fl.Loss]] = list(dict.fromkeys(getattr(fl, name) for name in fl.losses.__all__ if name != "Loss"))
+# by the parameter's name, or by the loss's and the parameter's where other losses may mean another thing by it
+PARAMETERS = {
+    "weight": Parameter(OPTIONAL),
+    "reduction": Parameter("choice", choices=REDUCTIONS),
+    "batch_axis": Parameter(INTEGER),
+    "axis": Parameter(INTEGER),
+    "rho": Parameter(NUMBER, 0, is_open=True),
+    "margin": Parameter(NUMBER),
+    "smoothing_parameter": Parameter(NUMBER, 0, 1),
+    "label_smoothing": Parameter(NUMBER, 0, 1),
+    "class_weight": Parameter(WEIGHTS),
+    "ignore_index": Parameter(ID),
+    "sparse_label": Parameter(FLAG),
+    "from_logits": Parameter(FLAG),
+    "from_sigmoid": Parameter(FLAG),
+    "compute_full": Parameter(FLAG),
+    "LogisticLoss.label_format": Parameter("choice", choices=("signed", "binary")),
+    "CTCLoss.layout": Parameter("choice", choices=("NTC", "TNC")),
+    "CTCLoss.label_layout": Parameter("choice", choices=("NT", "TN")),
+    "blank": Parameter(CLASS, choices=("last", "first")),
+    "zero_infinity": Parameter(FLAG),
 }
+
+
+def parameters_of(loss: type[fl.Loss]) -> dict[str, Parameter]:
+    """What each of a constructor's parameters takes."""
+    found = {}
+    for name in inspect.signature(loss).parameters:
+        parameter = PARAMETERS.get(f"{loss.__name__}.{name}") or PARAMETERS.get(name)
+        if parameter is None:
+            raise LookupError(f"PARAMETERS of tests/matrix/callables.py must say what {name} of {loss.__name__} takes")
+        found[name] = parameter
+    return found
 
 
 def takes(parameter: Parameter, value: Value, x: Any) -> bool:
@@ -108,8 +111,8 @@ def is_weight_per_example(kind: str, x: Any) -> bool:
 
 def constructors() -> Iterator[Case]:
     """Every value for every parameter, beside each choice of the flags: taken, or refused by name."""
-    for loss, own in PARAMETERS.items():
-        parameters = COMMON | own
+    for loss in LOSSES:
+        parameters = parameters_of(loss)
         for name, value in itertools.product(parameters, VALUES):
             flags = [other for other, p in parameters.items() if p.kind == FLAG and other != name]
             for states in itertools.product((False, True), repeat=len(flags)):
@@ -140,24 +143,23 @@ def built(loss: type[fl.Loss], name: str, parameter: Parameter, value: str, besi
 
 def works(loss: fl.Loss) -> None:
     """Whatever was built can be called."""
-    named: dict[str, Any] = {k: np.full((2, 3, 2), 0.5) for k in loss.inputs[: loss.required]}
-    if isinstance(loss, fl.CTCLoss):
-        named["label"] = np.zeros((2, 0), int)
-        if loss.label_layout == "TN":
-            named["label"] = named["label"].T
-        if loss.layout == "TNC":
-            named["label"] = np.zeros((3, 0) if loss.label_layout == "NT" else (0, 3), int)
-    elif isinstance(loss, fl.CosineEmbeddingLoss):
-        named["label"] = np.ones((2, 3))
-    elif isinstance(loss, fl.SoftmaxCELoss) and loss.sparse_label:
-        named["label"] = np.zeros((2, 3), int)
+    shape: tuple[int, ...] = (2, 3, 2)
+    named: dict[str, Any] = {}
+    for spec in loss.specs[: loss.required]:
+        own = shape
+        if spec.lies == "per row":
+            own = shape[:-1]
+        elif spec.lies == "own":
+            # an empty label for each example
+            own = tuple(shape[loss.layout.index("N")] if letter == "N" else 0 for letter in spec.axes)
+        named[spec.name] = np.full(own, spec.integers.low if spec.integers else 0.5)
     with np.errstate(all="raise"):
         loss.value_and_grad(**named)
 
 
 def arguments() -> Iterator[Case]:
     """Too many arguments, unknown ones, the same twice, of constructors and of every method."""
-    for loss, own in PARAMETERS.items():
+    for loss in LOSSES:
         signature = inspect.signature(loss)
         positional = [p.default for p in signature.parameters.values() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
         first = next(iter(signature.parameters))
@@ -169,7 +171,7 @@ def arguments() -> Iterator[Case]:
             yield Case((loss.__name__, repr(word)), run)
         run = functools.partial(refusal, functools.partial(loss, positional[0], **{first: 1}), [TypeError], first)
         yield Case((loss.__name__, first, "twice"), run)
-        for name in COMMON | own:
+        for name in signature.parameters:
             yield Case((loss.__name__, name, "set"), functools.partial(unchanging, loss, name))
         yield Case((loss.__name__, "built again"), functools.partial(built_again, loss))
         yield Case((loss.__name__, "never built"), functools.partial(never_built, loss))
@@ -189,7 +191,8 @@ def unchanging(loss: type[fl.Loss], name: str) -> str:
 
 def built_again(loss: type[fl.Loss]) -> str:
     """A loss whose constructor is called once more stays as it was."""
-    made, s = loss(), next(s for s in SPECIMENS.values() if s.loss is loss)
+    s = next(s for s in SPECIMENS.values() if s.loss is loss)
+    made = loss(**s.parameters)
     inputs = dict(zip(s.names, s.data(np.random.default_rng(0), (3, 4, 3)), strict=True))
     before = np.array(made(**inputs))
     others = {"weight": 0.5, "margin": 3.0, "rho": 4.0, "smoothing_parameter": 0.9, "from_logits": False}

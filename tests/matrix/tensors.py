@@ -20,7 +20,7 @@ from tests.matrix.base import (
     plains,
     refused_as,
 )
-from tests.matrix.callables import COMMON, PARAMETERS, Parameter, takes
+from tests.matrix.callables import LOSSES, Parameter, parameters_of, takes
 
 
 def tensors() -> Iterator[Case]:
@@ -34,9 +34,9 @@ def tensors() -> Iterator[Case]:
                 yield Case((plain, name, "as", kind, "tensor"), run)
         for kind in OUT_TENSORS:
             yield Case((plain, "into", kind, "tensor"), functools.partial(into_tensor, plain, kind))
-    for loss, own in PARAMETERS.items():
-        for name, value in itertools.product(COMMON | own, VALUES):
-            run = functools.partial(module_built, loss, name, (COMMON | own)[name], value)
+    for loss in LOSSES:
+        for (name, parameter), value in itertools.product(parameters_of(loss).items(), VALUES):
+            run = functools.partial(module_built, loss, name, parameter, value)
             yield Case(("torch.", loss.__name__, name, "=", value), run)
 
 
