@@ -20,7 +20,6 @@ from tests.structured import STRUCTURED, Structured
 
 Array = NDArray[Any]
 Entry = Reference | Structured
-
 ENTRIES: dict[str, Entry] = {**LOSSES, **STRUCTURED}
 UNTOUCHED = -12345.5
 
@@ -59,8 +58,7 @@ def inputs_of(entry: Entry, rng: np.random.Generator, n: int, dtype: Any = np.fl
         drawn = draw(entry, rng, (n, 3), dtype)
     else:
         drawn = tuple(a.astype(dtype) if a.dtype.kind == "f" else a for a in entry.data(rng, n))
-    names = [name for name in loss.inputs if name != "sample_weight"]
-    inputs = dict(zip(names, drawn, strict=False)) | {"sample_weight": rng.uniform(0.5, 2, n).astype(dtype)}
+    inputs = dict(zip(entry.names, drawn, strict=False)) | {"sample_weight": rng.uniform(0.5, 2, n).astype(dtype)}
     return {name: inputs[name] for name in loss.inputs if name in inputs}
 
 
@@ -132,12 +130,16 @@ def bad_calls(entry: Entry, rng: np.random.Generator, n: int) -> Iterator[Call]:
     ]
     if loss.no_hessian:
         wrong.append(("Hessian", NotImplementedError, loss.grad_and_hess, inputs))
-    if isinstance(loss, fl.CTCLoss) or (isinstance(loss, fl.SoftmaxCELoss) and label.ndim < pred.ndim):
-        wrong.append(("class id", ValueError, loss, inputs | {second: label + pred.shape[-1]}))
+    for spec in loss.specs:
+        if spec.integers is not None:
+            highest = pred.shape[-1] - 1 if spec.integers.high is None else spec.integers.high
+            wrong.append(
+                (spec.name, ValueError, loss, inputs | {spec.name: np.full_like(inputs[spec.name], highest + 1)})
+            )
     if isinstance(loss, fl.CTCLoss):
+        wrong.append(("class id", ValueError, loss, inputs | {second: label + pred.shape[-1]}))
+    if "pred_lengths" in inputs:
         wrong.append(("length", ValueError, loss, inputs | {"pred_lengths": np.full(n, pred.shape[1] + 1)}))
-    if isinstance(loss, fl.CosineEmbeddingLoss):
-        wrong.append(("label", ValueError, loss, inputs | {"label": np.zeros(n)}))
     for name, error, make, arguments in wrong:
         yield Call(name, partial(make, **arguments), (out,) if name in ("out shape", "out of two") else (), error)
     yield Call("too many", partial(loss, *[pred] * 9), (), TypeError)

@@ -224,9 +224,8 @@ def every_call() -> list[Callable[[], Any]]:
             calls.append(partial(reference.build(reduction="mean").value_grad_and_hess, *call_args(inputs)))
     for structured in STRUCTURED.values():
         for n in (3, 300):
-            loss = structured.build()
-            names = [name for name in loss.inputs if name != "sample_weight"]
-            calls.append(partial(loss.value_and_grad, **dict(zip(names, structured.data(rng, n), strict=True))))
+            named = dict(zip(structured.names, structured.data(rng, n), strict=False))
+            calls.append(partial(structured.build().value_and_grad, **named))
     return calls
 
 

@@ -6,13 +6,14 @@ The tests are parametrised over LOSSES. Nothing here is stable or fast; it is th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastloss as fl
+from tests.cases import Case
 
 Array = NDArray[Any]
 Formula = Callable[..., Array]
@@ -21,10 +22,9 @@ REDUCTIONS = ("example", "none", "sum", "mean", "weighted_mean")
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(Case):
     """A loss and its mathematics. Formulas take pred, label and, where there is one, the third input."""
 
-    loss: Callable[..., fl.Loss]
     value: Formula
     gradient: Formula
     hessian: Formula
@@ -33,13 +33,15 @@ class Reference:
     source: str
     third: str | None = None
     third_gradient: Formula | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
     row: bool = False
     classes: int = 7
     class_weight: Formula | None = None
+    magnitude: Reference | None = None  # the same without the signs of its parameters
 
-    def build(self, **parameters: Any) -> fl.Loss:
-        return self.loss(**self.parameters, **parameters)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What an example has besides an element."""
+        return (self.classes,) if self.row else ()
 
 
 def regression_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
@@ -173,7 +175,7 @@ def softmax(
     def targets(x: Array, y: Array) -> Array:
         label = (y[..., None] == np.arange(x.shape[-1])).astype(float) if sparse else y
         weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
-        t = weight * ((1 - smoothing) * label + smoothing / x.shape[-1])
+        t = weight * ((1 - smoothing) * label + smoothing / max(x.shape[-1], 1))
         return t if ignore is None else np.where((y == ignore)[..., None], 0, t)
 
     def log_softmax(x: Array) -> Array:
@@ -197,17 +199,33 @@ def softmax(
     def example_weight(x: Array, y: Array) -> Array:
         if not sparse:
             return np.ones(x.shape[:-1])
-        weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
+        weight = np.ones(max(x.shape[-1], 1)) if class_weight is None else np.array(class_weight)
         return np.where(y == ignore, 0, weight[np.where(y == ignore, 0, y).astype(int)])
 
     def data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
         x = rng.normal(scale=2, size=shape)
+        if not shape[-1]:
+            # without classes, the only good id is the one that is ignored
+            return x, np.full(shape[:-1], ignore or 0) if sparse else x
         if log_probabilities:
             x -= np.log(np.exp(x).sum(-1, keepdims=True))
         if not sparse:
             return x, rng.dirichlet(np.ones(shape[-1]), shape[:-1])
         y = rng.integers(0, shape[-1], shape[:-1])
         return x, y if ignore is None else np.where(rng.random(y.shape) < 0.3, ignore, y)
+
+    def unsigned() -> Reference:
+        weight = tuple(map(abs, class_weight or ()))
+        return Reference(
+            **softmax(
+                sparse=sparse,
+                log_probabilities=log_probabilities,
+                smoothing=smoothing,
+                class_weight=weight,
+                ignore=ignore,
+                classes=classes,
+            )
+        )
 
     parameters: dict[str, Any] = {
         "sparse_label": sparse,
@@ -228,6 +246,7 @@ def softmax(
         "row": True,
         "classes": classes,
         "class_weight": example_weight,
+        "magnitude": unsigned() if min(class_weight or (), default=0) < 0 else None,
     }
 
 
@@ -252,6 +271,7 @@ LOSSES = {
         lambda x, y: y - x,
         regression_data,
         "Gauss 1809; Gluon",
+        loop="two inputs and a few operations: what is summed is not stored before",
     ),
     "Huber": Reference(fl.HuberLoss, **huber(1), data=regression_data, source="Huber 1964; Gluon"),
     "Huber rho=0.5": Reference(
@@ -281,7 +301,13 @@ LOSSES = {
         source="Cox 1958; Gluon",
         parameters={"label_format": "binary"},
     ),
-    "BCE": Reference(fl.SigmoidBinaryCrossEntropyLoss, **SIGMOID, data=binary_data, source="Good 1952; Gluon"),
+    "BCE": Reference(
+        fl.SigmoidBinaryCrossEntropyLoss,
+        **SIGMOID,
+        data=binary_data,
+        source="Good 1952; Gluon",
+        loop="many operations: values are stored in a block, and summed there; an input more may come, and does not",
+    ),
     "BCE pos_weight": Reference(
         fl.SigmoidBinaryCrossEntropyLoss,
         **SIGMOID,
@@ -289,6 +315,7 @@ LOSSES = {
         source="Gluon",
         third="pos_weight",
         third_gradient=lambda x, y, q: y * np.log(1 + np.exp(-x)),
+        loop="three inputs, of which the third has a gradient, and lies along the last axis",
     ),
     "BCE from_sigmoid": Reference(
         fl.SigmoidBinaryCrossEntropyLoss,
@@ -320,6 +347,7 @@ LOSSES = {
         data=rate_data,
         source="Gluon",
         parameters={"from_logits": False},
+        loop="three inputs, of which the third is not given, and has a default",
     ),
     "Poisson rate epsilon": Reference(
         fl.PoissonNLLLoss,
@@ -328,6 +356,7 @@ LOSSES = {
         source="Gluon",
         third="epsilon",
         parameters={"from_logits": False},
+        loop="three inputs, of which the third is a single number without a gradient",
     ),
     "Poisson rate full": Reference(
         fl.PoissonNLLLoss,
@@ -345,21 +374,37 @@ LOSSES = {
         distribution_data,
         "Kullback and Leibler 1951; Gluon",
     ),
-    "softmax": Reference(**softmax()),
+    "softmax": Reference(**softmax(), loop="class ids over few classes, whose rows are taken several at a time"),
     "softmax ignore": Reference(**softmax(ignore=-1)),
     "softmax class_weight": Reference(**softmax(class_weight=CLASS_WEIGHT)),
-    "softmax class_weight ignore": Reference(**softmax(class_weight=CLASS_WEIGHT, ignore=2)),
+    "softmax class_weight ignore": Reference(
+        **softmax(class_weight=CLASS_WEIGHT, ignore=2),
+        loop="the same, with a weight that the id has, and ids that are left out",
+    ),
     "softmax class_weight of any sign": Reference(**softmax(class_weight=SIGNED_WEIGHT, ignore=2)),
     # in float64, these are too many for the loop over rows of few
-    "softmax 97 classes": Reference(**softmax(classes=97, class_weight=97 * (0.5,), ignore=3)),
-    "softmax smoothing": Reference(**softmax(smoothing=0.1, ignore=-100)),
-    "softmax smoothing class_weight": Reference(**softmax(smoothing=0.1, class_weight=CLASS_WEIGHT)),
-    "softmax dense": Reference(**softmax(sparse=False)),
-    "softmax dense smoothing class_weight": Reference(
-        **softmax(sparse=False, smoothing=0.2, class_weight=CLASS_WEIGHT)
+    "softmax 97 classes": Reference(
+        **softmax(classes=97, class_weight=97 * (0.5,), ignore=3),
+        loop="class ids over more classes, whose rows are taken one after another",
     ),
-    "softmax log-probabilities": Reference(**softmax(log_probabilities=True, class_weight=CLASS_WEIGHT, ignore=-1)),
-    "softmax dense log-probabilities": Reference(**softmax(sparse=False, log_probabilities=True)),
+    "softmax smoothing": Reference(**softmax(smoothing=0.1, ignore=-100)),
+    "softmax smoothing class_weight": Reference(
+        **softmax(smoothing=0.1, class_weight=CLASS_WEIGHT), loop="class ids that become targets"
+    ),
+    "softmax dense": Reference(**softmax(sparse=False), loop="targets, which have a gradient"),
+    "softmax dense smoothing": Reference(**softmax(sparse=False, smoothing=0.25)),
+    "softmax dense smoothing class_weight": Reference(
+        **softmax(sparse=False, smoothing=0.2, class_weight=CLASS_WEIGHT),
+        loop="targets that are changed before they are used",
+    ),
+    "softmax log-probabilities ignore": Reference(**softmax(log_probabilities=True, ignore=0)),
+    "softmax log-probabilities": Reference(
+        **softmax(log_probabilities=True, class_weight=CLASS_WEIGHT, ignore=-1),
+        loop="class ids whose row is read at one place",
+    ),
+    "softmax dense log-probabilities": Reference(
+        **softmax(sparse=False, log_probabilities=True), loop="targets beside what is linear in them"
+    ),
 }
 
 

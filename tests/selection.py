@@ -1,7 +1,7 @@
 """Which losses and which combinations a test takes: what the loops share is tested once for each kind of loop.
 
-A test of formulas takes every loss, a test of the engine around them the losses of LOOPS alone. A loss joins LOOPS if
-no other there has a loop of its shape; tests/test_selection.py says when it must.
+A test of formulas takes every loss, a test of the engine around them the losses of LOOPS alone: the cases that say what
+is new in their loop. One must where no other has a loop of its shape; tests/test_selection.py says when.
 """
 
 from __future__ import annotations
@@ -19,32 +19,7 @@ from tests.calls import ENTRIES, inputs_of
 from tests.reference import LOSSES
 from tests.structured import STRUCTURED
 
-LOOPS = {
-    "L2": "two inputs and a few operations: what is summed is not stored before",
-    "BCE": "many operations: values are stored in a block, and summed there; an input more may come, and does not",
-    "BCE pos_weight": "three inputs, of which the third has a gradient, and lies along the last axis",
-    "Poisson rate": "three inputs, of which the third is not given, and has a default",
-    "Poisson rate epsilon": "three inputs, of which the third is a single number without a gradient",
-    "softmax": "class ids over few classes, whose rows are taken several at a time",
-    "softmax class_weight ignore": "the same, with a weight that the id has, and ids that are left out",
-    "softmax 97 classes": "class ids over more classes, whose rows are taken one after another",
-    "softmax smoothing class_weight": "class ids that become targets",
-    "softmax log-probabilities": "class ids whose row is read at one place",
-    "softmax dense": "targets, which have a gradient",
-    "softmax dense smoothing class_weight": "targets that are changed before they are used",
-    "softmax dense log-probabilities": "targets beside what is linear in them",
-    "KL logits": "a softmax whose loss has an element for each class",
-    "KL logits axis=1": "the same, with the classes before another axis",
-    "KL logits 3000 classes": "the same, with rows that take more than a block",
-    "triplet": "vectors, three of them",
-    "triplet margin=5": "vectors of several axes",
-    "triplet numbers": "vectors of no axis",
-    "triplet 3000 features": "vectors that take more than a block",
-    "cosine": "vectors with a label each",
-    "cosine margin=0.3": "longer ones",
-    "SDML": "every row against every other",
-    "CTC": "sequences, with lengths",
-}
+LOOPS = {name: entry.loop for name, entry in ENTRIES.items() if entry.loop}
 ELEMENTS = [name for name in LOOPS if name in LOSSES]
 STRUCTURES = [name for name in LOOPS if name in STRUCTURED]
 

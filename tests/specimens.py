@@ -1,22 +1,28 @@
 """Every loss in one form, for cases that are generated over all of them: how it is called, and what it should return.
 
 A specimen's formulas are those of reference and structured. They see arrays that lie in one way: classes and features
-last, examples first, time before classes. Lay knows where a call has these axes.
+last, examples first, time before classes. Lay knows where a call has these axes. What the inputs are is what the loss
+says of them.
 """
 
 from __future__ import annotations
 
+import inspect
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 import fastloss as fl
-from tests import reference, structured
+from fastloss._inputs import Input
+from tests.calls import ENTRIES, Entry
 from tests.judge import largest
-from tests.reference import unbroadcast
+from tests.reference import Reference, unbroadcast
+from tests.structured import Structured, blank_among
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -38,256 +44,186 @@ class Specimen:
     """A loss with its parameters, and its mathematics for multipliers m of the unreduced loss."""
 
     loss: type[fl.Loss]
-    layout: Layout
-    names: tuple[str, ...]  # of its inputs but for sample_weight, in the order of data
-    data: Callable[[np.random.Generator, Shape], tuple[Array, ...]]
+    parameters: dict[str, Any]
+    draw: Callable[[np.random.Generator, Shape], tuple[Array, ...]]
     value: Callable[..., Array]
     gradients: Callable[..., dict[str, Array]]
     hessian: Callable[..., Array] | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
     example_weight: Callable[..., Array] | None = None  # what an example counts in a weighted mean, by its label
-    ids: tuple[str, ...] = ()  # inputs whose values are checked
-    per_row: tuple[str, ...] = ()  # inputs of the unreduced loss's shape
-    free: tuple[str, ...] = ()  # inputs whose shape is their own
     magnitude: Specimen | None = None  # the same without the signs of its parameters
+    given: int = 2  # how many inputs are drawn
 
-    @property
+    @cached_property
+    def built(self) -> fl.Loss:
+        return self.loss(**self.parameters)
+
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
-        return self.loss().inputs
+        return self.built.inputs
 
-    @property
+    @cached_property
+    def specs(self) -> dict[str, Input]:
+        """The inputs that are drawn, by name, in their order."""
+        return {spec.name: spec for spec in [s for s in self.built.specs if s.lies != "weight"][: self.given]}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.specs)
+
+    @cached_property
     def required(self) -> int:
-        return self.loss().required
+        return self.built.required
 
-    @property
+    @cached_property
+    def layout(self) -> Layout:
+        """How the unreduced loss lies along the axes of the first input."""
+        if self.built.is_elementwise:
+            return "elements"
+        if self.built.has_rows:
+            return "rows"
+        return "coupled" if self.has_axis else "examples"
+
+    @cached_property
+    def has_axis(self) -> bool:
+        """Whether the classes or features have an axis."""
+        return not self.built.is_elementwise and "axis" in inspect.signature(self.loss).parameters
+
+    @cached_property
+    def has_batch_axis(self) -> bool:
+        return "batch_axis" in inspect.signature(self.loss).parameters
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """Inputs whose values a call checks."""
+        return tuple(name for name, spec in self.specs.items() if spec.integers is not None or spec.lies == "own")
+
+    @cached_property
+    def per_row(self) -> tuple[str, ...]:
+        """Inputs of the unreduced loss's shape."""
+        return tuple(name for name, spec in self.specs.items() if spec.lies == "per row")
+
+    @cached_property
+    def free(self) -> tuple[str, ...]:
+        """Inputs whose shape is their own."""
+        return tuple(name for name, spec in self.specs.items() if spec.lies in ("broadcast", "number", "own"))
+
+    @cached_property
+    def differentiable(self) -> tuple[str, ...]:
+        """The inputs that there is a gradient in, sample_weight among them."""
+        return tuple(name for name in self.built.differentiable if name in self.specs or name == "sample_weight")
+
+    @cached_property
+    def is_of_sequences(self) -> bool:
+        """Whether labels are sequences, whose axes are no others'."""
+        return any(spec.lies == "own" for spec in self.specs.values())
+
+    @cached_property
     def least_axes(self) -> int:
         """How many axes the first input has at least."""
-        if self.loss is fl.CTCLoss:
-            return 3
-        return {"elements": 0, "coupled": 1, "rows": 1, "examples": 0}[self.layout] + 2 * (self.loss is fl.SDMLLoss)
+        return next(n for n in itertools.count(int(self.has_axis)) if self.fits((9,) * n))
 
-    def has_batch_axis(self) -> bool:
-        return self.loss is not fl.CTCLoss
+    def fits(self, shape: Shape) -> bool:
+        """Whether the loss has no rule against such a shape of its first input."""
+        try:
+            self.built.check_shapes({self.names[0]: shape})
+        except ValueError:
+            return False
+        return True
+
+    def fitted(self, shape: Shape, axis: int) -> Shape:
+        """The shape, with as long rows as a parameter has numbers for."""
+        numbers = self.parameters.get(self.built.row_parameter or "")
+        if numbers is None or not -len(shape) <= axis < len(shape):
+            return shape
+        k = axis % len(shape)
+        return (*shape[:k], len(numbers), *shape[k + 1 :])
+
+    def has_good_ids(self, shape: Shape, axis: int) -> bool:
+        """Whether labels can be good: without classes they are not, unless there are none, or they are ignored."""
+        if not self.has_axis or shape[axis] or 0 in Lay(self.layout, axis).unreduced(shape):
+            return True
+        all_integers = [spec.integers for spec in self.specs.values() if spec.integers is not None]
+        return all(integers.high is not None or integers.ignored is not None for integers in all_integers)
+
+    def data(self, rng: np.random.Generator, shape: Shape) -> tuple[Array, ...]:
+        """Inputs whose differences and products every float holds: all agree on which side of a kink they are."""
+        return tuple(exactly(np.asarray(a), s) for a, s in zip(self.draw(rng, shape), self.specs.values(), strict=True))
+
+    def good_id(self, name: str, width: int) -> int:
+        """A number that every dtype holds, and that is a good id in such an input, where rows have so many classes."""
+        integers = self.specs[name].integers
+        if integers is not None:
+            return integers.low
+        # 0 is no id where it is the blank
+        return int(name == "label" and width > 0 and blank_among(self.parameters["blank"], width) == 0)
 
 
-def exactly(a: Array) -> Array:
-    """Numbers whose differences and products every float holds: all agree on which side of a kink they are."""
-    return np.asarray(np.round(64 * a) / 64)
+def exactly(a: Array, spec: Input) -> Array:
+    """The nearest numbers that have few digits, where they mean the same."""
+    if a.dtype.kind != "f":
+        return a
+    rounded = np.round(64 * a) / 64
+    return np.asarray(np.where(spec.domain.holds(rounded, 0) | ~spec.domain.holds(a, 0), rounded, a))
 
 
-def of_reference(r: reference.Reference, **parameters: Any) -> Specimen:
-    """A loss of elements, or of rows over classes."""
-    names = ("pred", "label") if r.third is None else ("pred", "label", r.third)
+def specimen(case: Entry) -> Specimen:
+    """The form of a case for generated calls."""
+    return of_reference(case) if isinstance(case, Reference) else of_structured(case)
+
+
+def of_reference(r: Reference) -> Specimen:
+    """A loss of elements, or of rows, whose derivatives are multiplied by the multipliers."""
+    others = {"label": r.label_gradient} | ({} if r.third is None else {r.third: r.third_gradient})
 
     def spread(m: Array) -> Array:
         return m[..., None] if r.row else m
 
     def gradients(m: Array, *inputs: Array) -> dict[str, Array]:
-        g = {"pred": spread(m) * r.gradient(*inputs)}
-        if r.label_gradient is not None:
-            g["label"] = spread(m) * r.label_gradient(*inputs)
-        if r.third_gradient is not None and r.third == "pos_weight":
-            g["pos_weight"] = unbroadcast(m * r.third_gradient(*inputs), inputs[2].shape)
-        return g
+        found = {"pred": spread(m) * r.gradient(*inputs)}
+        for (name, formula), a in zip(others.items(), inputs[1:], strict=True):
+            if formula is not None:
+                found[name] = spread(m) * formula(*inputs)
+            if formula is not None and name == r.third:
+                found[name] = unbroadcast(found[name], a.shape)
+        return found
 
-    def data(rng: np.random.Generator, shape: Shape) -> tuple[Array, ...]:
-        if r.row and shape[-1] == 0:
-            label = np.zeros(shape) if r.label_gradient else np.full(shape[:-1], r.parameters["ignore_index"] or 0)
-            return np.zeros(shape), label
-        return tuple(exactly(np.asarray(a)) for a in r.data(rng, shape))
-
-    ids = ("label",) if r.row and r.label_gradient is None else ()
     return Specimen(
-        loss=r.loss,  # type: ignore[arg-type]
-        layout="rows" if r.row else "elements",
-        names=names,
-        data=data,
-        value=r.value,
-        gradients=gradients,
-        hessian=lambda m, *inputs: spread(m) * r.hessian(*inputs),
-        parameters=r.parameters | parameters,
-        example_weight=r.class_weight,
-        ids=ids,
-        per_row=ids,
-        free=() if r.third is None else (r.third,),
+        r.loss,  # type: ignore[arg-type]
+        r.parameters,
+        r.data,
+        r.value,
+        gradients,
+        lambda m, *inputs: spread(m) * r.hessian(*inputs),
+        r.class_weight,
+        None if r.magnitude is None else of_reference(r.magnitude),
+        1 + len(others),
     )
 
 
-def elementwise(loss: type[fl.Loss], formulas: dict[str, Any], data: Any, **parameters: Any) -> Specimen:
-    return of_reference(reference.Reference(loss, **formulas, data=data, source="", parameters=parameters))
-
-
-def classes(**parameters: Any) -> Specimen:
-    """Cross-entropy over classes."""
-    made = of_reference(reference.Reference(**reference.softmax(**parameters)))
-    weights = parameters.get("class_weight")
-    if weights is None or min(weights, default=0) >= 0:
-        return made
-    return replace(made, magnitude=classes(**parameters | {"class_weight": tuple(map(abs, weights))}))
-
-
-def divergence() -> Specimen:
-    """KL divergence of logits, the classes last."""
-    of = structured.divergence(-1, ())
-
-    def data(rng: np.random.Generator, shape: Shape) -> tuple[Array, ...]:
-        return exactly(rng.normal(scale=2, size=shape)), exactly(rng.random(shape) * (rng.random(shape) > 0.1))
-
+def of_structured(s: Structured) -> Specimen:
+    given = len(s.data(np.random.default_rng(0), 1))
     return Specimen(
-        loss=fl.KLDivLoss,
-        layout="coupled",
-        names=("pred", "label"),
-        data=data,
-        value=of["value"],
-        gradients=of["gradients"],
-        hessian=of["hessian"],
-        parameters={"from_logits": False},
-    )
-
-
-def triplet(margin: float) -> Specimen:
-    def flat(*inputs: Array) -> list[Array]:
-        return [a.reshape(len(a), a.size // len(a)) for a in inputs]
-
-    of = structured.triplet(margin, (1,))
-
-    def gradients(m: Array, *inputs: Array) -> dict[str, Array]:
-        return {k: a.reshape(inputs[0].shape) for k, a in of["gradients"](m, *flat(*inputs)).items()}
-
-    return Specimen(
-        loss=fl.TripletLoss,
-        layout="examples",
-        names=("pred", "positive", "negative"),
-        data=lambda rng, shape: tuple(exactly(rng.normal(size=(3, *shape)))),
-        value=lambda *inputs: of["value"](*flat(*inputs)),
-        gradients=gradients,
-        hessian=lambda m, x, y, z: 0 * x,
-        parameters={"margin": margin},
-    )
-
-
-def cosine(margin: float) -> Specimen:
-    of = structured.cosine(margin, 1)
-
-    def data(rng: np.random.Generator, shape: Shape) -> tuple[Array, ...]:
-        # no vector of zeros, which has no angle
-        x, y = exactly(rng.normal(size=(2, *shape)))
-        if shape[-1]:
-            x[..., 0], y[..., 0] = abs(x[..., 0]) + 1, np.where(y[..., 0] < 0, -1, 1) + y[..., 0]
-        return x, y, rng.choice([-1, 1], shape[:-1])
-
-    return Specimen(
-        loss=fl.CosineEmbeddingLoss,
-        layout="rows",
-        names=("input1", "input2", "label"),
-        data=data,
-        # the cosine of vectors of no numbers is 0
-        value=lambda x, y, q: of["value"](x, y, q) if x.shape[-1] else np.where(q == 1, 1.0, max(0.0, -margin)),
-        gradients=of["gradients"],
-        hessian=of["hessian"],
-        parameters={"margin": margin},
-        ids=("label",),
-        per_row=("label",),
-    )
-
-
-def metric(smoothing: float) -> Specimen:
-    of = structured.metric(smoothing, 1)
-
-    def flat(*inputs: Array) -> list[Array]:
-        return [a.reshape(len(a), a.size // len(a)) for a in inputs]
-
-    def gradients(m: Array, *inputs: Array) -> dict[str, Array]:
-        return {k: a.reshape(inputs[0].shape) for k, a in of["gradients"](m, *flat(*inputs)).items()}
-
-    def data(rng: np.random.Generator, shape: Shape) -> tuple[Array, ...]:
-        # near enough that the reference's exponentials are not all 0
-        return tuple(exactly(rng.normal(scale=1 / np.sqrt(max(4, *shape, np.prod(shape[1:]))), size=(2, *shape))))
-
-    return Specimen(
-        loss=fl.SDMLLoss,
-        layout="examples",
-        names=("x1", "x2"),
-        data=data,
-        value=lambda *inputs: of["value"](*flat(*inputs)),
-        gradients=gradients,
-        parameters={"smoothing_parameter": smoothing},
-    )
-
-
-def sequences(blank: Literal["last", "first"] | int, *, zero_infinity: bool = False, lengths: bool = True) -> Specimen:
-    """CTC over frames, with lengths, or with labels that end at -1 and predictions as long as they are."""
-
-    def of(x: Array, y: Array, n: Array | None = None, k: Array | None = None) -> tuple[Any, Array, Array]:
-        if n is None or k is None:
-            # the first -1, or one behind the last
-            ends = np.pad(y == -1, ((0, 0), (0, 1)), constant_values=True)
-            n, k = np.full(len(x), x.shape[1]), ends.argmax(1)
-        return structured.sequence(blank, x.shape[1], x.shape[2]), n, k
-
-    def feasible(y: Array, n: Array, k: Array) -> Array:
-        repeats = [int((row[1 : int(j)] == row[: max(int(j) - 1, 0)]).sum()) for row, j in zip(y, k, strict=True)]
-        return np.asarray(k + repeats <= n)
-
-    def value(x: Array, y: Array, *both: Array) -> Array:
-        formulas, n, k = of(x, y, *both)
-        good = feasible(y, n, k)
-        out = np.full(len(x), 0.0 if zero_infinity else np.inf)
-        out[good] = formulas["value"](x[good], y[good], n[good], k[good])
-        return out
-
-    def gradients(m: Array, x: Array, y: Array, *both: Array) -> dict[str, Array]:
-        formulas, n, k = of(x, y, *both)
-        good = feasible(y, n, k)
-        out = np.zeros(x.shape)
-        out[good] = formulas["gradients"](m[good], x[good], y[good], n[good], k[good])["pred"]
-        return {"pred": out}
-
-    def data(rng: np.random.Generator, shape: Shape) -> tuple[Array, ...]:
-        n, frames, width = shape
-        longest = int(rng.integers(0, frames + 2)) if width > 1 else 0
-        label = structured.without_blank(
-            rng.integers(0, max(width - 1, 1), (n, longest)), structured.blank_among(blank, width)
-        )
-        pred = exactly(rng.normal(scale=2, size=shape))
-        if lengths:
-            return pred, label, rng.integers(0, frames + 1, n), rng.integers(0, longest + 1, n)
-        return pred, np.where(np.arange(longest) >= rng.integers(0, longest + 1, (n, 1)), -1, label)
-
-    own = ("label", "pred_lengths", "label_lengths") if lengths else ("label",)
-    return Specimen(
-        loss=fl.CTCLoss,
-        layout="examples",
-        names=("pred", *own),
-        data=data,
-        value=value,
-        gradients=gradients,
-        parameters={"blank": blank, "zero_infinity": zero_infinity},
-        ids=own,
-        free=own,
+        s.loss,  # type: ignore[arg-type]
+        s.parameters,
+        s.draw_any or s.draw,
+        s.value,
+        s.gradients,
+        s.hessian,
+        given=given,
     )
 
 
 def specimens() -> dict[str, Specimen]:
-    """Each loss, in each form that has a loop or a branch of its own."""
-    elements = {name: of_reference(r) for name, r in reference.LOSSES.items() if not r.row}
-    return elements | {
-        "softmax": classes(),
-        "softmax ignore": classes(ignore=-1),
-        "softmax smoothing": classes(smoothing=0.125, ignore=1),
-        "softmax dense": classes(sparse=False),
-        "softmax dense smoothing": classes(sparse=False, smoothing=0.25),
-        "softmax log-probabilities": classes(log_probabilities=True, ignore=0),
-        "softmax dense log-probabilities": classes(sparse=False, log_probabilities=True),
-        "KL logits": divergence(),
-        "triplet": triplet(1),
-        "cosine": cosine(0.2871),
-        "SDML": metric(0.3),
-        "SDML smoothing=0": metric(0),
-        "CTC": sequences("last"),
-        "CTC blank=first": sequences("first", zero_infinity=True),
-        "CTC padded": sequences("last", lengths=False),
-    }
+    """Each case once: a generated call has a shape and an axis of its own."""
+    found: dict[str, Specimen] = {}
+    known: list[Any] = []
+    for name, case in ENTRIES.items():
+        made = specimen(case)
+        what = made.loss, made.parameters | {"axis": None}, made.names
+        if what not in known:
+            known.append(what)
+            found[name] = made
+    return found
 
 
 @dataclass(frozen=True)
@@ -387,7 +323,7 @@ def expected(
     laid = [a if k in s.free or k in s.per_row else lay.forth(a) for k, a in wide.items()]
     given = np.ones(()) if sample_weight is None else np.asarray(sample_weight, float)
     full = np.broadcast_to(given, unreduced_shape)
-    empty = 0 in unreduced_shape or (s.loss is fl.SoftmaxCELoss and lay.forth(pred).shape[-1] == 0)
+    empty = 0 in unreduced_shape
 
     def seen(a: Array) -> Array:
         """Of the unreduced loss, as the formulas see it."""
@@ -422,9 +358,9 @@ def expected(
     terms: dict[str, float] = {}
     loss_terms: Array = abs(loss)
     unsigned = s.magnitude or s
-    if not empty and s.loss is fl.SoftmaxCELoss and ("label" not in s.ids or unsigned is not s):
+    if not empty and s.layout == "rows" and (not s.ids or s.magnitude is not None):
         # the terms of a row's sums have the label's sign, and that of the class's weight
-        sizes = (laid[0], laid[1] if "label" in s.ids else abs(laid[1]))
+        sizes = (laid[0], laid[1] if s.ids else abs(laid[1]))
         loss_terms = abs(unsigned.value(*sizes)).reshape(unreduced_shape)
         terms["pred"] = largest(unsigned.gradients(seen(abs(m)), *sizes)["pred"])
     terms["value"] = largest(full * loss_terms * scale) * max(1.0, loss.size / max(value.size, 1))
@@ -433,9 +369,9 @@ def expected(
     if not empty:
         for k, a in s.gradients(seen(m), *laid).items():
             at_all[k] = a if k in s.free else lay.back(a, ndim).reshape(wide[k].shape)
-        if "pos_weight" in at_all:
-            # whose terms have the label's sign
-            terms["pos_weight"] = largest(s.gradients(seen(abs(m)), laid[0], abs(laid[1]), *laid[2:])["pos_weight"])
+        for k in {*s.free} & {*s.differentiable}:
+            # a sum, whose terms have the label's sign
+            terms[k] = largest(s.gradients(seen(abs(m)), laid[0], abs(laid[1]), *laid[2:])[k])
         if s.hessian is not None:
             hessian = lay.back(s.hessian(seen(m), *laid), ndim).reshape(shape)
     to_weight = factor * loss

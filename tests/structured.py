@@ -7,7 +7,7 @@ gradients do not simply multiply them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Any
 
@@ -15,23 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastloss as fl
+from tests.cases import Case
 
 Array = NDArray[Any]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Array, ...]]
 
 
 @dataclass(frozen=True)
-class Structured:
-    """A loss, its unreduced value, the gradients by input, and inputs for n examples."""
+class Structured(Case):
+    """A loss, its unreduced value, the gradients by input, and its inputs.
 
-    loss: Callable[..., fl.Loss]
+    These are drawn for any shape of the first one: examples first, classes and features last, time before classes.
+    """
+
     value: Callable[..., Array]
     gradients: Callable[..., dict[str, Array]]
-    data: Callable[[np.random.Generator, int], tuple[Array, ...]]
+    draw: Draw
+    shape: tuple[int, ...]  # of an example
     hessian: Callable[..., Array] | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
+    draw_any: Draw | None = None  # inputs for generated calls, which meet what the first have not: infinite losses
 
-    def build(self, **parameters: Any) -> fl.Loss:
-        return self.loss(**self.parameters, **parameters)
+    def data(self, rng: np.random.Generator, n: int) -> tuple[Array, ...]:
+        """Inputs for n examples."""
+        return self.draw(rng, (n, *self.shape))
 
 
 def log_softmax(x: Array, axis: int) -> Array:
@@ -53,16 +59,17 @@ def divergence(axis: int, shape: tuple[int, ...]) -> dict[str, Any]:
         p = np.exp(log_softmax(x, axis))
         return np.asarray((m * y).sum(axis, keepdims=True) * p * (1 - p))
 
-    def data(rng: np.random.Generator, n: int) -> tuple[Array, ...]:
-        y = rng.dirichlet(np.ones(int(np.prod(shape))), n).reshape(n, *shape)
-        return rng.normal(scale=2, size=(n, *shape)), np.where(rng.random(y.shape) < 0.1, 0, y)
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        y = rng.dirichlet(np.ones(shape[-1]), shape[:-1]) if shape[-1] else np.zeros(shape)
+        return rng.normal(scale=2, size=shape), np.where(rng.random(shape) < 0.1, 0, y)
 
     return {
         "loss": fl.KLDivLoss,
         "value": value,
         "gradients": gradients,
         "hessian": hessian,
-        "data": data,
+        "draw": draw,
+        "shape": shape,
         "parameters": {"from_logits": False, "axis": axis},
     }
 
@@ -72,7 +79,7 @@ def triplet(margin: float, shape: tuple[int, ...]) -> dict[str, Any]:
         return np.asarray(margin + ((y - x) ** 2 - (z - x) ** 2).reshape(len(x), -1).sum(1))
 
     def gradients(m: Array, x: Array, y: Array, z: Array) -> dict[str, Array]:
-        c = (m * (total(x, y, z) > 0)).reshape(-1, *[1] * len(shape))
+        c = (m * (total(x, y, z) > 0)).reshape(-1, *[1] * (x.ndim - 1))
         return {"pred": 2 * c * (z - y), "positive": 2 * c * (y - x), "negative": 2 * c * (x - z)}
 
     return {
@@ -80,7 +87,8 @@ def triplet(margin: float, shape: tuple[int, ...]) -> dict[str, Any]:
         "value": lambda x, y, z: np.maximum(0, total(x, y, z)),
         "gradients": gradients,
         "hessian": lambda m, x, y, z: 0 * x,
-        "data": lambda rng, n: tuple(rng.normal(size=(3, n, *shape))),
+        "draw": lambda rng, shape: tuple(rng.normal(size=(3, *shape))),
+        "shape": shape,
         "parameters": {"margin": margin},
     }
 
@@ -107,18 +115,22 @@ def cosine(margin: float, width: int) -> dict[str, Any]:
         a, _, u, v, c = parts(x, y)
         return np.asarray(-slope(m, q, c) * (2 * u * v + c - 3 * c * u * u) / a**2)
 
-    def data(rng: np.random.Generator, n: int) -> tuple[Array, ...]:
-        x, y = rng.normal(size=(2, n, width))
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        x, y = rng.normal(size=(2, *shape))
+        if shape[-1]:
+            # no vector of zeros, which has no angle
+            x[..., 0], y[..., 0] = abs(x[..., 0]) + 1, np.where(y[..., 0] < 0, -1, 1) + y[..., 0]
         # both signs of the cosine, and near parallel and antiparallel vectors, for both labels
-        near = rng.choice([-1.0, 0, 0, 1], (n, 1))
-        return x, y + 5 * near * x, rng.choice([-1, 1], n)
+        near = rng.choice([-1.0, 0, 0, 1], (*shape[:-1], 1))
+        return x, y + 5 * near * x, rng.choice([-1, 1], shape[:-1])
 
     return {
         "loss": fl.CosineEmbeddingLoss,
         "value": value,
         "gradients": gradients,
         "hessian": hessian,
-        "data": data,
+        "draw": draw,
+        "shape": (width,),
         "parameters": {"margin": margin},
     }
 
@@ -126,7 +138,7 @@ def cosine(margin: float, width: int) -> dict[str, Any]:
 def metric(smoothing: float, width: int) -> dict[str, Any]:
     def parts(x: Array, y: Array) -> tuple[Array, Array]:
         n = len(x)
-        square = ((x[:, None] - y[None]) ** 2).sum(2)
+        square = ((x[:, None] - y[None]) ** 2).reshape(n, n, -1).sum(2)
         target = np.full((n, n), smoothing / max(n - 1, 1))
         np.fill_diagonal(target, 1 - smoothing if n > 1 else 1)
         return square, target
@@ -139,17 +151,21 @@ def metric(smoothing: float, width: int) -> dict[str, Any]:
         square, target = parts(x, y)
         g = 2 * m[:, None] * (target - np.exp(log_softmax(-square, 1)))
         z = x[:, None] - y[None]
-        return {"x1": (g[:, :, None] * z).sum(1), "x2": -(g[:, :, None] * z).sum(0)}
+        terms = g.reshape(*g.shape, *[1] * (x.ndim - 1)) * z
+        return {"x1": terms.sum(1), "x2": -terms.sum(0)}
 
-    def data(rng: np.random.Generator, n: int) -> tuple[Array, ...]:
-        x = rng.normal(scale=0.5, size=(n, width))
-        return x, x + rng.normal(scale=0.5, size=x.shape)
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        # near enough that the exponentials are not all 0
+        scale = min(0.5, 2 / np.sqrt(max(1, np.prod(shape[1:]))))
+        x = rng.normal(scale=scale, size=shape)
+        return x, x + rng.normal(scale=scale, size=shape)
 
     return {
         "loss": fl.SDMLLoss,
         "value": value,
         "gradients": gradients,
-        "data": data,
+        "draw": draw,
+        "shape": (width,),
         "parameters": {"smoothing_parameter": smoothing},
     }
 
@@ -171,66 +187,91 @@ def without_blank(ids: Array, blank: int) -> Array:
     return ids + (ids >= blank)
 
 
-def sequence(blank: str | int, frames: int = 5, classes: int = 3) -> dict[str, Any]:
-    """Connectionist temporal classification by counting all alignments."""
-    index = blank_among(blank, classes)
+def sequence(
+    blank: str | int, frames: int = 5, classes: int = 3, *, zero_infinity: bool = False, lengths: bool = True
+) -> dict[str, Any]:
+    """Connectionist temporal classification by counting all alignments.
 
-    def examples(x: Array, y: Array, n: Array, k: Array) -> Any:
+    Without lengths a label ends at -1, and a prediction with its last frame.
+    """
+
+    def examples(x: Array, y: Array, n: Array | None = None, k: Array | None = None) -> Any:
+        if n is None or k is None:
+            # the first -1, or one behind the last
+            ends = np.pad(y == -1, ((0, 0), (0, 1)), constant_values=True)
+            n, k = np.full(len(x), x.shape[1]), ends.argmax(1)
+        index = blank_among(blank, x.shape[2])
         for i in range(len(x)):
             label = y[i, : int(k[i])].astype(int).tolist()
-            yield i, int(n[i]), alignments(int(n[i]), classes, index, label)
+            yield i, int(n[i]), alignments(int(n[i]), x.shape[2], index, label)
 
-    def value(x: Array, y: Array, n: Array, k: Array) -> Array:
+    def value(x: Array, y: Array, *both: Array) -> Array:
         p = np.exp(log_softmax(x, 2))
-        out = np.zeros(len(x), x.dtype)
-        for i, length, paths in examples(x, y, n, k):
-            out[i] = -np.log(sum(np.prod([p[i, t, path[t]] for t in range(length)]) for path in paths))
+        out = np.full(len(x), 0.0 if zero_infinity else np.inf).astype(x.dtype)
+        for i, length, paths in examples(x, y, *both):
+            if paths:
+                out[i] = -np.log(sum(np.prod([p[i, t, path[t]] for t in range(length)]) for path in paths))
         return out
 
-    def gradients(m: Array, x: Array, y: Array, n: Array, k: Array) -> dict[str, Array]:
+    def gradients(m: Array, x: Array, y: Array, *both: Array) -> dict[str, Array]:
         p = np.exp(log_softmax(x, 2))
         g = np.zeros(x.shape, x.dtype)
-        for i, length, paths in examples(x, y, n, k):
+        for i, length, paths in examples(x, y, *both):
+            if not paths:
+                continue
             weight = np.array([np.prod([p[i, t, path[t]] for t in range(length)]) for path in paths])
             for path, w in zip(paths, weight / weight.sum(), strict=True):
                 for t in range(length):
                     g[i, t, path[t]] -= w
             g[i, :length] += p[i, :length]
-        return {"pred": m[:, None, None] * g}
+            g[i] *= m[i]
+        return {"pred": g}
 
-    def data(rng: np.random.Generator, n: int) -> tuple[Array, ...]:
+    def labelled(x: Array, y: Array, n: Array, k: Array) -> tuple[Array, ...]:
+        return (x, y, n, k) if lengths else (x, np.where(np.arange(y.shape[1]) >= k[:, None], -1, y))
+
+    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
         """Empty labels, repeats and short predictions, all with an alignment."""
-        label = without_blank(rng.integers(0, classes - 1, (n, 2)), index)
-        return (
-            rng.normal(scale=2, size=(n, frames, classes)),
-            label,
-            rng.integers(3, frames + 1, n),
-            rng.integers(0, 3, n),
-        )
+        n, most, width = shape
+        label = without_blank(rng.integers(0, width - 1, (n, 2)), blank_among(blank, width))
+        pred = rng.normal(scale=2, size=shape)
+        return labelled(pred, label, rng.integers(3, most + 1, n), rng.integers(0, 3, n))
+
+    def draw_any(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        n, most, width = shape
+        longest = int(rng.integers(0, most + 2)) if width > 1 else 0
+        label = without_blank(rng.integers(0, max(width - 1, 1), (n, longest)), blank_among(blank, width))
+        pred = rng.normal(scale=2, size=shape)
+        return labelled(pred, label, rng.integers(0, most + 1, n), rng.integers(0, longest + 1, n))
 
     return {
         "loss": fl.CTCLoss,
         "value": value,
         "gradients": gradients,
-        "data": data,
-        "parameters": {"blank": blank},
+        "draw": draw,
+        "shape": (frames, classes),
+        "draw_any": draw_any,
+        "parameters": {"blank": blank, "zero_infinity": zero_infinity},
     }
 
 
 STRUCTURED = {
-    "KL logits": Structured(**divergence(-1, (5,))),
-    "KL logits axis=1": Structured(**divergence(1, (4, 3))),
-    "KL logits 3000 classes": Structured(**divergence(-1, (3000,))),
-    "triplet": Structured(**triplet(1, (6,))),
-    "triplet margin=5": Structured(**triplet(5, (3, 4))),
-    "triplet numbers": Structured(**triplet(1, ())),
-    "triplet 3000 features": Structured(**triplet(0, (3000,))),
-    "cosine": Structured(**cosine(0, 5)),
-    "cosine margin=0.3": Structured(**cosine(0.3, 300)),
-    "SDML": Structured(**metric(0.3, 4)),
+    "KL logits": Structured(**divergence(-1, (5,)), loop="a softmax whose loss has an element for each class"),
+    "KL logits axis=1": Structured(**divergence(1, (4, 3)), loop="the same, with the classes before another axis"),
+    "KL logits 3000 classes": Structured(
+        **divergence(-1, (3000,)), loop="the same, with rows that take more than a block"
+    ),
+    "triplet": Structured(**triplet(1, (6,)), loop="vectors, three of them"),
+    "triplet margin=5": Structured(**triplet(5, (3, 4)), loop="vectors of several axes"),
+    "triplet numbers": Structured(**triplet(1, ()), loop="vectors of no axis"),
+    "triplet 3000 features": Structured(**triplet(0, (3000,)), loop="vectors that take more than a block"),
+    "cosine": Structured(**cosine(0, 5), loop="vectors with a label each"),
+    "cosine margin=0.3": Structured(**cosine(0.3, 300), loop="longer ones"),
+    "SDML": Structured(**metric(0.3, 4), loop="every row against every other"),
     "SDML smoothing=0": Structured(**metric(0, 17)),
-    "CTC": Structured(**sequence("last")),
-    "CTC blank=first": Structured(**sequence("first")),
+    "CTC": Structured(**sequence("last"), loop="sequences, with lengths"),
+    "CTC blank=first": Structured(**sequence("first", zero_infinity=True)),
     "CTC blank=1": Structured(**sequence(1)),
     "CTC blank=-3": Structured(**sequence(-3, frames=4, classes=4)),
+    "CTC padded": Structured(**sequence("last", lengths=False), loop="sequences, of which a label ends at -1"),
 }

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fastloss as fl
-from tests.conftest import assert_close, call_args, draw
+from tests.conftest import assert_close, draw
 from tests.frameworks import every_case
 from tests.reference import LOSSES, REDUCTIONS
 from tests.structured import STRUCTURED
@@ -43,11 +43,12 @@ def example(name: str, rng: np.random.Generator) -> tuple[Any, dict[str, NDArray
     """How to build a loss, and its inputs by name, for 7 examples, with weights."""
     if name in LOSSES:
         source: Any = LOSSES[name]
-        inputs = call_args(draw(source, rng, (7, 5)), rng.uniform(0.5, 2, 7))
+        inputs = draw(source, rng, (7, 5))
     else:
         source = STRUCTURED[name]
-        inputs = (*source.data(rng, 7), rng.uniform(0.5, 2, 7))
-    return source.build, dict(zip(source.build().inputs, inputs, strict=False))
+        inputs = source.data(rng, 7)
+    weighted = dict(zip(source.names, inputs, strict=False)) | {"sample_weight": rng.uniform(0.5, 2, 7)}
+    return source.build, {k: weighted[k] for k in source.build().inputs if k in weighted}
 
 
 def cut(name: str, given: dict[str, NDArray[Any]], chunks: tuple[Any, Any]) -> dict[str, Any]:

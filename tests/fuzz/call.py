@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 import fastloss as fl
-from tests import reference
+from tests import reference, structured
+from tests.reference import Reference
 from tests.specimens import (
     Array,
     Lay,
@@ -17,29 +18,28 @@ from tests.specimens import (
     Specimen,
     as_dtype,
     as_ids,
-    classes,
-    cosine,
-    divergence,
-    elementwise,
-    metric,
-    of_reference,
-    sequences,
-    triplet,
+    specimen,
+    specimens,
     value_shape,
 )
-from tests.structured import blank_among
+from tests.structured import Structured
 from tests.test_inputs import LAYOUTS
+
+SPECIMENS = specimens()
+
+
+def elementwise(loss: type[fl.Loss], formulas: dict[str, Any], data: Any, **parameters: Any) -> Specimen:
+    return specimen(Reference(loss, **formulas, data=data, source="", parameters=parameters))
 
 
 def binary_cross_entropy(from_sigmoid: bool, pos_weight: bool) -> Specimen:
-    name = "BCE" + " from_sigmoid" * from_sigmoid + " pos_weight" * pos_weight
-    return of_reference(reference.LOSSES[name])
+    return SPECIMENS["BCE" + " from_sigmoid" * from_sigmoid + " pos_weight" * pos_weight]
 
 
 def poisson(logits: bool, full: bool, epsilon: bool) -> Specimen:
     data = reference.count_data if logits else reference.rate_data
     third = {"third": "epsilon"} if epsilon else {}
-    of = reference.Reference(
+    of = Reference(
         fl.PoissonNLLLoss,
         **reference.poisson(logits=logits, full=full),
         data=reference.weighted(data) if epsilon else data,
@@ -47,15 +47,11 @@ def poisson(logits: bool, full: bool, epsilon: bool) -> Specimen:
         parameters={"from_logits": logits, "compute_full": full},
         **third,
     )
-    return of_reference(of)
-
-
-def named(name: str) -> Specimen:
-    return of_reference(reference.LOSSES[name])
+    return specimen(of)
 
 
 FAMILIES: dict[str, Callable[..., Specimen]] = {
-    "elements": named,
+    "case": lambda name: SPECIMENS[name],
     "huber": lambda rho: elementwise(fl.HuberLoss, reference.huber(rho), reference.regression_data, rho=rho),
     "hinge": lambda margin: elementwise(fl.HingeLoss, reference.hinge(margin), reference.signed_data, margin=margin),
     "squared_hinge": lambda margin: elementwise(
@@ -63,16 +59,12 @@ FAMILIES: dict[str, Callable[..., Specimen]] = {
     ),
     "bce": binary_cross_entropy,
     "poisson": poisson,
-    "classes": classes,
-    "divergence": divergence,
-    "triplet": triplet,
-    "cosine": cosine,
-    "metric": metric,
-    "sequences": sequences,
+    "classes": lambda **parameters: specimen(Reference(**reference.softmax(**parameters))),
+    "triplet": lambda margin: specimen(Structured(**structured.triplet(margin, (1,)))),
+    "cosine": lambda margin: specimen(Structured(**structured.cosine(margin, 1))),
+    "metric": lambda smoothing: specimen(Structured(**structured.metric(smoothing, 1))),
+    "sequences": lambda **parameters: specimen(Structured(**structured.sequence(**parameters))),
 }
-
-# the losses that are polynomials of the label, or nearly: any is as good as another
-WILD = {"elements", "huber", "hinge", "squared_hinge", "bce", "poisson", "classes"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class Call:
     shape: Shape
     axis: int = -1
     batch_axis: int = 0
-    time_first: tuple[bool, bool] = (False, False)  # of CTC's pred and label
+    time_first: tuple[bool, bool] = (False, False)  # of the sequences of predictions and labels
     method: str = "__call__"
     reduction: str = "example"
     weight: float = 1
@@ -140,10 +132,10 @@ def family_of(call: Call) -> Specimen:
 
 def constructor_of(call: Call, s: Specimen) -> dict[str, Any]:
     given = dict(s.parameters) | {"reduction": call.reduction, "weight": call.weight}
-    if s.loss is fl.CTCLoss:
+    if s.is_of_sequences:
         first, second = call.time_first
         return given | {"layout": "TNC" if first else "NTC", "label_layout": "TN" if second else "NT"}
-    if call.family in ("classes", "divergence", "cosine"):
+    if s.has_axis:
         given["axis"] = call.axis
     return given | {"batch_axis": call.batch_axis}
 
@@ -152,12 +144,13 @@ def draw_inputs(call: Call, s: Specimen, lay: Lay, rng: np.random.Generator) -> 
     """The inputs as the call has them, contiguous, in their dtypes."""
     shape = call.shape
     arrays = dict(zip(s.names, s.data(rng, lay.seen(shape)), strict=True))
-    if call.wild and call.family in WILD and "label" not in s.ids:
-        arrays["label"] = rng.integers(-256, 257, arrays["label"].shape) / 64
-    if "pos_weight" in arrays:
-        weights = rng.integers(-6 if call.wild else 0, 13, partial(lay.unreduced(shape), call.third_axes))
-        arrays["pos_weight"] = np.asarray(weights / 4)
-    if "epsilon" in arrays:
+    if call.wild and "label" in arrays:
+        arrays["label"] = wild_label(s, arrays, rng)
+    for k, spec in s.specs.items():
+        if spec.lies == "broadcast":
+            weights = rng.integers(-6 if call.wild else 0, 13, partial(lay.unreduced(shape), call.third_axes))
+            arrays[k] = np.asarray(weights / 4)
+    if call.family == "poisson" and "epsilon" in arrays:
         arrays["epsilon"] = np.array(rng.choice([1e-8, 0.25]))
     inputs: dict[str, Array] = {}
     for k, a in arrays.items():
@@ -169,26 +162,35 @@ def draw_inputs(call: Call, s: Specimen, lay: Lay, rng: np.random.Generator) -> 
     return inputs
 
 
+def wild_label(s: Specimen, arrays: dict[str, Array], rng: np.random.Generator) -> Array:
+    """Labels far from where they should be, if the formulas have a value for them."""
+    label = arrays["label"]
+    if s.layout not in ("elements", "rows") or s.specs["label"].lies != "like first":
+        return label
+    wild = np.asarray(rng.integers(-256, 257, label.shape) / 64)
+    with np.errstate(all="ignore"):
+        is_good = np.isfinite(s.value(*(arrays | {"label": wild}).values())).all()
+    return wild if is_good else label
+
+
 def numbers_in(call: Call, s: Specimen, name: str, a: Array) -> Array:
-    """Numbers in their dtype."""
-    a = as_dtype(a, call.dtypes.get(name, "f8"))
-    if s.loss is fl.CosineEmbeddingLoss:
+    """Numbers in their dtype, or in float64 where they would not mean the same."""
+    rounded = as_dtype(a, call.dtypes.get(name, "f8"))
+    if call.family == "cosine":
         # a vector of zeros, to which an integer's dtype may round, has no angle
-        first = np.moveaxis(a, call.axis, -1)[..., :1]
+        first = np.moveaxis(rounded, call.axis, -1)[..., :1]
         first[first == 0] = 1
-    return a
+    domain = s.specs[name].domain
+    means = domain.holds(np.asarray(rounded, float), 0) | ~domain.holds(np.asarray(a, float), 0)
+    return rounded if means.all() else a.astype("f8")
 
 
 def ids_in(call: Call, s: Specimen, name: str, a: Array) -> Array:
     """Ids in their dtype, or in float64 where not every dtype holds one that is good."""
-    dtype = call.dtypes.get(name, "f8")
-    if s.loss is fl.SoftmaxCELoss and (s.parameters["ignore_index"] == 2**53 - 1 or not call.shape[call.axis]):
+    width, integers = call.shape[call.axis], s.specs[name].integers
+    if integers is not None and integers.high is None and (abs(integers.also or 0) > 2**52 or not width):
         return a.astype("f8")
-    if s.loss is fl.CosineEmbeddingLoss:
-        return as_ids(a, dtype, 1)
-    # 0 is no id where it is the blank
-    blank = blank_among(s.parameters["blank"], call.shape[2]) if name == "label" and s.loss is fl.CTCLoss else None
-    return as_ids(a, dtype, int(blank == 0))
+    return as_ids(a, call.dtypes.get(name, "f8"), s.good_id(name, width))
 
 
 def partial(shape: Shape, keep: tuple[bool, ...]) -> Shape:
@@ -224,7 +226,7 @@ def wrt_of(call: Call, s: Specimen) -> Any:
     """The inputs to differentiate in, without those that this call has not or that have no gradient."""
     if call.method not in ("grad", "value_and_grad") or call.wrt is None:
         return None
-    good = [k for k in s.names if k not in s.ids and k != "epsilon"]
+    good = [k for k in s.names if k in s.differentiable]
     if call.sample_weight is not None:
         good.append("sample_weight")
     if isinstance(call.wrt, str):
@@ -236,7 +238,7 @@ def put_special(call: Call, s: Specimen, inputs: dict[str, Any], rng: np.random.
     """Puts a number like NaN into one of the inputs."""
     name, number = call.special or ("", 0)
     a = inputs.get(name)
-    if a is not None and a.dtype.kind == "f" and name not in s.ids and name != "epsilon":
+    if a is not None and a.dtype.kind == "f" and name in s.differentiable:
         with np.errstate(over="ignore"):
             a[rng.random(a.shape) < 0.3] = number
 

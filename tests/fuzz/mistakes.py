@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-import fastloss as fl
 from tests.fuzz.call import Attempt
 from tests.specimens import Array, nested, value_shape
 
@@ -24,10 +23,11 @@ def bad_shape(a: Attempt) -> None:
     """One number too many along an axis, which fits nothing; or an axis too many."""
     name = a.one_of([k for k in a.inputs if k != a.specimen.names[0]])
     shape = list(np.shape(a.inputs[name]))
-    if name in ("sample_weight", "pos_weight", "epsilon", "pred_lengths", "label_lengths"):
+    s = a.specimen
+    if name == "sample_weight" or (name in s.free and name != "label"):
         # not 1, which broadcasts
         shape = [9999, *[1] * (len(shape) - 1)] if shape and a.rng.random() < 0.5 else [2, *[1] * 31]
-    elif shape and a.rng.random() < 0.7 and a.specimen.loss is not fl.CTCLoss:
+    elif shape and a.rng.random() < 0.7 and not s.is_of_sequences:
         shape[a.rng.integers(len(shape))] += 1
     else:
         shape = [2, *shape]
@@ -37,13 +37,15 @@ def bad_shape(a: Attempt) -> None:
 
 def bad_id(a: Attempt) -> None:
     s = a.specimen
-    names = [k for k in s.ids if np.size(a.inputs[k])]
-    if not names or 0 in a.call.shape or (s.loss is fl.CTCLoss and "label" in names and not len(names) > 1):
+    # which of a sequence's ids are read is a matter of its length
+    names = [k for k in s.ids if np.size(a.inputs[k]) and not (s.is_of_sequences and k == "label")]
+    if not names or 0 in a.call.shape:
         return bad_dtype(a)
-    name = a.one_of(names if s.loss is not fl.CTCLoss else [k for k in names if k != "label"])
+    name = a.one_of(names)
     width = a.call.shape[a.call.axis]
     bad = [0.5, np.nan, np.inf, -np.inf, -1.5, 1e300, -(2.0**63), 2.0**64, 2.0**53, -7.0]
-    if s.loss is fl.SoftmaxCELoss:
+    integers = s.specs[name].integers
+    if integers is not None and integers.high is None:
         bad += [float(width), width + 1.0, -2.0]
     spoiled = np.array(a.inputs[name], float)
     spoiled.flat[a.rng.integers(spoiled.size)] = a.one_of(bad)
@@ -56,7 +58,7 @@ def bad_id(a: Attempt) -> None:
 
 
 def bad_batch_axis(a: Attempt) -> None:
-    if not a.specimen.has_batch_axis():
+    if not a.specimen.has_batch_axis:
         return unknown_keyword(a)
     n = max(len(a.call.shape), 1)
     a.constructor["batch_axis"] = int(a.one_of([n, -n - 1, n + 1, 2**31 - 1, -(2**31) + 1]))

@@ -69,7 +69,7 @@ def run(call: Call) -> str:
     elif call.out and not a.refusals:
         kinds = [call.out[k % len(call.out)] for k in range(len(a.results))]
         # a sum over examples, as those in weights are, may not lie over what it is summed from
-        over = [None if k in ("sample_weight", "pos_weight") else a.inputs.get(k or "") for _, k in results_of(a)]
+        over = [None if k in ("sample_weight", *a.specimen.free) else a.inputs.get(k or "") for _, k in results_of(a)]
         flat = list(map(buffer_for, kinds, a.results, over))
         a.options["out"] = nested(flat, call.method, a.options.get("wrt"))
     return judge(a, flat)

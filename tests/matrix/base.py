@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -75,16 +74,15 @@ SEQUENCES = [Place((2, 4, 3)), Place((1, 1, 2)), Place((3, 0, 2)), Place((0, 3, 
 
 
 def places_of(s: Specimen) -> list[Place]:
-    if s.loss is fl.CTCLoss:
-        return SEQUENCES
-    return [p for p in PLACES if len(p.shape) >= s.least_axes and is_possible(s, p)]
+    if s.is_of_sequences:
+        return [p for p in SEQUENCES if s.fits(p.shape)]
+    places = [place_of(s, p.shape, p.axis, p.batch_axis) for p in PLACES if len(p.shape) >= s.least_axes]
+    return [p for p in dict.fromkeys(places) if s.has_good_ids(p.shape, p.axis)]
 
 
-def is_possible(s: Specimen, p: Place) -> bool:
-    """Whether there are good labels: not without classes, unless there are no examples."""
-    if s.loss is not fl.SoftmaxCELoss or not s.ids or p.shape[p.axis]:
-        return True
-    return s.parameters["ignore_index"] is not None or 0 in Lay("rows", p.axis).unreduced(p.shape)
+def place_of(s: Specimen, shape: Shape, axis: int = -1, batch_axis: int = 0) -> Place:
+    """A place for a specimen that may have a number for each of a row."""
+    return Place(s.fitted(shape, axis), axis, batch_axis)
 
 
 def methods_of(s: Specimen) -> list[str]:
@@ -107,9 +105,9 @@ class Plain:
     @functools.cached_property
     def loss(self) -> fl.Loss:
         given = dict(self.s.parameters) | {"reduction": self.reduction, "weight": 0.75}
-        if self.s.has_batch_axis():
+        if self.s.has_batch_axis:
             given["batch_axis"] = self.place.batch_axis
-        if "axis" in inspect.signature(self.s.loss).parameters and self.s.layout in ("rows", "coupled"):
+        if self.s.has_axis:
             given["axis"] = self.place.axis
         return self.s.loss(**given)
 
@@ -122,9 +120,10 @@ class Plain:
         for k, a in zip(self.s.names, self.s.data(rng, self.lay.seen(shape)), strict=True):
             laid = a if k in self.s.free or k in self.s.per_row else self.lay.back(a, ndim)
             made[k] = np.array(laid, np.int64 if k in self.s.ids else self.dtype, order="C")
-        if "pos_weight" in made:
-            # as the formulas see it, it lies along the last axis, which is where it is
-            made["pos_weight"] = np.array(rng.integers(1, 9, shape[-1:]) / 4, self.dtype)
+        for k in made:
+            if self.s.specs[k].lies == "broadcast":
+                # as the formulas see it, it lies along the last axis, which is where it is
+                made[k] = np.array(rng.integers(1, 9, shape[-1:]) / 4, self.dtype)
         weighted = value_shape(self.lay, shape, "none")
         if len(weighted) == 1 and self.lay.batch(ndim) is None:
             # weights of one axis are those of the examples, of which there is one
@@ -141,7 +140,16 @@ class Plain:
     @functools.cached_property
     def wrt(self) -> tuple[str, ...]:
         """All that there is a gradient in."""
-        return tuple(k for k in self.s.inputs if k in self.inputs and k not in (*self.s.ids, "epsilon"))
+        return self.s.differentiable
+
+    def good_id(self, name: str) -> int:
+        """An id that is good at every position, and that every dtype holds."""
+        shape = self.place.shape
+        return self.s.good_id(name, shape[self.place.axis] if shape else 0)
+
+    @property
+    def lacks_classes(self) -> bool:
+        return self.s.has_axis and self.place.shape[self.place.axis] == 0
 
     def options(self, method: str) -> dict[str, Any]:
         """head_grad and wrt, for a method that takes them."""

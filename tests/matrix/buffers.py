@@ -85,7 +85,7 @@ def over(plain: Plain, wrt: str, target: str, layout: str) -> str:
     call = functools.partial(plain.loss.grad, **inputs, wrt=wrt, out=buffer)
     if buffer.shape != want[0].shape or buffer.dtype != want[0].dtype:
         return refusal(call, [ValueError, TypeError], "out", list(inputs.values()))
-    if wrt == "pos_weight" and buffer.size and buffer.size != np.prod(plain.place.shape):
+    if wrt in plain.s.free and buffer.size and buffer.size != np.prod(plain.place.shape):
         # a sum over examples is written before all of them are read
         return refusal(call, [ValueError], "shares memory", list(inputs.values()))
     return equality(call, want, [a for k, a in inputs.items() if k != target], [buffer])

@@ -193,7 +193,7 @@ def built_again(loss: type[fl.Loss]) -> str:
     """A loss whose constructor is called once more stays as it was."""
     s = next(s for s in SPECIMENS.values() if s.loss is loss)
     made = loss(**s.parameters)
-    inputs = dict(zip(s.names, s.data(np.random.default_rng(0), (3, 4, 3)), strict=True))
+    inputs = dict(zip(s.names, s.data(np.random.default_rng(0), s.fitted((3, 4, 3), -1)), strict=True))
     before = np.array(made(**inputs))
     others = {"weight": 0.5, "margin": 3.0, "rho": 4.0, "smoothing_parameter": 0.9, "from_logits": False}
     given = {k: v for k, v in others.items() if k in inspect.signature(loss).parameters}
@@ -363,7 +363,7 @@ def curve_of(name: str, reduction: str, batch_axis: int) -> str:
 
     s = SPECIMENS[name]
     options: dict[str, Any] = dict(s.parameters) | {"reduction": reduction}
-    if s.has_batch_axis():
+    if s.has_batch_axis:
         options["batch_axis"] = batch_axis
     loss = s.loss(**options)
     try:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-import fastloss as fl
 from tests.judge import Failure, equality, parts, refusal, same_bits
 from tests.matrix.base import Case, Plain, methods_of, plains
 from tests.specimens import LONG_DOUBLE, METHODS, Array, as_dtype, as_ids
+from tests.structured import blank_among
 from tests.test_inputs import LAYOUTS, REAL
 
 ARRANGED: dict[str, Callable[[Array], Any]] = LAYOUTS | {
@@ -92,7 +92,8 @@ def in_dtype(plain: Plain, name: str, dtype: Any) -> str:
     if not real:
         source[name] = np.zeros(a.shape, dtype)
     elif name in plain.s.ids:
-        source[name] = as_ids(a, dtype, some_id(plain, name))
+        # without classes, the only good id is the one that is ignored, which not every dtype holds
+        source[name] = as_ids(a, dtype, plain.good_id(name)) if a.size and not plain.lacks_classes else a
     else:
         source[name] = as_dtype(a, dtype)
     call = functools.partial(plain.method(method), **inputs, **options)
@@ -110,13 +111,6 @@ def in_dtype(plain: Plain, name: str, dtype: Any) -> str:
     return equality(call, want, list(inputs.values()))
 
 
-def some_id(plain: Plain, name: str) -> int:
-    """One that is good wherever ids are, and that every dtype holds."""
-    if plain.s.loss is fl.CosineEmbeddingLoss:
-        return 1
-    return int(plain.s.parameters.get("blank") == "first" and name == "label")
-
-
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 5e-324, 1e-45, 1e38, -1e38, 1e300, -1e300, 1.7e308, 65504.0]
 
 
@@ -124,7 +118,7 @@ def values() -> Iterator[Case]:
     """NaN, infinities and the ends of the range in every real input: no exception, the same bits in every layout."""
     for plain in plains(6, reductions=("none", "weighted_mean")):
         for name in (*plain.inputs, "head_grad"):
-            if name in plain.s.ids or name == "epsilon":
+            if name not in (*plain.wrt, "head_grad"):
                 continue
             for number, everywhere in itertools.product(SPECIAL, (False, True)):
                 run = functools.partial(with_number, plain, name, number, everywhere)
@@ -180,24 +174,24 @@ def is_id(plain: Plain, name: str, number: float, labels: dict[str, Array], posi
     """Whether a number may stand at a position, and is read there."""
     s, shape = plain.s, plain.place.shape
     whole = float(number).is_integer()
-    if s.loss is fl.CosineEmbeddingLoss:
-        return number in (1, -1)
-    if s.loss is fl.SoftmaxCELoss:
-        return whole and (0 <= number < shape[plain.place.axis] or number == s.parameters["ignore_index"])
+    integers = s.specs[name].integers
+    if integers is not None:
+        highest = shape[plain.place.axis] - 1 if integers.high is None else integers.high
+        return whole and (integers.low <= number <= highest or number == integers.also)
     frames, width = shape[1:]
     if name != "label":
         return whole and 0 <= number <= (frames if name == "pred_lengths" else labels["label"].shape[1])
-    low = int(s.parameters["blank"] == "first")
+    good = whole and 0 <= number < width and number != blank_among(s.parameters["blank"], width)
     if "label_lengths" in labels:
-        return position[1] >= labels["label_lengths"][position[0]] or (whole and low <= number < low + width - 1)
-    return number == -1 or (whole and low <= number < low + width - 1)
+        return position[1] >= labels["label_lengths"][position[0]] or good
+    return number == -1 or good
 
 
 def with_id(plain: Plain, name: str, number: float, dtype: Any) -> str:
     inputs = dict(plain.inputs)
     flat = inputs[name].size // 2
     position = tuple(int(k) for k in np.unravel_index(flat, inputs[name].shape))
-    other = some_id(plain, name)
+    other = plain.good_id(name)
     spoiled = as_ids(inputs[name], dtype, other)
     inputs[name] = spoiled.astype(np.int64)
     spoiled[position] = number

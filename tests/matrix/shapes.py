@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-import fastloss as fl
 from tests import hostile
 from tests.hostile import BAD, GOOD
 from tests.judge import Failure, equality, is_close, parts, refusal
@@ -21,8 +20,8 @@ from tests.matrix.base import (
     Case,
     Place,
     Plain,
-    is_possible,
     methods_of,
+    place_of,
     places_of,
     plains,
 )
@@ -82,11 +81,12 @@ def fits(plain: Plain, name: str, given: Shape) -> bool:
             k = plain.lay.axis_of(len(shape))
             return given[k] == 1 and broadcasts((*given[:k], *given[k + 1 :]), unreduced)
         return broadcasts(given, unreduced)
-    if name == "epsilon":
+    lies = s.specs[name].lies
+    if lies == "number":
         return given == ()
-    if name == "pos_weight":
+    if lies == "broadcast":
         return broadcasts(given, shape)
-    if s.loss is fl.CTCLoss:
+    if lies == "own":
         # lengths of 0 make a row of nothing
         row = given == (0,) and "label_lengths" in s.names
         return row or (len(given) == 2 and given[0] == shape[0]) if name == "label" else given == (shape[0],)
@@ -112,23 +112,21 @@ def in_shape(plain: Plain, name: str, given: Shape) -> str:
     inputs, options = dict(plain.inputs), plain.options(method)
     rng = np.random.default_rng(3)
     a: Array = np.asarray(rng.integers(1, 4, given) / 2)
-    if name in plain.s.ids or plain.s.loss is fl.KLDivLoss:
-        a = np.ones(given)
-    if plain.s.loss is fl.CTCLoss and name != "head_grad" and name != "sample_weight":
+    if name in plain.s.ids:
+        integers = plain.s.specs[name].integers
+        ignored = None if integers is None else integers.ignored
+        a = np.full(given, float(plain.good_id(name) if ignored is None else ignored))
+    if plain.s.is_of_sequences and name in plain.s.ids:
         # no labels, no frames: what fits is good, whatever the other lengths are
-        a = np.zeros(given) if name != "label" or plain.s.parameters["blank"] == "last" else np.ones(given)
         inputs |= {k: np.zeros_like(b) for k, b in inputs.items() if k.endswith("lengths")}
         if plain.place.shape[2] == 1 and "label_lengths" not in inputs:
             a = np.full(given, -1.0)
-    elif plain.s.loss is fl.SoftmaxCELoss and name == "label" and plain.s.ids:
-        ignore = plain.s.parameters["ignore_index"]
-        a = np.full(given, 0.0 if ignore is None else float(ignore))
     (inputs if name in inputs else options)[name] = a
     call = functools.partial(plain.method(method), **inputs, **options)
     if not fits(plain, name, given):
         return refusal(call, [ValueError], name, list(inputs.values()))
     results = [np.asarray(x) for x in parts(call())]
-    if plain.s.loss is fl.CTCLoss and name != "sample_weight" and name != "head_grad":
+    if plain.s.is_of_sequences and name in plain.s.ids:
         return "equal"
     with np.errstate(all="ignore"):
         want = expected(
@@ -171,13 +169,13 @@ def as_read(plain: Plain, name: str, a: Array) -> Array:
 def axes() -> Iterator[Case]:
     """Every axis of every shape, and those beyond: counted from either end, or refused."""
     for name, s in SPECIMENS.items():
-        if not s.has_batch_axis():
+        if not s.has_batch_axis:
             continue
         for place in places_of(s)[::2]:
             n = max(len(place.shape), 1)
             for axis, batch_axis in itertools.product(range(-n - 2, n + 2), repeat=2):
-                if s.layout in ("rows", "coupled") or axis == -1:
-                    moved = Place(place.shape, axis, batch_axis)
+                if s.has_axis or axis == -1:
+                    moved = place_of(s, place.shape, axis, batch_axis)
                     for reduction in ("example", "none"):
                         run = functools.partial(at_axis, name, moved, reduction)
                         yield Case((name, moved, reduction), run)
@@ -188,10 +186,14 @@ def at_axis(name: str, place: Place, reduction: str) -> str:
     bad = [k for k, axis in (("batch_axis", place.batch_axis), ("axis", place.axis)) if not -n <= axis < n]
     plain = Plain(name, place, "f8", reduction)
     if bad:
-        fine = Plain(name, Place(place.shape, -1 if "axis" in bad else place.axis, 0), "f8", reduction)
-        inputs = fine.inputs if is_possible(s, fine.place) else {k: np.zeros(place.shape) for k in s.names}
+        fine = Plain(name, place_of(s, place.shape, -1 if "axis" in bad else place.axis), "f8", reduction)
+        inputs = (
+            fine.inputs
+            if s.has_good_ids(fine.place.shape, fine.place.axis)
+            else {k: np.zeros(place.shape) for k in s.names}
+        )
         return refusal(lambda: plain.loss(**inputs), [ValueError], bad[0])
-    if not is_possible(s, place):
+    if not s.has_good_ids(place.shape, place.axis):
         width = {k: np.zeros(place.shape) for k in s.names[:1]}
         label = np.zeros(plain.lay.unreduced(place.shape))
         return refusal(lambda: plain.loss(**width, label=label), [ValueError], "label")
@@ -202,7 +204,7 @@ def at_axis(name: str, place: Place, reduction: str) -> str:
 def many_axes() -> Iterator[Case]:
     """Arrays of up to 64 axes: 32 are fine."""
     for name, s in SPECIMENS.items():
-        if s.loss is fl.CTCLoss:
+        if s.is_of_sequences:
             continue
         for ndim, wide in itertools.product((31, 32, 33, 64), (0, 1, -1)):
             yield Case((name, "of", ndim, "axes, axis", wide, "of 3"), functools.partial(of_axes, name, ndim, wide))
@@ -212,7 +214,7 @@ def of_axes(name: str, ndim: int, wide: int) -> str:
     s = SPECIMENS[name]
     shape = [1] * ndim
     shape[wide] = 3
-    plain = Plain(name, Place(tuple(shape), wide, -1))
+    plain = Plain(name, place_of(s, tuple(shape), wide, -1))
     if ndim > 32:
         inputs = {k: np.zeros(shape) for k in s.names}
         return refusal(lambda: plain.loss(**inputs), [ValueError], s.names[0])
@@ -224,7 +226,7 @@ def huge() -> Iterator[Case]:
     """Shapes whose elements nobody could hold, of arrays that repeat one number: refused at once."""
     for name, s in SPECIMENS.items():
         for shape in HUGE:
-            if len(shape) < s.least_axes or (s.loss is fl.CTCLoss and len(shape) != 3):
+            if len(shape) < s.least_axes or (s.is_of_sequences and len(shape) != 3):
                 continue
             methods = itertools.cycle(methods_of(s))
             for dtype, reduction in itertools.product(("i1", "f2", "f4", "f8"), REDUCTIONS):
@@ -248,14 +250,13 @@ def of_size(name: str, shape: Shape, dtype: str, reduction: str, method: str) ->
     lay = Lay(s.layout, -1, 0)
     repeated = {k: np.broadcast_to(np.ones((), dtype), shape) for k in s.names}
     for k in s.per_row:
-        repeated[k] = np.broadcast_to(np.int8(1 if s.loss is fl.CosineEmbeddingLoss else 0), lay.unreduced(shape))
-    if s.loss is fl.CTCLoss:
-        repeated["label"] = np.broadcast_to(np.int8(s.parameters["blank"] == "first"), (shape[0], 1))
+        repeated[k] = np.broadcast_to(np.int8(s.good_id(k, 1)), lay.unreduced(shape))
+    for k in s.free:
+        repeated[k] = np.ones((), dtype)
+    if s.is_of_sequences:
+        repeated["label"] = np.broadcast_to(np.int8(s.good_id("label", shape[-1])), (shape[0], 1))
         for k in s.names[2:]:
             repeated[k] = np.broadcast_to(np.int8(0), shape[:1])
-    for k in s.free:
-        if s.loss is not fl.CTCLoss:
-            repeated[k] = np.ones((), dtype)
     size = int(np.prod(shape, dtype=object))
     loss = s.loss(**s.parameters, reduction=reduction)
     call = functools.partial(getattr(loss, method), **repeated)
