@@ -22,5 +22,5 @@ class Case:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The inputs that are drawn, the optional ones last."""
+        """The inputs but sample_weight, of which a case may lack the last."""
         return tuple(name for name in self.build().inputs if name != "sample_weight")

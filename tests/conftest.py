@@ -37,7 +37,7 @@ def draw(
     reference: Reference, rng: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike = np.float64
 ) -> tuple[NDArray[Any], ...]:
     """Inputs whose values the dtype holds exactly; the losses over classes get a class axis behind the shape."""
-    inputs = reference.data(rng, (*shape, reference.classes) if reference.row else shape)
+    inputs = reference.data(rng, (*shape, *reference.shape))
     return tuple(np.asarray(a, dtype if np.asarray(a).dtype.kind == "f" else None) for a in inputs)
 
 

@@ -13,17 +13,19 @@ from typing import Any
 import pytest
 
 import fastloss as fl
-from tests.calls import Call
+from tests.calls import ENTRIES, Call
 from tests.leaks import MALLINFO, general_calls, growth
 
 pytestmark = pytest.mark.thread_unsafe
 
 CALLS = 300
-# of each class
-LOSSES = [
+CHOSEN = [
     *("L1", "L2", "Huber", "hinge", "squared hinge", "logistic signed", "BCE pos_weight", "Poisson rate epsilon", "KL"),
     *("softmax class_weight ignore", "KL logits", "triplet", "cosine", "SDML", "CTC"),
 ]
+KNOWN = {ENTRIES[name].loss for name in CHOSEN}
+# of each class
+LOSSES = [*CHOSEN, *{case.loss: name for name, case in ENTRIES.items() if case.loss not in KNOWN}.values()]
 
 
 @pytest.fixture(autouse=True)
