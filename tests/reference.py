@@ -397,7 +397,7 @@ LOSSES = {
         **softmax(sparse=False, smoothing=0.2, class_weight=CLASS_WEIGHT),
         loop="targets that are changed before they are used",
     ),
-    "softmax log-probabilities ignore": Reference(**softmax(log_probabilities=True, ignore=0)),
+    "softmax log-probabilities ignore": Reference(**softmax(log_probabilities=True, ignore=1)),
     "softmax log-probabilities": Reference(
         **softmax(log_probabilities=True, class_weight=CLASS_WEIGHT, ignore=-1),
         loop="class ids whose row is read at one place",
