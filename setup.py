@@ -224,8 +224,8 @@ def per_build(once: Extension) -> list[Extension]:
         source.parent.mkdir(parents=True, exist_ok=True)
         # as old as what it is a copy of: what is newer is compiled again
         shutil.copy2(once.sources[0], source)
-        initial = tuple([f"PyInit_{name.rpartition('.')[2]}" for name in (once.name, module)])
-        found.append(extension(module, str(source), KERNEL_FLAGS + flags, initial))
+        first, own = (f"PyInit_{name.rpartition('.')[2]}" for name in (once.name, module))
+        found.append(extension(module, str(source), KERNEL_FLAGS + flags, (first, own)))
     return found
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastloss as fl
+from tests.described import Described, described, in_terms_of
 from tests.reference import LOSSES, Reference
 from tests.structured import Structured, cosine, divergence, log_softmax, metric, sequence, triplet
 
@@ -71,7 +72,7 @@ class Rows:
     reference: Reference | Structured
     terms: Callable[..., Exact]  # the results, with the largest terms behind them
     data: Callable[[np.random.Generator], Inputs]
-    torch: Callable[..., Any]
+    torch: Callable[..., Any] | None
     jax: Callable[..., Any] | None
 
     def inputs(self, dtype: Any) -> Inputs:
@@ -334,6 +335,29 @@ CASES: dict[str, Case | Rows] = {
 }
 
 
+def of_case(of: Described) -> Rows:
+    """Return a loss that is not named here, by the tests' case of it: each result is its own largest term."""
+    loss = of.case.build(reduction="none")
+    is_real = loss.is_elementwise and loss.domains[loss.inputs[0]].low == -np.inf
+
+    def data(rng: np.random.Generator) -> Inputs:
+        """Draw predictions of every magnitude, where any number is one."""
+        x, *others = of.data(rng)
+        return x * 10.0 ** rng.uniform(-6, 1.5, x.shape) if is_real else x, *others
+
+    return Rows(
+        loss,
+        of.case,
+        plain,
+        data,
+        None,
+        lambda jnp, nn, *inputs: in_terms_of(of.case.value, jnp)(*inputs),
+    )
+
+
+CASES |= {name: of_case(of) for name, of in described({type(case.loss) for case in CASES.values()}, POINTS).items()}
+
+
 def ours(case: Case | Rows, *inputs: Any) -> Any:
     named = dict(zip((name for name in case.loss.inputs if name != "sample_weight"), inputs, strict=False))
     try:
@@ -346,6 +370,8 @@ def torch_results(case: Case | Rows, *inputs: Any) -> Any:
     import torch
     import torch.nn.functional as F
 
+    if case.torch is None:
+        return ()
     pred, *rest = (torch.tensor(a) for a in inputs)
     value = case.torch(F, pred.requires_grad_(), *rest)
     value.sum().backward()

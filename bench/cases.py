@@ -6,13 +6,22 @@ Asked for are the mean loss and its gradient with respect to pred, both in pred'
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+import fastloss as fl
+
+# the path of a script begins with its own folder
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.described import described
 
 Array: TypeAlias = NDArray[Any]
 Result: TypeAlias = tuple[Any, Any]  # the value, a number or what holds one, and the gradient, which NumPy can read
@@ -64,6 +73,8 @@ DATA = {
     "KLDivLoss": distributions,
     "SoftmaxCELoss": class_ids,
 }
+# the losses that are not named here, over vectors, pairs and sequences, of which structured.py has larger ones
+OTHERS = described((getattr(fl, name) for name in DATA), 1_048_576)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,11 @@ class Case:
         """How many numbers pred has."""
         return math.prod(self.shape)
 
+    @property
+    def is_described(self) -> bool:
+        """Whether its inputs and its formulas are those of the tests."""
+        return self.loss in OTHERS
+
     def __str__(self) -> str:
         return f"{self.loss} {self.dtype} {'x'.join(map(str, self.shape))}"
 
@@ -91,15 +107,14 @@ def number(value: Any) -> float:
 class Problem(NamedTuple):
     """The inputs of a case, and the value and gradient that they must give, in double precision."""
 
-    pred: Array
-    label: Array
+    inputs: tuple[Array, ...]
     value: Any
     grad: Array
 
     def check(self, result: Result) -> None:
         """Raise AssertionError unless a contender's result is right to the precision of pred's dtype."""
         value, grad = number(result[0]), np.asarray(result[1])
-        assert grad.dtype == self.pred.dtype
+        assert grad.dtype == self.inputs[0].dtype
         epsilon = float(np.finfo(grad.dtype).eps)
         # the error of a sum that is taken element by element grows like the root of their number; and PyTorch's KL
         # divergence lacks Gluon's epsilon of 1e-12
@@ -113,11 +128,11 @@ class Problem(NamedTuple):
 @lru_cache(maxsize=1)
 def problem(case: Case) -> Problem:
     """Return the problem of a case, the same at every call."""
-    pred, label = DATA[case.loss](np.random.default_rng(0), case.shape)
-    pred = pred.astype(case.dtype)
-    if label.dtype.kind == "f":
-        label = label.astype(case.dtype)
-    return Problem(pred, label, *NUMPY[case.loss](pred.astype(np.float64), label))
+    rng = np.random.default_rng(0)
+    drawn = OTHERS[case.loss].data(rng) if case.is_described else DATA[case.loss](rng, case.shape)
+    inputs = tuple(np.asarray(a, case.dtype if a.dtype.kind == "f" else None) for a in drawn)
+    wide = (a.astype(np.float64) if a.dtype.kind == "f" else a for a in inputs)
+    return Problem(inputs, *numpy_formula(case.loss)(*wide))
 
 
 def numpy_l1(x: Array, y: Array) -> Result:
@@ -205,12 +220,20 @@ NUMPY: dict[str, Callable[[Array, Array], Result]] = {
 }
 
 
+def numpy_formula(loss: str) -> Callable[..., Result]:
+    """Return the mean of a loss and its gradient in NumPy."""
+    return NUMPY[loss] if loss in NUMPY else OTHERS[loss].mean
+
+
 SIZES = (8, 4096, 65_536, 1_048_576, 16_777_216)
 MATRICES = ((1, 8), (4, 1024), (64, 1024), (1024, 1024), (16_384, 1024), (4096, 1000), (512, 32_000), (65_536, 10))
 
-CASES = tuple(
-    Case(loss, shape, dtype)
-    for loss, data in DATA.items()
-    for dtype in ("float32", "float64")
-    for shape in (MATRICES if data is class_ids else [(size,) for size in SIZES])
+CASES = (
+    *(
+        Case(loss, shape, dtype)
+        for loss, data in DATA.items()
+        for dtype in ("float32", "float64")
+        for shape in (MATRICES if data is class_ids else [(size,) for size in SIZES])
+    ),
+    *(Case(loss, of.shape) for loss, of in OTHERS.items()),
 )

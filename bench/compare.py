@@ -66,7 +66,7 @@ def check_and_measure(case: Case, contenders: list[Contender], seconds: float) -
     task = problem(case)
     timers = {}
     for contender in contenders:
-        step = contender.prepare(case.loss, task.pred, task.label)
+        step = contender.prepare(case.loss, *task.inputs)
         if step is None:
             continue
         try:

@@ -17,23 +17,28 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from cases import NUMPY, Array, Result, Step
+from cases import OTHERS, Array, Result, Step, numpy_formula
 
 import fastloss as fl
+from tests.described import in_terms_of
 
-Prepare = Callable[[str, Array, Array], Step | None]
+Prepare = Callable[..., Step | None]  # of the name of a loss and its inputs
 
 
-def fastloss_step(loss: str, pred: Array, label: Array) -> Step:
+def fastloss_step(loss: str, *inputs: Array) -> Step:
     """Prepare fastloss."""
+    if loss in OTHERS:
+        case = OTHERS[loss].case
+        named: dict[str, Any] = dict(zip(case.names, inputs, strict=False))
+        return partial(case.build(reduction="mean").value_and_grad, **named)
     # the others have no half in front of the squared error; a factor costs nothing
     factor = 2 if loss == "L2Loss" else 1
-    return partial(getattr(fl, loss)(weight=factor, reduction="mean").value_and_grad, pred, label)
+    return partial(getattr(fl, loss)(weight=factor, reduction="mean").value_and_grad, *inputs)
 
 
-def numpy_step(loss: str, pred: Array, label: Array) -> Step:
+def numpy_step(loss: str, *inputs: Array) -> Step:
     """Prepare NumPy."""
-    return partial(NUMPY[loss], pred, label)
+    return partial(numpy_formula(loss), *inputs)
 
 
 def torch_formulas() -> dict[str, Callable[..., Any]]:
@@ -58,27 +63,40 @@ def torch_formulas() -> dict[str, Callable[..., Any]]:
     }
 
 
-def torch_step(loss: str, pred: Array, label: Array, *, compiled: bool = False) -> Step:
+def torch_formula(loss: str, *, compiled: bool) -> Callable[..., Any] | None:
+    """Return the mean of a loss in PyTorch, which runs the tests' formulas only compiled."""
+    import torch
+
+    if loss in OTHERS:
+        wrap = torch.compiler.wrap_numpy
+        value = wrap(OTHERS[loss].case.value) if compiled else None  # type: ignore[no-untyped-call]
+        return value and (lambda *inputs: value(*inputs).mean())
+    return torch_formulas()[loss]
+
+
+def torch_step(loss: str, *inputs: Array, compiled: bool = False) -> Step | None:
     """Prepare PyTorch: eager, or compiled for this shape."""
     import torch
 
-    formula = torch_formulas()[loss]
+    formula = torch_formula(loss, compiled=compiled)
+    if formula is None:
+        return None
     if compiled:
         torch.compiler.reset()
         formula = torch.compile(formula, dynamic=False)
     # copies, because PyTorch aligns its own memory better than NumPy does
-    x, y = torch.tensor(pred, requires_grad=True), torch.tensor(label)
+    x, *others = (torch.tensor(a, requires_grad=k == 0) for k, a in enumerate(inputs))
 
     def step() -> Result:
         x.grad = None
-        value = formula(x, y)
+        value = formula(x, *others)
         value.backward()
         return value, x.grad
 
     return step
 
 
-def jax_step(loss: str, pred: Array, label: Array) -> Step:
+def jax_step(loss: str, *inputs: Array) -> Step:
     """Prepare JAX under jit."""
     import jax
     import jax.numpy as jnp
@@ -104,12 +122,12 @@ def jax_step(loss: str, pred: Array, label: Array) -> Step:
         "KLDivLoss": lambda x, y: y * (jnp.log(y + 1e-12) - x),
         "SoftmaxCELoss": cross_entropy,
     }
-    formula = formulas[loss]
-    function = jax.jit(jax.value_and_grad(lambda x, y: formula(x, y).mean()))
-    x, y = jnp.asarray(pred), jnp.asarray(label)
+    formula = in_terms_of(OTHERS[loss].case.value, jnp) if loss in OTHERS else formulas[loss]
+    function = jax.jit(jax.value_and_grad(lambda *inputs: formula(*inputs).mean()))
+    arrays = [jnp.asarray(a) for a in inputs]
 
     def step() -> Result:
-        return jax.block_until_ready(function(x, y))  # type: ignore[no-any-return, no-untyped-call]
+        return jax.block_until_ready(function(*arrays))  # type: ignore[no-any-return, no-untyped-call]
 
     return step
 
@@ -211,15 +229,16 @@ def numba_functions() -> dict[str, Callable[[Array, Array], Result]]:
     return {name: over_elements(scalar) for name, scalar in scalars.items()} | {"SoftmaxCELoss": softmax_ce}
 
 
-def numba_step(loss: str, pred: Array, label: Array) -> Step:
-    """Prepare numba."""
-    return partial(numba_functions()[loss], pred, label)
+def numba_step(loss: str, *inputs: Array) -> Step | None:
+    """Prepare numba, for the losses that have a loop above."""
+    function = numba_functions().get(loss)
+    return function and partial(function, *inputs)
 
 
 sklearn_threads = 1
 
 
-def sklearn_step(loss: str, pred: Array, label: Array) -> Step | None:
+def sklearn_step(loss: str, pred: Array, label: Array, *others: Array) -> Step | None:
     """Prepare the losses of scikit-learn's own models. A weight makes of its gradient of a sum that of the mean."""
     from sklearn import _loss
 
@@ -262,7 +281,7 @@ NUMEXPR = {
 }
 
 
-def numexpr_step(loss: str, pred: Array, label: Array) -> Step | None:
+def numexpr_step(loss: str, pred: Array, label: Array, *others: Array) -> Step | None:
     """Prepare numexpr, which has no loop over rows, and evaluates one expression at a time."""
     import numexpr
 

@@ -33,14 +33,22 @@ def filters(contender: Contender) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give the test its cases and contenders; those of a case come one after the other."""
-    extent = SHORT if metafunc.config.getoption("--short", default=False) else WHOLE
-    metafunc.parametrize("case", [case for case in CASES if case.size in extent.sizes], ids=str)
+    short = metafunc.config.getoption("--short", default=False)
+    extent = SHORT if short else WHOLE
     timing = pytest.mark.benchmark(max_time=extent.seconds, min_rounds=extent.rounds)
     metafunc.parametrize(
-        "contender",
+        ("case", "contender"),
         [
-            pytest.param(contender, id=contender.name, marks=[timing, pytest.mark.filterwarnings(filters(contender))])
+            pytest.param(
+                *(case, contender),
+                id=f"{case}-{contender.name}",
+                marks=[timing, pytest.mark.filterwarnings(filters(contender))],
+            )
+            for case in CASES
+            if case.is_described or case.size in extent.sizes
             for contender in CONTENDERS
+            # to compile a step takes seconds, and there will be many losses
+            if not (short and case.is_described and contender.name not in ("fastloss", "numpy"))
         ],
     )
 
@@ -51,7 +59,7 @@ def step(case: Case, contender: Contender) -> Step:
     if not contender.installed:
         pytest.skip(f"{contender.name} needs {contender.missing}, which is not installed")
     task = problem(case)
-    step = contender.prepare(case.loss, task.pred, task.label)
+    step = contender.prepare(case.loss, *task.inputs)
     if step is None:
         pytest.skip(f"{contender.name} has no such loss")
     task.check(step())
