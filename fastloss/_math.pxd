@@ -103,6 +103,17 @@ cdef inline real_t pow2(real_t c, int k) noexcept nogil:
         return from_bits_d((bits_d(c) << 52) + (<uint64_t>(1023 + k) << 52))
 
 
+cdef inline double normal(double m, double* e) noexcept nogil:
+    """Moves the exponent of m >= 0 to e; returns the mantissa, in [1, 2) or 0, whose exponent is the least double."""
+    cdef uint64_t bits = bits_d(m)
+    cdef double least = -1.7976931348623157e308
+    # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
+    cdef double n = from_bits_d((bits >> 52) | <uint64_t>0x4330000000000000) - (4503599627370496. + 1023)
+    cdef double mantissa = from_bits_d((bits & <uint64_t>0x000fffffffffffff) | <uint64_t>0x3ff0000000000000)
+    e[0] = e[0] + n if (m > 0) & (e[0] > least) else least
+    return mantissa if (m > 0) & (e[0] > least) else <double>0
+
+
 cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
     """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + (r + r^2 P(r)) and the counter of n.
 

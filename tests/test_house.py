@@ -6,6 +6,7 @@ import inspect
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,30 @@ def test_each_file_of_kernels_says_what_it_uses(name: str) -> None:
     used = set(re.findall(r"\b\w+\b", code))
     assert sorted((used & everywhere) - cimported(text)) == []
     assert sorted(cimported(text) - used) == []
+
+
+# shapes of loops, of which none may lean on another
+LOOPS = [["labels", "classes", "vectors", "rows"], ["pairs"], ["sequences"]]
+
+
+def parts() -> dict[str, list[str]]:
+    """Files of kernels that are to compile without the others, by the last of each list."""
+    files = included("_kernels.pyx") if HAS_SOURCES else []
+    base = [name for name in files if name.endswith("base.pxi")]
+    found = {name: [*base, name] for name in files if "formulas/" in name and name not in base}
+    loops = [[f"kernels/{name}.pxi" for name in names] for names in LOOPS]
+    engine = [name for name in files if not any(name in names for names in loops)]
+    return found | {names[-1]: [*engine, *names] for names in loops}
+
+
+@pytest.mark.parametrize("name", parts())
+def test_each_file_of_kernels_compiles_without_the_others(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("Cython", reason="Cython is not installed: pip install cython")
+    unit = tmp_path / "unit.pyx"
+    unit.write_text("cimport cython\n" + "".join(f'include "fastloss/{part}"\n' for part in parts()[name]), "utf-8")
+    command = [sys.executable, "-m", "cython", "-3", "-I", str(CHECKOUT), str(unit), "-o", str(tmp_path / "unit.c")]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=CHECKOUT, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.skipif(shutil.which("git") is None or not (CHECKOUT / ".git").exists(), reason="no checkout")

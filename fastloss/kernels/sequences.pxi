@@ -7,11 +7,9 @@ blanks b_0 .. b_L and the labels a_0 .. a_{L-1}, where b_j comes before a_j.
 
 cimport cython
 from libc.math cimport INFINITY, NAN, floor
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
-from fastloss._math cimport (
-    bits_d, count, counter, exp_nonpositive, exp_reduced, fma, from_bits_d, log_sum, pow2, real_t,
-)
+from fastloss._math cimport count, counter, exp_nonpositive, exp_reduced, fma, log_sum, normal, pow2, real_t
 from fastloss._plan cimport FIRST, FOURTH, GRAD, SECOND, THIRD, WEIGHT, array_t, complaint_t, plan_t, rows_t, watch_t
 
 # the labels and lengths of a batch of sequences, checked
@@ -58,16 +56,6 @@ cdef struct trellis_t:
 
 # the exponent of 0, below all others
 cdef double NOTHING = -1.7976931348623157e308
-
-
-cdef inline double normal(double m, double* e) noexcept nogil:
-    """Moves the exponent of m >= 0 to e; returns the mantissa, in [1, 2) or 0."""
-    cdef uint64_t bits = bits_d(m)
-    # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
-    cdef double n = from_bits_d((bits >> 52) | <uint64_t>0x4330000000000000) - (4503599627370496. + 1023)
-    cdef double mantissa = from_bits_d((bits & <uint64_t>0x000fffffffffffff) | <uint64_t>0x3ff0000000000000)
-    e[0] = e[0] + n if (m > 0) & (e[0] > NOTHING) else NOTHING
-    return mantissa if (m > 0) & (e[0] > NOTHING) else <double>0
 
 
 cdef inline double shifted(double m, double e) noexcept nogil:

@@ -3,7 +3,7 @@
 cimport cython
 from libc.math cimport INFINITY, NAN, sqrt
 
-from fastloss._math cimport absolute, counter, pow2, real_t
+from fastloss._math cimport absolute, counter, normal, pow2, real_t
 from fastloss._plan cimport plan_t, rows_t
 
 cdef enum:
