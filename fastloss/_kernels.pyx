@@ -12,7 +12,7 @@ An argument named tag carries a type alone: Cython chooses the copy of a functio
 cimport cython
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastloss._plan cimport runner_t
+from fastloss._plan cimport rows_t, runner_t
 
 include "fastloss/kernels/blocks.pxi"
 include "fastloss/kernels/sums.pxi"
@@ -48,7 +48,11 @@ def table(any_loss_t kernel):
     if any_loss_t in loss_t:
         fill[any_loss_t, floats_apart](kernel, kernel.table.loops[0], NULL)
         fill[any_loss_t, doubles_apart](kernel, kernel.table.loops[1], NULL)
-    else:
+    if any_loss_t in row_loss_t:
+        kernel.table.rows[0] = <rows_t>rows_of[any_loss_t, float]
+        kernel.table.rows[1] = <rows_t>rows_of[any_loss_t, double]
+        kernel.table.row_buffers = ROW_BUFFERS
+    if any_loss_t not in loss_t:
         kernel.fill()
     if any_loss_t in light_t:
         fill_sums[any_loss_t, float, floats_apart](kernel, kernel.table.sums[0], NULL, NULL)

@@ -101,13 +101,23 @@ def stirling_gradient(y: Array) -> Array:
     return np.where(y > 1, np.log(c) + 0.5 / c, 0)
 
 
-def huber(rho: float) -> dict[str, Any]:
+def residual(value: Formula, slope: Formula, curvature: Formula) -> dict[str, Any]:
+    """A loss of z = x - y, and its data."""
     return {
-        "value": lambda x, y: np.where(abs(x - y) > rho, abs(x - y) - rho / 2, (x - y) ** 2 / (2 * rho)),
-        "gradient": lambda x, y: np.clip((x - y) / rho, -1, 1),
-        "hessian": lambda x, y: (abs(x - y) <= rho) / rho,
-        "label_gradient": lambda x, y: -np.clip((x - y) / rho, -1, 1),
+        "value": lambda x, y: value(x - y),
+        "gradient": lambda x, y: slope(x - y),
+        "hessian": lambda x, y: curvature(x - y),
+        "label_gradient": lambda x, y: -slope(x - y),
+        "data": regression_data,
     }
+
+
+def huber(rho: float) -> dict[str, Any]:
+    return residual(
+        lambda z: np.where(abs(z) > rho, abs(z) - rho / 2, z**2 / (2 * rho)),
+        lambda z: np.clip(z / rho, -1, 1),
+        lambda z: (abs(z) <= rho) / rho,
+    )
 
 
 def hinge(margin: float) -> dict[str, Any]:
@@ -116,6 +126,7 @@ def hinge(margin: float) -> dict[str, Any]:
         "gradient": lambda x, y: np.where(margin - x * y > 0, -y, 0),
         "hessian": lambda x, y: 0 * x,
         "label_gradient": lambda x, y: np.where(margin - x * y > 0, -x, 0),
+        "data": signed_data,
     }
 
 
@@ -125,6 +136,7 @@ def squared_hinge(margin: float) -> dict[str, Any]:
         "gradient": lambda x, y: -2 * y * np.maximum(0, margin - x * y),
         "hessian": lambda x, y: np.where(margin - x * y > 0, 2 * y**2, 0),
         "label_gradient": lambda x, y: -2 * x * np.maximum(0, margin - x * y),
+        "data": signed_data,
     }
 
 
@@ -254,36 +266,20 @@ CLASS_WEIGHT = (1.0, 0.5, 2.0, 0.0, 1.0, 3.0, 0.25)
 SIGNED_WEIGHT = (1.0, -0.5, 2.0, 0.0, 1.0, -3.0, -0.25)
 
 LOSSES = {
-    "L1": Reference(
-        fl.L1Loss,
-        lambda x, y: abs(x - y),
-        lambda x, y: np.sign(x - y),
-        lambda x, y: 0 * x,
-        lambda x, y: -np.sign(x - y),
-        regression_data,
-        "Laplace 1774; Gluon",
-    ),
+    "L1": Reference(fl.L1Loss, **residual(abs, np.sign, np.zeros_like), source="Laplace 1774; Gluon"),
     "L2": Reference(
         fl.L2Loss,
-        lambda x, y: 0.5 * (x - y) ** 2,
-        lambda x, y: x - y,
-        lambda x, y: 1 + 0 * x,
-        lambda x, y: y - x,
-        regression_data,
-        "Gauss 1809; Gluon",
+        **residual(lambda z: z**2 / 2, lambda z: z, lambda z: 1 + 0 * z),
+        source="Gauss 1809; Gluon",
         loop="two inputs and a few operations: what is summed is not stored before",
     ),
-    "Huber": Reference(fl.HuberLoss, **huber(1), data=regression_data, source="Huber 1964; Gluon"),
-    "Huber rho=0.5": Reference(
-        fl.HuberLoss, **huber(0.5), data=regression_data, source="Huber 1964; Gluon", parameters={"rho": 0.5}
-    ),
-    "hinge": Reference(fl.HingeLoss, **hinge(1), data=signed_data, source="Cortes and Vapnik 1995; Gluon"),
-    "hinge margin=2.5": Reference(
-        fl.HingeLoss, **hinge(2.5), data=signed_data, source="Gluon", parameters={"margin": 2.5}
-    ),
-    "squared hinge": Reference(fl.SquaredHingeLoss, **squared_hinge(1), data=signed_data, source="Gluon"),
+    "Huber": Reference(fl.HuberLoss, **huber(1), source="Huber 1964; Gluon"),
+    "Huber rho=0.5": Reference(fl.HuberLoss, **huber(0.5), source="Huber 1964; Gluon", parameters={"rho": 0.5}),
+    "hinge": Reference(fl.HingeLoss, **hinge(1), source="Cortes and Vapnik 1995; Gluon"),
+    "hinge margin=2.5": Reference(fl.HingeLoss, **hinge(2.5), source="Gluon", parameters={"margin": 2.5}),
+    "squared hinge": Reference(fl.SquaredHingeLoss, **squared_hinge(1), source="Gluon"),
     "squared hinge margin=0.5": Reference(
-        fl.SquaredHingeLoss, **squared_hinge(0.5), data=signed_data, source="Gluon", parameters={"margin": 0.5}
+        fl.SquaredHingeLoss, **squared_hinge(0.5), source="Gluon", parameters={"margin": 0.5}
     ),
     "logistic signed": Reference(
         fl.LogisticLoss,

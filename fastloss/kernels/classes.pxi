@@ -306,8 +306,6 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
     cdef void fill(self) noexcept:
         self.table.rows[0] = <rows_t>softmax_rows[float]
         self.table.rows[1] = <rows_t>softmax_rows[double]
-        # the exponentials and the targets
-        self.table.row_buffers = 2
         self.table.short_row_bytes = SHORT_ROW_BYTES if self.weighs_rows and not self.from_logits else 0
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,

@@ -4,7 +4,7 @@ cimport cython
 from libc.math cimport INFINITY, NAN, sqrt
 
 from fastloss._math cimport absolute, counter, normal, pow2, real_t
-from fastloss._plan cimport plan_t, rows_t
+from fastloss._plan cimport plan_t
 
 cdef enum:
     PIECE = 256     # numbers of a row whose terms are on the stack: that of a thread may have 16 kB
@@ -86,10 +86,6 @@ cdef class Triplet(Kernel):
 
     def __cinit__(self, double margin):
         self.margin = margin
-
-    cdef void fill(self) noexcept:
-        self.table.rows[0] = <rows_t>rows_of[Triplet, float]
-        self.table.rows[1] = <rows_t>rows_of[Triplet, double]
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* e, real_t* memory) noexcept nogil:
@@ -210,10 +206,6 @@ cdef class CosineEmbedding(Kernel):
 
     def __cinit__(self, double margin):
         self.margin = margin
-
-    cdef void fill(self) noexcept:
-        self.table.rows[0] = <rows_t>rows_of[CosineEmbedding, float]
-        self.table.rows[1] = <rows_t>rows_of[CosineEmbedding, double]
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* e, real_t* memory) noexcept nogil:

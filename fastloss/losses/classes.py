@@ -37,6 +37,22 @@ def without_common_factor(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights if is_near else np.ldexp(weights, -math.frexp(largest)[1])
 
 
+def of_classes(
+    ignore_index: Any, class_weight: Any, *, divides: bool
+) -> tuple[int | None, bytes | None, tuple[str, int]]:
+    """The id that is ignored and the classes' weights, as kernels take them, and how many classes the weights are for.
+
+    `divides` says whether the weights only ever divide their own sum, and any factor of all may be left out.
+    """
+    # ids are compared as doubles, to which no other integer than itself is rounded below 2^53
+    ignored = None if ignore_index is None else integer("ignore_index", ignore_index, 2**53 - 1)
+    if class_weight is None:
+        return ignored, None, ("class_weight", -1)
+    weights = weights_of_classes(class_weight)
+    kept = without_common_factor(weights) if divides else weights
+    return ignored, kept.tobytes(), ("class_weight", weights.size)
+
+
 def class_ids(axis: int, ignored: int | None) -> Input:
     """Labels that are ids of the classes along an axis, and maybe one that is ignored."""
     ids = Integers(
@@ -169,20 +185,15 @@ class SoftmaxCrossEntropyLoss(Loss):
     ) -> None:
         sparse, is_log = flag("sparse_label", sparse_label), flag("from_logits", from_logits)
         smoothing = fraction("label_smoothing", label_smoothing)
-        # ids are compared as doubles, to which no other integer than itself is rounded below 2^53
-        ignored = None if ignore_index is None else integer("ignore_index", ignore_index, 2**53 - 1)
+        ignored, weights, row_parameter = of_classes(
+            ignore_index, class_weight, divides=sparse and reduction == "weighted_mean"
+        )
         if ignored is not None and not sparse:
             raise ValueError(
                 "ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0"
             )
-        weights = None if class_weight is None else weights_of_classes(class_weight)
-        size = -1 if weights is None else weights.size
-        if sparse and weights is not None and reduction == "weighted_mean":
-            weights = without_common_factor(weights)
         super().__init__(
-            kernels.SoftmaxCrossEntropy(
-                sparse, is_log, smoothing, ignored, None if weights is None else weights.tobytes()
-            ),
+            kernels.SoftmaxCrossEntropy(sparse, is_log, smoothing, ignored, weights),
             weight,
             batch_axis,
             reduction,
@@ -195,7 +206,7 @@ class SoftmaxCrossEntropyLoss(Loss):
                 else Input("label", domain=domain.SHARE, hint="; class ids need sparse_label=True"),
                 WEIGHT,
             ),
-            row_parameter=("class_weight", size),
+            row_parameter=row_parameter,
         )
 
 

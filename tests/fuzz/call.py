@@ -28,8 +28,8 @@ from tests.test_inputs import LAYOUTS
 SPECIMENS = specimens()
 
 
-def elementwise(loss: type[fl.Loss], formulas: dict[str, Any], data: Any, **parameters: Any) -> Specimen:
-    return specimen(Reference(loss, **formulas, data=data, source="", parameters=parameters))
+def elementwise(loss: type[fl.Loss], formulas: dict[str, Any], **parameters: Any) -> Specimen:
+    return specimen(Reference(loss, **formulas, source="", parameters=parameters))
 
 
 def binary_cross_entropy(from_sigmoid: bool, pos_weight: bool) -> Specimen:
@@ -52,11 +52,9 @@ def poisson(logits: bool, full: bool, epsilon: bool) -> Specimen:
 
 FAMILIES: dict[str, Callable[..., Specimen]] = {
     "case": lambda name: SPECIMENS[name],
-    "huber": lambda rho: elementwise(fl.HuberLoss, reference.huber(rho), reference.regression_data, rho=rho),
-    "hinge": lambda margin: elementwise(fl.HingeLoss, reference.hinge(margin), reference.signed_data, margin=margin),
-    "squared_hinge": lambda margin: elementwise(
-        fl.SquaredHingeLoss, reference.squared_hinge(margin), reference.signed_data, margin=margin
-    ),
+    "huber": lambda rho: elementwise(fl.HuberLoss, reference.huber(rho), rho=rho),
+    "hinge": lambda margin: elementwise(fl.HingeLoss, reference.hinge(margin), margin=margin),
+    "squared_hinge": lambda margin: elementwise(fl.SquaredHingeLoss, reference.squared_hinge(margin), margin=margin),
     "bce": binary_cross_entropy,
     "poisson": poisson,
     "classes": lambda **parameters: specimen(Reference(**reference.softmax(**parameters))),

@@ -15,7 +15,7 @@ cdef class Kernel:
     cdef kernel_t table
 
     cdef void fill(self) noexcept:
-        """Fills the table of a loss over rows."""
+        """Fills what a loss has in the table that others of its list have not."""
 
 
 cdef inline real_t zero_like(real_t z) noexcept nogil:
