@@ -230,12 +230,16 @@ def per_build(once: Extension) -> list[Extension]:
 
 
 class BuildExtensions(build_ext):
-    """Builds in a checkout what is for measuring alone, too: no wheel holds it."""
+    """Builds on all cores, and in a checkout what is for measuring alone, too: no wheel holds it."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        # among the options of setup() an editable install would lose it
+        self.parallel = os.cpu_count() or 1
 
     def finalize_options(self) -> None:
         if self.inplace or self.editable_mode:
-            (once,) = compiled([extension("fastloss._elementary", "fastloss/_elementary.pyx", [])], DIRECTIVES)
-            self.distribution.ext_modules = EXTENSIONS + per_build(once)
+            self.distribution.ext_modules = EXTENSIONS + per_build(ELEMENTARY)
         super().finalize_options()
 
 
@@ -244,9 +248,10 @@ if not MSVC:
     require_compiler()
 
 # what takes longest first
-KERNELS, *OTHERS = compiled(
+KERNELS, ELEMENTARY, *OTHERS = compiled(
     [
         extension("fastloss._kernels", "fastloss/_kernels.pyx", []),
+        extension("fastloss._elementary", "fastloss/_elementary.pyx", []),
         extension("fastloss._core", "fastloss/_core.pyx", []),
         *(extension(f"fastloss.{name}", f"fastloss/{name}.pyx", SMALL) for name in ("_isa", "_threads")),
     ],
@@ -265,8 +270,5 @@ EXTENSIONS = [
 setup(
     ext_modules=EXTENSIONS,
     cmdclass={"build_ext": BuildExtensions},
-    options={
-        "build_ext": {"parallel": os.cpu_count() or 1},
-        "bdist_wheel": {"py_limited_api": "cp311"} if LIMITED else {},
-    },
+    options={"bdist_wheel": {"py_limited_api": "cp311"} if LIMITED else {}},
 )

@@ -26,7 +26,8 @@ from tests.structured import Structured, cosine, divergence, log_softmax, metric
 
 mp.mp.dps = 120
 # NumPy computes the functions of objects by their methods
-mp.mpf.exp, mp.mpf.log, mp.mpf.sqrt = lambda a: mp.exp(a), lambda a: mp.log(a), lambda a: mp.sqrt(a)
+for numpy_name in ("exp", "expm1", "log", "log1p", "sqrt", "sinh", "cosh", "tanh"):
+    setattr(mp.mpf, numpy_name, getattr(mp, numpy_name))
 POINTS = 2000
 RESULTS = ("value", "gradient", "Hessian")
 # value, gradient and Hessian, and the largest term of each

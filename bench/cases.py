@@ -114,7 +114,7 @@ class Problem(NamedTuple):
     def check(self, result: Result) -> None:
         """Raise AssertionError unless a contender's result is right to the precision of pred's dtype."""
         value, grad = number(result[0]), np.asarray(result[1])
-        assert grad.dtype == self.inputs[0].dtype
+        assert grad.dtype == self.inputs[0].dtype, f"a gradient of {grad.dtype}"
         epsilon = float(np.finfo(grad.dtype).eps)
         # the error of a sum that is taken element by element grows like the root of their number; and PyTorch's KL
         # divergence lacks Gluon's epsilon of 1e-12

@@ -46,13 +46,13 @@ class Loss:
         axis: int = -1,
         plain: Any = None,
         no_hessian: str | None = None,
-        couples_examples: bool = False,
+        couples: str | None = None,
         single_ndim: int = -1,
         row: tuple[str, str] = ("class", "classes"),
         row_parameter: tuple[str, int] | None = None,
     ) -> None: ...
     @property
-    def couples_examples(self) -> bool: ...
+    def couples(self) -> str | None: ...
     @property
     def row_parameter(self) -> str | None: ...
     @property

@@ -227,7 +227,7 @@ cdef class Loss:
     cdef readonly tuple fixed       # those that nothing is differentiated with respect to
     cdef readonly object domains    # by input: what its numbers mean
     cdef readonly str no_hessian    # why there is none
-    cdef readonly bint couples_examples     # every example's loss depends on all examples
+    cdef readonly str couples       # the input of all examples that each one's loss depends on; None: it has its own
     cdef readonly str row_parameter         # the argument that may have a number for each of a row; None: there is none
     cdef Py_ssize_t row_length              # how many it has; -1: none
     cdef str row_name               # what the axis of a row is called, and what its numbers are
@@ -264,11 +264,10 @@ cdef class Loss:
 
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None,
-        no_hessian=None, couples_examples=False, single_ndim=-1, row=("class", "classes"), row_parameter=None,
+        no_hessian=None, couples=None, single_ndim=-1, row=("class", "classes"), row_parameter=None,
     ):
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
-        self.take_inputs(inputs)
         if isinstance(weight, (np.ndarray, list, tuple)):
             raise TypeError(
                 f"weight must be a number, got {type(weight).__name__}; "
@@ -277,10 +276,11 @@ cdef class Loss:
         self.batch_axis = integer("batch_axis", batch_axis)
         self.axis = integer("axis", axis)
         self.layout = LAYOUTS.index(layout)
+        self.take_inputs(inputs)
         if not isinstance(reduction, str) or reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
         self.reduction = REDUCTIONS.index(reduction)
-        self.no_hessian, self.couples_examples, self.single_ndim = no_hessian, couples_examples, single_ndim
+        self.no_hessian, self.couples, self.single_ndim = no_hessian, couples, single_ndim
         self.row_name, self.row_numbers = row
         self.row_parameter, self.row_length = row_parameter or (None, -1)
         self.has_shape_rule = type(self).check_shapes is not Loss.check_shapes
@@ -299,6 +299,10 @@ cdef class Loss:
         for slot in range(INPUTS):
             self.checked[slot] = False
         for k, spec in enumerate(specs):
+            # a number per row has rows to belong to, and integers are looked at as the unreduced loss lies
+            if spec.lies == "per row" and self.layout != ROWS or (
+                    spec.integers is not None and spec.lies == "like first" and self.layout == EXAMPLES):
+                raise ValueError(f"{spec.name} cannot lie {spec.lies!r} in a loss with layout={LAYOUTS[self.layout]!r}")
             if spec.lies == "weight":
                 slot = WEIGHT
             else:
@@ -392,8 +396,9 @@ cdef class Loss:
     def is_separable(self, ndim):
         """Return whether the gradient in the first input is that for ones, times head_grad along the value's axes."""
         cdef tuple axes = self.value_axes(ndim)
-        return axes is not None and (self.layout != COUPLED
-                                     or axis_number("axis", self.axis, ndim, self.inputs[0]) not in axes)
+        if axes is None or axes and self.couples == self.inputs[0]:
+            return False
+        return self.layout != COUPLED or axis_number("axis", self.axis, ndim, self.inputs[0]) not in axes
 
     def row_axis(self, ndim):
         """Return the axis of the rows in a first input of ndim axes; None if it has no such axis."""

@@ -256,7 +256,7 @@ def counted(
     else:
         what = f"{first}'s shape {shape}"
         used = np.broadcast_to(np.expand_dims(used, [k for k in range(len(shape)) if k not in layout.axes]), shape)
-    if name == inputs[loss.couples_examples]:
+    if name == (loss.couples or first) and loss.couples != first:
         # an element with a weight needs those that it is normalized with, an x1 every x2
         used = np.broadcast_to(used.any(axis=tuple(layout.whole), keepdims=True), shape)
     if not spec.required:
@@ -287,7 +287,7 @@ def layout_for(loss: Loss, shape: tuple[int, ...], row: int) -> Layout:
     value_axes = loss.value_axes(ndim)
     batch = value_axes[0] if value_axes else 0 if ndim else None
     axes, whole = tuple(range(ndim)), frozenset[int]()
-    if loss.couples_examples:
+    if loss.couples:
         whole = frozenset(axes)
         axes = () if batch is None else (batch,)
     elif loss.has_rows:

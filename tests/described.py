@@ -47,8 +47,10 @@ class Described:
         value = self.case.value(*inputs)
         if isinstance(self.case, Structured):
             share = np.full(value.shape, 1 / value.size)
-            return value.mean(), self.case.gradients(share, *inputs)[self.case.names[0]]
-        return value.mean(), self.case.gradient(*inputs) / value.size
+            gradient = self.case.gradients(share, *inputs)[self.case.names[0]]
+        else:
+            gradient = self.case.gradient(*inputs) / value.size
+        return value.mean(), np.asarray(gradient, inputs[0].dtype)
 
 
 def described(but: Iterable[type[fl.Loss]], size: int) -> dict[str, Described]:

@@ -178,7 +178,7 @@ def sweep(allocator: Allocator, call: Call, tally: Tally) -> None:
 
 def large(entry: Entry) -> int:
     """Examples enough for two threads, sums in pieces, and buffers that do not fit on the stack."""
-    if entry.build().couples_examples:
+    if entry.build().couples:
         return 150
     inputs = inputs_of(entry, np.random.default_rng(0), 1)
     return 40 + 70_000 // next(iter(inputs.values())).size

@@ -173,6 +173,55 @@ def poisson(*, logits: bool, full: bool) -> dict[str, Any]:
     }
 
 
+def class_id_data(ignore: int | None) -> Callable[..., tuple[Array, ...]]:
+    """Logits and class ids, of which some are ignored; without classes, the only good id is the one that is."""
+
+    def data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+        x = rng.normal(scale=2, size=shape)
+        y = rng.integers(0, shape[-1], shape[:-1]) if shape[-1] else np.full(shape[:-1], ignore or 0)
+        return x, y if ignore is None else np.where(rng.random(y.shape) < 0.3, ignore, y)
+
+    return data
+
+
+def class_counts(class_weight: tuple[float, ...] | None, ignore: int | None) -> Formula:
+    """What an example counts in a weighted mean: the weight of its class, and nothing if its id is ignored."""
+
+    def counts(x: Array, y: Array) -> Array:
+        weight = np.ones(max(x.shape[-1], 1)) if class_weight is None else np.array(class_weight)
+        return np.where(y == ignore, 0, weight[np.where(y == ignore, 0, y).astype(int)])
+
+    return counts
+
+
+def over_classes(
+    value: Formula,
+    gradient: Formula,
+    hessian: Formula,
+    class_weight: tuple[float, ...] | None = None,
+    ignore: int | None = None,
+) -> dict[str, Any]:
+    """A loss of class ids, by its formulas without weights."""
+    counts = class_counts(class_weight, ignore)
+
+    def weighted(formula: Formula, *, row: bool) -> Formula:
+        def result(x: Array, y: Array) -> Array:
+            count = counts(x, y)[..., None] if row else counts(x, y)
+            return np.where(count == 0, 0, count * formula(x, np.where(y == ignore, 0, y)))
+
+        return result
+
+    return {
+        "value": weighted(value, row=False),
+        "gradient": weighted(gradient, row=True),
+        "hessian": weighted(hessian, row=True),
+        "label_gradient": None,
+        "data": class_id_data(ignore),
+        "row": True,
+        "class_weight": counts,
+    }
+
+
 def softmax(
     *,
     sparse: bool = True,
@@ -208,23 +257,13 @@ def softmax(
         weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
         return -(1 - smoothing) * weight * log_softmax(x)
 
-    def example_weight(x: Array, y: Array) -> Array:
-        if not sparse:
-            return np.ones(x.shape[:-1])
-        weight = np.ones(max(x.shape[-1], 1)) if class_weight is None else np.array(class_weight)
-        return np.where(y == ignore, 0, weight[np.where(y == ignore, 0, y).astype(int)])
-
     def data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
-        x = rng.normal(scale=2, size=shape)
-        if not shape[-1]:
-            # without classes, the only good id is the one that is ignored
-            return x, np.full(shape[:-1], ignore or 0) if sparse else x
-        if log_probabilities:
+        x, y = class_id_data(ignore)(rng, shape)
+        if log_probabilities and shape[-1]:
             x -= np.log(np.exp(x).sum(-1, keepdims=True))
         if not sparse:
-            return x, rng.dirichlet(np.ones(shape[-1]), shape[:-1])
-        y = rng.integers(0, shape[-1], shape[:-1])
-        return x, y if ignore is None else np.where(rng.random(y.shape) < 0.3, ignore, y)
+            y = rng.dirichlet(np.ones(shape[-1]), shape[:-1]) if shape[-1] else x
+        return x, y
 
     def unsigned() -> Reference:
         weight = tuple(map(abs, class_weight or ()))
@@ -257,7 +296,7 @@ def softmax(
         "parameters": parameters,
         "row": True,
         "classes": classes,
-        "class_weight": example_weight,
+        "class_weight": class_counts(class_weight, ignore) if sparse else lambda x, y: np.ones(x.shape[:-1]),
         "magnitude": unsigned() if min(class_weight or (), default=0) < 0 else None,
     }
 

@@ -118,6 +118,11 @@ class Specimen:
         return any(spec.lies == "own" for spec in self.specs.values())
 
     @cached_property
+    def is_compared(self) -> bool:
+        """Whether an example's loss depends on the others' parts of the first input."""
+        return self.built.couples == self.names[0]
+
+    @cached_property
     def least_axes(self) -> int:
         """How many axes the first input has at least."""
         return next(n for n in itertools.count(int(self.has_axis)) if self.fits((9,) * n))
@@ -329,10 +334,22 @@ def expected(
         """Of the unreduced loss, as the formulas see it."""
         return lay.forth(a) if s.layout == "coupled" else a.reshape(len(laid[0])) if s.layout == "examples" else a
 
+    # examples of weight 0 are left out of what the others are compared with
+    kept: Any = full.reshape(-1) != 0 if s.is_compared else ...
+    met = [a[kept] for a in laid] if s.is_compared else laid
+
+    def among_all(a: Array) -> Array:
+        """What was computed of the examples that are met, with 0 for the others."""
+        if not s.is_compared:
+            return a
+        found = np.zeros((full.size, *a.shape[1:]))
+        found[kept] = a
+        return found
+
     loss = np.zeros(unreduced_shape)
     per_class = np.ones(unreduced_shape)
     if not empty:
-        loss = s.value(*laid)
+        loss = among_all(s.value(*met))
         loss = lay.back(loss, ndim) if s.layout == "coupled" else loss.reshape(unreduced_shape)
         if s.example_weight is not None:
             per_class = s.example_weight(*laid).reshape(unreduced_shape)
@@ -367,7 +384,8 @@ def expected(
     at_all = {k: np.zeros(a.shape) for k, a in wide.items() if k not in s.ids}
     hessian = None if s.hessian is None else np.zeros(shape)
     if not empty:
-        for k, a in s.gradients(seen(m), *laid).items():
+        for k, found in s.gradients(seen(m)[kept], *met).items():
+            a = among_all(found)
             at_all[k] = a if k in s.free else lay.back(a, ndim).reshape(wide[k].shape)
         for k in {*s.free} & {*s.differentiable}:
             # a sum, whose terms have the label's sign

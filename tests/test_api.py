@@ -21,6 +21,8 @@ import pytest
 
 import fastloss as fl
 from fastloss.__main__ import run_demo
+from fastloss._inputs import WEIGHT, Input, Integers
+from fastloss._isa import kernels
 from tests.conftest import draw
 from tests.reference import LOSSES, Reference
 from tests.structured import STRUCTURED
@@ -254,6 +256,23 @@ def test_members_of_enums_are_kept_as_what_they_are() -> None:
             super().__init__()
 
     assert type(dict(Noted(Raw(b"x")).arguments)["note"]) is bytes
+
+
+@pytest.mark.parametrize(
+    ("layout", "label"),
+    [
+        ("examples", Input("label", "per row")),
+        ("elements", Input("label", "per row")),
+        ("examples", Input("label", integers=Integers(0, 1, None, "events"))),
+    ],
+)
+def test_inputs_that_do_not_fit_a_layout_are_refused(layout: str, label: Input) -> None:
+    class Own(fl.Loss):
+        def __init__(self) -> None:
+            super().__init__(kernels.L2(), None, 0, "example", layout=layout, inputs=(Input("pred"), label, WEIGHT))
+
+    with pytest.raises(ValueError, match=f"label cannot lie .* layout='{layout}'"):
+        Own()
 
 
 def test_a_subclass_has_its_own_arguments() -> None:

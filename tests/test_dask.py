@@ -51,9 +51,14 @@ def example(name: str, rng: np.random.Generator) -> tuple[Any, dict[str, NDArray
     return source.build, {k: weighted[k] for k in source.build().inputs if k in weighted}
 
 
+def is_whole(name: str) -> bool:
+    """Whether all examples must be in one chunk."""
+    return name in STRUCTURED and STRUCTURED[name].build().couples is not None
+
+
 def cut(name: str, given: dict[str, NDArray[Any]], chunks: tuple[Any, Any]) -> dict[str, Any]:
     """Arrays of Dask, cut along all axes that may be."""
-    sizes = {7: -1 if "SDML" in name else chunks[0], 5: chunks[1] if name in LOSSES else -1}
+    sizes = {7: -1 if is_whole(name) else chunks[0], 5: chunks[1] if name in LOSSES else -1}
     return {
         key: da.from_array(x, chunks=tuple([sizes.get(n, -1) if k < 2 else -1 for k, n in enumerate(x.shape)]))
         for key, x in given.items()
@@ -96,7 +101,7 @@ def test_results(rng: np.random.Generator, name: str, reduction: str, chunks: An
     lazy = cut(name, given, chunks)
     value = loss(**given)
     head = rng.normal(size=np.shape(value))
-    lazy_head = da.from_array(head, chunks=(-1 if "SDML" in name else 4, *[-1] * head.ndim)[: head.ndim])
+    lazy_head = da.from_array(head, chunks=(-1 if is_whole(name) else 4, *[-1] * head.ndim)[: head.ndim])
     check(loss, given, lazy, head, lazy_head)
 
 

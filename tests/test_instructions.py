@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import BUILT
+
 ROOT = Path(__file__).parent.parent
 REPEATS = 500
 # sorted() gathers what it sorts in PySequence_List: callgrind counts inside that function alone
@@ -64,6 +66,9 @@ print("done")
 
 # valgrind knows no AVX-512
 SIMULATED = {"PYTHONHASHSEED": "0", "FASTLOSS_ISA": "baseline"}
+needed = pytest.mark.skipif(
+    not shutil.which("valgrind") or "baseline" not in BUILT, reason="needs valgrind, and the build that it can run"
+)
 
 
 def instructions(call: str, path: Path) -> float:
@@ -77,7 +82,7 @@ def instructions(call: str, path: Path) -> float:
     return int(found[1]) / REPEATS
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
+@needed
 def test_a_small_call(tmp_path: Path) -> None:
     calls = "add", *BOUNDS
     with ThreadPoolExecutor() as pool:
@@ -87,7 +92,7 @@ def test_a_small_call(tmp_path: Path) -> None:
         assert counts[call] <= bound * counts["add"], counts
 
 
-@pytest.mark.skipif(not shutil.which("valgrind"), reason="valgrind is not installed")
+@needed
 def test_no_call_reads_what_nobody_wrote() -> None:
     command = ["valgrind", "-q", "--error-limit=no", "--num-callers=4", sys.executable, "-c", CALLS]
     # in blocks of Python's own allocator nobody would see it

@@ -190,7 +190,7 @@ def test_nan_spoils_its_example(structured: Structured, rng: np.random.Generator
     value, gradient = structured.build().value_and_grad(**named(structured, inputs))
     assert np.isnan(value[3])
     assert np.isnan(gradient[3]).any()
-    if not structured.build().couples_examples:
+    if not structured.build().couples:
         assert not np.isnan(np.delete(value, 3)).any()
 
 

@@ -54,7 +54,7 @@ def layout_of(loss: Loss, shape: Shape) -> Layout:
     whole = {*range(ndim)} - {*axes}
     if row is not None:
         whole.add(row)
-    if loss.couples_examples and batch is not None:
+    if loss.couples and batch is not None:
         whole.add(batch)
     value_axes = loss.value_axes(ndim)
     if value_axes is None:
@@ -227,7 +227,7 @@ def left_out(loss: Loss, given: Mapping[str, Any], name: str) -> Any:
     first = loss.inputs[0]
     ignored = ignored_id(loss)
     # in a pair's second vectors the losses of other examples have a part, too
-    is_shared = loss.couples_examples and name != first
+    is_shared = loss.couples is not None and name != first
     if name == "sample_weight" or is_shared or ("sample_weight" not in given and ignored is None):
         return None
     shape = tuple(given[first].shape)

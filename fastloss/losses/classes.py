@@ -53,8 +53,8 @@ def of_classes(
     return ignored, kept.tobytes(), ("class_weight", weights.size)
 
 
-def class_ids(axis: int, ignored: int | None) -> Input:
-    """Labels that are ids of the classes along an axis, and maybe one that is ignored."""
+def class_ids(axis: int, ignored: int | None, hint: str = "") -> Input:
+    """Labels that are ids of the classes along an axis, and maybe one that is ignored; what other shapes may mean."""
     ids = Integers(
         0,
         None,
@@ -69,7 +69,7 @@ def class_ids(axis: int, ignored: int | None) -> Input:
         domain.class_ids(axis, ignored),
         differentiable=False,
         integers=ids,
-        hint="; for one-hot or soft labels build the loss with sparse_label=False",
+        hint=hint,
     )
 
 
@@ -201,7 +201,11 @@ class SoftmaxCrossEntropyLoss(Loss):
             axis=axis,
             inputs=(
                 Input("pred", domain=domain.LOG_PROBABILITY if is_log else domain.LOGARITHM),
-                class_ids(integer("axis", axis), ignored)
+                class_ids(
+                    integer("axis", axis),
+                    ignored,
+                    "; for one-hot or soft labels build the loss with sparse_label=False",
+                )
                 if sparse
                 else Input("label", domain=domain.SHARE, hint="; class ids need sparse_label=True"),
                 WEIGHT,

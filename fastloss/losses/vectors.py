@@ -155,7 +155,7 @@ class SDMLLoss(Loss):
             batch_axis,
             reduction,
             layout="examples",
-            couples_examples=True,
+            couples="x2",
             inputs=(Input("x1"), Input("x2"), WEIGHT),
             no_hessian="each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per "
             "feature",

@@ -95,7 +95,7 @@ def draw_shape(draw: Any, s: Specimen) -> Shape:
         return draw(SEQUENCE_SHAPES.filter(s.fits))
     shape: Shape = draw(SHAPES[s.least_axes])
     large = draw(LARGE)
-    if large is None or not shape or (s.built.couples_examples and large > 130):
+    if large is None or not shape or (s.built.couples and large > 130):
         return shape
     k = draw(AXES[len(shape) - 1])
     return tuple(large if i == k % len(shape) else n for i, n in enumerate(shape))
@@ -109,7 +109,7 @@ def draw_dtypes(draw: Any, family: str, kind: str) -> dict[str, str]:
         if name in s.specs and dtype not in ("f4", "f8"):
             if (family in ("bce", "poisson") and k == 0) or (family == "case" and is_exact(s, name)):
                 dtype = "f8"
-            elif s.built.couples_examples and dtype in ("?", "bool"):
+            elif s.built.couples and dtype in ("?", "bool"):
                 # vectors of 0 and 1 are so far apart that the reference's exponentials are all 0
                 dtype = "f4"
         dtypes[name] = dtype

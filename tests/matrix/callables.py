@@ -94,7 +94,7 @@ def takes(parameter: Parameter, value: Value, x: Any) -> bool:
         return bool(good and not (parameter.is_open and n == parameter.low)) and not is_weight_per_example(kind, x)
     if kind in (INTEGER, ID):
         limit = 2**31 - 1 if kind == INTEGER else 2**53 - 1
-        return value.integer is not None and abs(value.integer) <= limit
+        return value.integer is not None and max(-limit, parameter.low) <= value.integer <= min(limit, parameter.high)
     if kind == FLAG:
         return value.flag is not None
     if kind == WEIGHTS:

@@ -3,7 +3,7 @@
 cimport cython
 from libc.math cimport NAN
 
-from fastloss._math cimport exp_nonpositive, fma, log1p_unit, log_sum, minus_absolute, real_t, signed_as
+from fastloss._math cimport *
 
 
 @cython.final

@@ -3,7 +3,7 @@
 cimport cython
 from libc.math cimport INFINITY, NAN
 
-from fastloss._math cimport exp, fma, log_from_one, log_sum, real_t
+from fastloss._math cimport *
 
 
 cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l, real_t* d) noexcept nogil:

@@ -3,7 +3,7 @@
 cimport cython
 from libc.math cimport INFINITY
 
-from fastloss._math cimport log_sum, real_t
+from fastloss._math cimport *
 
 
 @cython.final

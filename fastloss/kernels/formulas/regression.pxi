@@ -3,7 +3,7 @@
 cimport cython
 from libc.math cimport fma as exact_fma
 
-from fastloss._math cimport absolute, fma, real_t, signed_as
+from fastloss._math cimport *
 
 
 @cython.final
