@@ -185,10 +185,11 @@ cdef class Loss:
     A loss object holds its parameters and nothing else: it is immutable, hashable, comparable, picklable, and may be
     called from many threads at once. Subclasses name the formula.
 
-    Every loss takes, keyword-only, ``reduction``: "example" is the mean over every axis but ``batch_axis``, a value for
-    each example; "none" leaves the value of each element, of each row for the losses over classes; "sum" and "mean" are
-    those of all; "weighted_mean" is the sum divided by the sum of the weights. The mean of nothing, or of weights that
-    sum to 0, is 0.
+    Nearly every loss takes ``weight``, a number that multiplies it (None is 1), and ``batch_axis``, the axis of the
+    examples. Every loss takes, keyword-only, ``reduction``: "example" is the mean over every axis but ``batch_axis``, a
+    value for each example; "none" leaves the value of each element, of each row for the losses over classes; "sum" and
+    "mean" are those of all; "weighted_mean" is the sum divided by the sum of the weights. The mean of nothing, or of
+    weights that sum to 0, is 0.
 
     Every method takes the inputs by position or name:
 

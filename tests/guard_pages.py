@@ -49,7 +49,7 @@ class Guarded:
 def shape_for(s: Specimen, n: int) -> tuple[int, ...]:
     """A shape of the first input whose last axis, where it may, has n numbers."""
     if s.is_of_sequences:
-        return 2, 5, n % 6 + 2
+        return 2, 5, n % 6 + 4
     return (n,) if s.layout == "elements" else s.fitted((3, n), -1)
 
 

@@ -163,6 +163,19 @@ def test_every_loss_of_a_family_is_in_the_package() -> None:
     assert sorted(fl.losses.__all__) == sorted([*found, "Loss"]), "fastloss/losses/_families.py"
 
 
+EXAMPLES = CHECKOUT / "docs" / "adding.md"
+
+
+@pytest.mark.skipif(shutil.which("git") is None or not (CHECKOUT / ".git").exists(), reason="no checkout")
+def test_the_examples_of_added_losses_apply() -> None:
+    examples = re.findall(r"```diff\n(.*?)```", EXAMPLES.read_text("utf-8"), re.DOTALL)
+    assert len(examples) == 2
+    for example in examples:
+        command = ["git", "apply", "--check", "-C0", "--recount", "-"]
+        result = subprocess.run(command, input=example, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
 # where each loss is named by hand
 PLACES = ["CHANGELOG.md"]
 

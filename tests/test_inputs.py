@@ -340,7 +340,7 @@ def test_any_call(data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].row and "40" not in name])
 def test_a_single_row_of_logits(rng: np.random.Generator, name: str, classes: int) -> None:
     reference = LOSSES[name]
-    if reference.parameters["class_weight"] is not None:
+    if reference.parameters.get("class_weight") is not None:
         classes = reference.classes
     pred = rng.normal(size=(1, classes))
     label = rng.dirichlet(np.ones(classes), 1) if reference.label_gradient else np.zeros(1, int)
