@@ -51,7 +51,8 @@ def table(any_loss_t kernel):
     if any_loss_t in row_loss_t:
         kernel.table.rows[0] = <rows_t>rows_of[any_loss_t, float]
         kernel.table.rows[1] = <rows_t>rows_of[any_loss_t, double]
-        kernel.table.row_buffers = ROW_BUFFERS
+    if any_loss_t in class_loss_t:
+        kernel.table.row_buffers = CLASS_ROWS
     if any_loss_t not in loss_t:
         kernel.fill()
     if any_loss_t in light_t:

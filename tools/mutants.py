@@ -59,7 +59,7 @@ MUTANTS = [
     ("pairs are summed with the other sign", "gu[k] = 2 * first[k]", "gu[k] = -2 * first[k]"),
     ("a label repeated needs no blank", "needed += c.label[j] == c.label[j - 1]", "needed += 0"),
     ("a repeated label is skipped to", "c.skip[j] = c.label[j] != c.label[j - 1]", "c.skip[j] = 1"),
-    ("a sequence of probability 1 loses its digits", "total_m > 1.4142135623730951", "total_m > 2"),
+    ("a label that does not fit costs nothing", "impossible = 0 if s.zero_infinity else INFINITY", "impossible = 0"),
     # labels and weights
     ("a class id one too large", "return low <= x <= high and", "return low <= x <= high + 1 and"),
     ("ids of no weight are looked at", "return w == 0", "return False"),

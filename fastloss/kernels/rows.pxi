@@ -11,7 +11,7 @@ from fastloss._plan cimport (
 
 cdef enum:
     LABELS_AT_ONCE = 32
-    ROW_BUFFERS = 2     # rows of numbers that a loss may keep for itself
+    CLASS_ROWS = 2      # that a loss over classes may keep for itself: of exponentials, of targets
 
 
 cdef inline void set_row(real_t** row, real_t value, Py_ssize_t width) noexcept nogil:

@@ -235,8 +235,9 @@ def wrt_of(call: Call, s: Specimen) -> Any:
 def put_special(call: Call, s: Specimen, inputs: dict[str, Any], rng: np.random.Generator) -> None:
     """Puts a number like NaN into one of the inputs."""
     name, number = call.special or ("", 0)
-    a = inputs.get(name)
-    if a is not None and a.dtype.kind == "f" and name in s.differentiable:
+    a, spec = inputs.get(name), s.specs.get(name)
+    is_real = spec is None or (spec.integers is None and spec.lies not in ("own", "number"))
+    if a is not None and a.dtype.kind == "f" and is_real:
         with np.errstate(over="ignore"):
             a[rng.random(a.shape) < 0.3] = number
 
