@@ -38,17 +38,16 @@ def without_common_factor(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def of_classes(
-    ignore_index: Any, class_weight: Any, *, divides: bool
+    ignore_index: Any, class_weight: Any, reduction: Any
 ) -> tuple[int | None, bytes | None, tuple[str, int]]:
-    """The id that is ignored and the classes' weights, as kernels take them, and how many classes the weights are for.
-
-    `divides` says whether the weights only ever divide their own sum, and any factor of all may be left out.
-    """
+    """The id that is ignored and the weights, as kernels take them, and how many classes the weights are for."""
     # ids are compared as doubles, to which no other integer than itself is rounded below 2^53
     ignored = None if ignore_index is None else integer("ignore_index", ignore_index, 2**53 - 1)
     if class_weight is None:
         return ignored, None, ("class_weight", -1)
     weights = weights_of_classes(class_weight)
+    # what is no text may not be compared with one
+    divides = isinstance(reduction, str) and reduction == "weighted_mean"
     kept = without_common_factor(weights) if divides else weights
     return ignored, kept.tobytes(), ("class_weight", weights.size)
 
@@ -185,9 +184,8 @@ class SoftmaxCrossEntropyLoss(Loss):
     ) -> None:
         sparse, is_log = flag("sparse_label", sparse_label), flag("from_logits", from_logits)
         smoothing = fraction("label_smoothing", label_smoothing)
-        ignored, weights, row_parameter = of_classes(
-            ignore_index, class_weight, divides=sparse and reduction == "weighted_mean"
-        )
+        # weights of dense labels multiply targets, and a weighted mean does not divide by them
+        ignored, weights, row_parameter = of_classes(ignore_index, class_weight, reduction if sparse else "none")
         if ignored is not None and not sparse:
             raise ValueError(
                 "ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0"
