@@ -381,20 +381,24 @@ loss = fl.L2Loss(reduction="mean")
 
 def mean(threads):
     times = []
-    end = time.perf_counter() + 2
+    end = time.perf_counter() + 0.4
     with fl.num_threads(threads):
         while time.perf_counter() < end:
             start = time.perf_counter()
             loss.value_and_grad(pred, label, out=(None, out))
             times.append(time.perf_counter() - start)
     return statistics.mean(times)
+
+def ratio(threads):
+    # by turns: whoever else works on the machine comes and goes
+    return statistics.median([mean(threads) / mean(1) for _ in range(5)])
 """
 
 NEIGHBOUR = """
 spin = f"import os\\nwhile os.getppid() == {os.getpid()}: pass"
 with subprocess.Popen([sys.executable, "-c", spin]) as neighbour:
     try:
-        print(mean(fl.get_num_threads()) / mean(1))
+        print(ratio(fl.get_num_threads()))
     finally:
         neighbour.kill()
 """
@@ -413,7 +417,7 @@ def test_a_busy_neighbour() -> None:
 ONE_CORE = """
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 pred, label, out = pred[: 1 << 19], label[: 1 << 19], out[: 1 << 19]
-print(mean(2) / mean(1))
+print(ratio(2))
 """
 
 
