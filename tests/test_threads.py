@@ -390,8 +390,8 @@ def mean(threads):
     return statistics.mean(times)
 
 def ratio(threads):
-    # by turns: whoever else works on the machine comes and goes
-    return statistics.median([mean(threads) / mean(1) for _ in range(5)])
+    # by turns, and the least: whoever else works on the machine comes and goes, and waiting for a core does not
+    return min([mean(threads) / mean(1) for _ in range(5)])
 """
 
 NEIGHBOUR = """
