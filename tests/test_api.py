@@ -275,6 +275,17 @@ def test_inputs_that_do_not_fit_a_layout_are_refused(layout: str, label: Input) 
         Own()
 
 
+def test_a_gradient_is_not_separable_where_examples_meet_in_the_first_input() -> None:
+    class Own(fl.Loss):
+        def __init__(self) -> None:
+            inputs = Input("pred"), Input("label"), WEIGHT
+            super().__init__(kernels.L2(), None, 0, "example", layout="examples", couples="pred", inputs=inputs)
+
+    assert not Own().is_separable(2)
+    # its first vectors have an example each, which meets the second vectors of all
+    assert fl.SDMLLoss().is_separable(2)
+
+
 def test_a_subclass_has_its_own_arguments() -> None:
     assert Halved().scale == "mine"
     assert Noted("a", weight=2).weight == 2

@@ -390,7 +390,7 @@ def mean(threads):
     return statistics.mean(times)
 
 def ratio(threads):
-    # by turns, and the least: whoever else works on the machine comes and goes, and waiting for a core does not
+    # the least of ratios taken by turns: other work comes and goes, waiting for a core stays
     return min([mean(threads) / mean(1) for _ in range(5)])
 """
 

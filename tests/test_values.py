@@ -12,7 +12,7 @@ import pytest
 
 import fastloss as fl
 from tests.conftest import assert_close, call_args, draw, row_shape
-from tests.reference import LOSSES, REDUCTIONS, Reference, expected, unbroadcast
+from tests.reference import CLASS_WEIGHT, LOSSES, REDUCTIONS, Reference, expected, over_classes, unbroadcast
 from tests.selection import ELEMENTS, every_loop, every_loss
 
 DTYPES = [np.float32, np.float64]
@@ -191,6 +191,15 @@ def test_class_axis(rng: np.random.Generator, name: str, axis: int) -> None:
     # the class axis may be the batch axis: then there is one example
     loss = reference.build(axis=axis, batch_axis=axis)
     assert_close(loss(pred, label), want.value.mean(keepdims=True).reshape(1), np.float64)
+
+
+def test_formulas_without_weights_make_a_case_of_class_ids(rng: np.random.Generator) -> None:
+    """Weights of classes and ignored ids are those of the softmax, whose formulas have them inside."""
+    plain, weighted = LOSSES["softmax"], LOSSES["softmax class_weight ignore"]
+    made = over_classes(plain.value, plain.gradient, plain.hessian, CLASS_WEIGHT, weighted.parameters["ignore_index"])
+    inputs = made["data"](rng, (40, 7))
+    for name in ("value", "gradient", "hessian", "class_weight"):
+        np.testing.assert_allclose(made[name](*inputs), getattr(weighted, name)(*inputs), rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -46,7 +46,7 @@ def of_classes(
     if class_weight is None:
         return ignored, None, ("class_weight", -1)
     weights = weights_of_classes(class_weight)
-    # what is no text may not be compared with one
+    # NumPy refuses to compare a structured scalar with a text
     divides = isinstance(reduction, str) and reduction == "weighted_mean"
     kept = without_common_factor(weights) if divides else weights
     return ignored, kept.tobytes(), ("class_weight", weights.size)
