@@ -33,6 +33,7 @@ class Structured(Case):
     draw: Draw
     shape: tuple[int, ...]  # of an example
     hessian: Callable[..., Array] | None = None
+    is_traced: bool = True  # whether compilers can follow the formula: its steps do not depend on the numbers
     draw_any: Draw | None = None  # inputs for generated calls, which meet what the first have not: infinite losses
 
     def data(self, rng: np.random.Generator, n: int) -> tuple[Array, ...]:
@@ -139,9 +140,7 @@ def metric(smoothing: float, width: int) -> dict[str, Any]:
     def parts(x: Array, y: Array) -> tuple[Array, Array]:
         n = len(x)
         square = ((x[:, None] - y[None]) ** 2).reshape(n, n, -1).sum(2)
-        target = np.full((n, n), smoothing / max(n - 1, 1))
-        np.fill_diagonal(target, 1 - smoothing if n > 1 else 1)
-        return square, target
+        return square, np.where(np.eye(n) == 1, 1 - smoothing if n > 1 else 1, smoothing / max(n - 1, 1))
 
     def value(x: Array, y: Array) -> Array:
         square, target = parts(x, y)
@@ -246,6 +245,7 @@ def sequence(
 
     return {
         "loss": fl.CTCLoss,
+        "is_traced": False,
         "value": value,
         "gradients": gradients,
         "draw": draw,
