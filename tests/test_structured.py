@@ -402,6 +402,9 @@ def test_rows_of_nothing() -> None:
     np.testing.assert_array_equal(fl.CosineEmbeddingLoss()(*np.zeros((2, 2, 0)), [1, -1]), [1, 0])
     np.testing.assert_allclose(fl.SDMLLoss(0)(*np.zeros((2, 4, 0))), np.log([4] * 4), rtol=1e-11)
     assert fl.KLDivLoss(from_logits=False, reduction="none")(np.zeros((3, 0)), np.zeros((3, 0))).shape == (3, 0)
+    # targets of no class sum to 0
+    dense = fl.SoftmaxCELoss(sparse_label=False)
+    np.testing.assert_array_equal(dense(np.zeros((3, 0)), np.zeros((3, 0))), [0, 0, 0])
 
 
 @pytest.mark.parametrize("dtype", REAL, ids=str)
