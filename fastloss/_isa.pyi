@@ -2,6 +2,7 @@ from typing import Any
 
 NAMES: tuple[str, ...]
 supported: tuple[str, ...]
+is_amd: bool
 name: str
 kernels: Any
 

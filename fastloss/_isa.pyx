@@ -8,6 +8,7 @@ cdef extern from *:
     #if FL_BUILDS == 1
     /* another architecture than x86-64, or two in one file */
     static int fl_levels(void) { return 1; }
+    static int fl_is_amd(void) { return 0; }
     #else
     #if defined(_MSC_VER) && !defined(__clang__)
     #include <immintrin.h>
@@ -23,12 +24,18 @@ cdef extern from *:
     static int fl_saves(unsigned bits) {
         return fl_has(1, 2, 1u << 27) && ((unsigned)_xgetbv(0) & bits) == bits;
     }
+    static int fl_is_amd(void) {
+        int parts[4];
+        __cpuid(parts, 0);
+        return parts[1] == 0x68747541;
+    }
     #define FL_LOOK
     #define FL_HAS_V2 fl_has(1, 2, 1u << 20 | 1u << 23)
     #define FL_HAS_V3 (fl_has(1, 2, 1u << 12) && fl_has(7, 1, 1u << 3 | 1u << 5 | 1u << 8) && fl_saves(0x6))
     #define FL_HAS_V4 (fl_has(7, 1, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31) && fl_saves(0xe6))
     #else
     /* single features: clang knows no level names */
+    static int fl_is_amd(void) { __builtin_cpu_init(); return __builtin_cpu_is("amd") != 0; }
     #define FL_LOOK __builtin_cpu_init()
     #define FL_HAS(feature) __builtin_cpu_supports(feature)
     #define FL_HAS_V2 (FL_HAS("sse4.2") && FL_HAS("popcnt"))
@@ -43,12 +50,14 @@ cdef extern from *:
     #endif
     """
     int fl_levels()
+    int fl_is_amd()
 
 NAMES = ("baseline", "x86_64_v3", "x86_64_v4")
 supported = NAMES[:fl_levels()]
 if not supported:
     raise ImportError(  # no cover: under an emulator
         "fastloss needs a CPU with SSE4.2 and POPCNT (x86-64-v2), which this one lacks")
+is_amd = bool(fl_is_amd())
 
 
 def choose(asked, supported):

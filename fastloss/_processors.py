@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""How many processors this process may use, and what their last cache holds."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def cgroup_quotas(root: str) -> Iterator[tuple[int, int]]:
 def number_in(path: str) -> int:
     with open(path, encoding="utf-8") as f:
         return int(f.read())
+
+
+def last_cache(root: str = "") -> int:
+    """The bytes of the first processor's outermost cache; 0 where the system does not say."""
+    sizes = [0]
+    folder = root + "/sys/devices/system/cpu/cpu0/cache"
+    try:
+        for index in os.listdir(folder):
+            if index.startswith("index"):
+                with open(f"{folder}/{index}/size", encoding="utf-8") as f:
+                    sizes.append(int(f.read().strip().removesuffix("K")) << 10)
+    except (OSError, ValueError):
+        pass
+    return max(sizes)

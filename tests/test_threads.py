@@ -106,6 +106,20 @@ def test_threads_near_and_far(size: int, rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(got[1], want[1])
 
 
+@pytest.mark.parametrize("name", ["L2Loss", "SigmoidBCELoss", "SoftmaxCELoss"])
+def test_far_arrays_have_the_bits_of_their_parts(name: str, rng: np.random.Generator) -> None:
+    """What comes next is asked for where it is in memory; no order of a sum knows of that."""
+    pred = rng.random((5, 1049, 1000), np.float32)
+    label = rng.integers(0, 1000, pred.shape[:2]) if name == "SoftmaxCELoss" else rng.random(pred.shape, np.float32)
+    loss = getattr(fl, name)()
+    value, grad = loss.value_and_grad(pred, label)
+    for k in range(5):
+        one, its_grad = loss.value_and_grad(pred[k : k + 1], label[k : k + 1])
+        assert one[0] == value[k]
+        # for a mean over as many numbers
+        np.testing.assert_array_equal(its_grad[0], grad[k])
+
+
 def test_many_python_threads(rng: np.random.Generator) -> None:
     loss = fl.SigmoidBCELoss(reduction="mean")
     pred, label = rng.normal(size=(2, 100_000)).astype(np.float32)
@@ -364,6 +378,18 @@ def test_control_groups(files: dict[str, str], want: Any, tmp_path: Path) -> Non
     quotas = [-(-quota // period) for quota, period in want if quota > 0]
     assert _processors.available_processors(str(tmp_path)) == min([processors, *quotas])
     assert _processors.available_processors(str(tmp_path), bound=99) == min([99, *quotas])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "want"),
+    [(["32K", "512K", "32768K"], 32 << 20), (["48K"], 48 << 10), (["nonsense"], 0), ([], 0)],
+)
+def test_the_last_cache(sizes: list[str], want: int, tmp_path: Path) -> None:
+    for k, size in enumerate(sizes):
+        path = tmp_path / f"sys/devices/system/cpu/cpu0/cache/index{k}/size"
+        path.parent.mkdir(parents=True)
+        path.write_text(f"{size}\n", encoding="utf-8")
+    assert _processors.last_cache(str(tmp_path)) == want
 
 
 def test_a_system_without_affinity(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ left_out=(
     --deselect tests/test_builds.py::test_every_loop_is_vectorised
     --deselect tests/test_builds.py::test_no_loss_takes_much_code
     # what takes minutes, and runs no line that others do not
+    --ignore tests/test_house.py
     --ignore tests/test_leaks.py
     --deselect tests/test_accuracy.py::test_the_sum_of_a_hundred_million
     --deselect tests/test_inputs.py::test_more_than_2_to_31_elements

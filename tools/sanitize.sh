@@ -62,6 +62,8 @@ check_address() {
         --deselect tests/test_builds.py::test_every_loop_is_vectorised
         --deselect tests/test_builds.py::test_no_loss_takes_much_code
         --ignore tests/test_instructions.py
+        # sources alone
+        --ignore tests/test_house.py
         # an allocator of their own, or numbers of the system's
         --ignore tests/test_faults.py
         --ignore tests/test_leaks.py

@@ -178,7 +178,7 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
     p.ahead = 0
     # a small array is in the caches, and to bring the last of one core's share to another takes longer than to wait
     p.shared = p.rows != NULL or p.size * itemsize >= FAR_BYTES
-    if p.size * max(p.row_length, <Py_ssize_t>1) * itemsize >= FAR_BYTES:
+    if p.size * max(p.row_length, <Py_ssize_t>1) * itemsize >= asked_from:
         # the next row is fetched while this one is worked on; a long one the hardware sees coming
         p.ahead = AHEAD_BYTES if not p.row_length else row if row <= LONG_ROW_BYTES else 0
     p.strip = STRIP_BYTES

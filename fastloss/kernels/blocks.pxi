@@ -57,12 +57,63 @@ cdef extern from *:
     FL_SQUARE(double, 2)
     #endif
     #define FL_LEAST(a, b) ((a) < (b) ? (a) : (b))
+    /* An array may lie at any address. */
+    #if defined(__GNUC__)
+    typedef float fl_any_float __attribute__((aligned(1)));
+    typedef double fl_any_double __attribute__((aligned(1)));
+    #else
+    typedef float fl_any_float;
+    typedef double fl_any_double;
+    #endif
+    /* Rows of two or three neighbours to columns, and columns to such rows: the compiler knows these patterns. */
+    #define FL_FEW(type)                                                                                              \
+        static void fl_apart2_##type(const fl_any_##type* __restrict from, ptrdiff_t n, fl_any_##type* __restrict a,  \
+                                     fl_any_##type* __restrict b) {                                                   \
+            for (ptrdiff_t i = 0; i < n; i++)                                                                         \
+                a[i] = from[2 * i], b[i] = from[2 * i + 1];                                                           \
+        }                                                                                                             \
+        static void fl_join2_##type(const fl_any_##type* __restrict a, const fl_any_##type* __restrict b,             \
+                                    ptrdiff_t n, fl_any_##type* __restrict to) {                                      \
+            for (ptrdiff_t i = 0; i < n; i++)                                                                         \
+                to[2 * i] = a[i], to[2 * i + 1] = b[i];                                                               \
+        }                                                                                                             \
+        static void fl_apart3_##type(const fl_any_##type* __restrict from, ptrdiff_t n, fl_any_##type* __restrict a,  \
+                                     fl_any_##type* __restrict b, fl_any_##type* __restrict c) {                      \
+            for (ptrdiff_t i = 0; i < n; i++)                                                                         \
+                a[i] = from[3 * i], b[i] = from[3 * i + 1], c[i] = from[3 * i + 2];                                   \
+        }                                                                                                             \
+        static void fl_join3_##type(const fl_any_##type* __restrict a, const fl_any_##type* __restrict b,             \
+                                    const fl_any_##type* __restrict c, ptrdiff_t n, fl_any_##type* __restrict to) {   \
+            for (ptrdiff_t i = 0; i < n; i++)                                                                         \
+                to[3 * i] = a[i], to[3 * i + 1] = b[i], to[3 * i + 2] = c[i];                                         \
+        }
+    FL_FEW(float)
+    FL_FEW(double)
     /* Element (r, c) to (c, r), by squares that fill a vector; those at the end overlap. The steps are in bytes. */
     #define FL_TRANSPOSE(type, side)                                                                                  \
         static void fl_transpose_##type(const char* from, ptrdiff_t from_step, ptrdiff_t rows, ptrdiff_t columns,     \
                                         char* to, ptrdiff_t to_step) {                                                \
             const ptrdiff_t size = sizeof(type);                                                                      \
             ptrdiff_t r, c, i, k;                                                                                     \
+            const fl_any_##type* a = (const fl_any_##type*)from;                                                      \
+            fl_any_##type* b = (fl_any_##type*)to;                                                                    \
+            if (columns == 2 && from_step == 2 * size) {                                                              \
+                fl_apart2_##type(a, rows, b, (fl_any_##type*)(to + to_step));                                         \
+                return;                                                                                               \
+            }                                                                                                         \
+            if (rows == 2 && to_step == 2 * size) {                                                                   \
+                fl_join2_##type(a, (const fl_any_##type*)(from + from_step), columns, b);                             \
+                return;                                                                                               \
+            }                                                                                                         \
+            if (columns == 3 && from_step == 3 * size) {                                                              \
+                fl_apart3_##type(a, rows, b, (fl_any_##type*)(to + to_step), (fl_any_##type*)(to + 2 * to_step));     \
+                return;                                                                                               \
+            }                                                                                                         \
+            if (rows == 3 && to_step == 3 * size) {                                                                   \
+                fl_join3_##type(a, (const fl_any_##type*)(from + from_step),                                          \
+                                (const fl_any_##type*)(from + 2 * from_step), columns, b);                            \
+                return;                                                                                               \
+            }                                                                                                         \
             if (rows < side) {                                                                                        \
                 for (r = 0; r < rows; r++)                                                                            \
                     for (c = 0; c < columns; c++) \

@@ -5,7 +5,7 @@ from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
 from fastloss._machine cimport prefetch_512
-from fastloss._math cimport exp_from, exp_range, fma, log_sum, real_t
+from fastloss._math cimport exp_from, exp_nonpositive, exp_range, fma, log1p_unit, log_sum, minus_absolute, real_t
 from fastloss._plan cimport (
     BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, HESS, SECOND, STRIP_BYTES, THIRD, plan_t, rows_t,
 )
@@ -243,14 +243,14 @@ cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const do
     for i in range(n):
         high, own_, w = highest[i], own[i], weight[i]
         loss = (<double>top[i] - <double>logit[i]) + log_sum(<double>1, (others[i] + (own_ - high)) / high)
-        l[i] = <real_t>weighted_loss(w, loss)
+        l[i] = <real_t>(w * loss)
         c = w * factor / (others[i] + own_)
         scale[i] = <real_t>c
         at_label[i] = <real_t>(-others[i] * c)
 
 
-cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest, double* below,
-                            real_t* ties) noexcept nogil:
+cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* y, const real_t* tile, const real_t* own,
+                            const real_t* highest, double* below, real_t* ties) noexcept nogil:
     """For each of n rows the sum of the exponentials below the highest, and how many equal it."""
     cdef Py_ssize_t i, j
     cdef const real_t* e
@@ -260,14 +260,14 @@ cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* tile
     for j in range(classes):
         e = tile + j * n
         for i in range(n):
-            u = e[i]
+            u = own[i] if y[i] == j else e[i]
             ties[i] += u == highest[i]
             below[i] += zero if u == highest[i] else u
 
 
-cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, const real_t* highest,
-                         const double* others, const real_t* own, const double* below, const real_t* scale,
-                         real_t* hess) noexcept nogil:
+cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* y, const real_t* tile,
+                         const real_t* highest, const double* others, const real_t* own, const double* below,
+                         const real_t* scale, real_t* hess) noexcept nogil:
     """e_j (S - e_j)/S^2 times the scales of n rows, where the S - e of the highest is the sum of all below it."""
     cdef Py_ssize_t i, j
     cdef const real_t* e
@@ -275,10 +275,103 @@ cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, c
     for j in range(classes):
         e = tile + j * n
         for i in range(n):
-            u = e[i]
+            u = own[i] if y[i] == j else e[i]
             total = <real_t>(others[i] + own[i])
             rest = <real_t>below[i] if u == highest[i] else total - u
             hess[j * n + i] = scale[i] * u * (rest / total)
+
+
+cdef void exponentiate_rows(Py_ssize_t n, Py_ssize_t classes, const real_t* y, const real_t* base,
+                            const real_t* lowest, const real_t* shift, real_t* tile, real_t* logit, real_t* own,
+                            double* others) noexcept nogil:
+    """The exponentials of n rows and their sums without the labels', which are kept apart and are 0 in the tile."""
+    cdef Py_ssize_t i, j
+    cdef real_t* e
+    cdef real_t u, zero = 0
+    set_all(logit, zero, n)
+    set_all(own, zero, n)
+    set_all(others, <double>0, n)
+    for j in range(classes):
+        e = tile + j * n
+        for i in range(n):
+            u = exp_from(e[i] - base[i], lowest[i], shift[i])
+            logit[i] = e[i] if y[i] == j else logit[i]
+            own[i] = u if y[i] == j else own[i]
+            u = zero if y[i] == j else u
+            others[i] += u
+            e[i] = u
+
+
+cdef void few_classes(const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y, const double* weight,
+                      real_t* tile, real_t* hess, real_t* l, double* memory) noexcept nogil:
+    """The losses and derivatives of n rows, whose logits are in the tile, class by class."""
+    cdef Py_ssize_t i, j, classes = p.row_length
+    cdef double* others = memory
+    cdef double* below = others + n
+    cdef real_t* top = <real_t*>(below + n)
+    cdef real_t* base = top + n
+    cdef real_t* lowest = base + n
+    cdef real_t* shift = lowest + n
+    cdef real_t* highest = shift + n
+    cdef real_t* ties = highest + n
+    cdef real_t* logit = ties + n
+    cdef real_t* own = logit + n
+    cdef real_t* scale = own + n
+    cdef real_t* at_label = scale + n
+    cdef real_t* e
+    cdef bint has_hessian = p.outputs[HESS].data != NULL
+    memcpy(top, tile, n * sizeof(real_t))
+    for j in range(1, classes):
+        e = tile + j * n
+        for i in range(n):
+            top[i] = e[i] if e[i] > top[i] else top[i]
+    open_rows(n, top, base, lowest, shift, highest)
+    exponentiate_rows(n, classes, y, base, lowest, shift, tile, logit, own, others)
+    if has_hessian:
+        sum_columns_below(n, classes, y, tile, own, highest, below, ties)
+    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
+    if m != NULL:
+        multiply(scale, m, n)
+        multiply(at_label, m, n)
+    if has_hessian:
+        for i in range(n):
+            below[i] += (ties[i] - 1) * <double>highest[i]
+        short_hessians(n, classes, y, tile, highest, others, own, below, scale, hess)
+    for j in range(classes if p.outputs[GRAD].data != NULL else 0):
+        e = tile + j * n
+        for i in range(n):
+            e[i] = at_label[i] if y[i] == j else e[i] * scale[i]
+
+
+cdef void two_classes(Py_ssize_t n, double factor, const real_t* m, const real_t* y, const double* weight,
+                      real_t* tile, real_t* hess, real_t* l) noexcept nogil:
+    """few_classes() for two: a logistic loss of z, the other's logit less the label's.
+
+    With u = e^-|z|: l = max(z, 0) + log(1 + u), the other's gradient is (1 or u)/(1 + u), the Hessian u/(1 + u)^2.
+    e^z would magnify the rounding error of z, so z comes in two parts (Knuth 1969).
+    """
+    cdef Py_ssize_t i
+    cdef real_t own, other, z, part, rest, u, s, scale, g, one = 1, zero = 0
+    for i in range(n):
+        own = tile[i] if y[i] == 0 else tile[n + i]
+        other = tile[n + i] if y[i] == 0 else tile[i]
+        # no number where the higher logit is infinite
+        z = fma(zero, own if own > other else other, other - own)
+        part = z - other
+        rest = (other - (z - part)) - (own + part)
+        rest = rest if rest == rest else zero
+        u = exp_nonpositive(minus_absolute(z))
+        u = fma(u, rest if z < 0 else -rest, u)
+        s = one + u
+        l[i] = <real_t>weight[i] * ((z if z > 0 else zero) + (log1p_unit(u) + (rest if z > 0 else zero)))
+        scale = <real_t>(factor * weight[i])
+        g = scale * ((one if z > 0 else u) / s)
+        hess[i] = hess[n + i] = scale * (u / s / s)
+        tile[i] = -g if y[i] == 0 else g
+        tile[n + i] = g if y[i] == 0 else -g
+    for i in range(2 if m != NULL else 0):
+        multiply(tile + i * n, m, n)
+        multiply(hess + i * n, m, n)
 
 
 cdef double picked_row(const real_t* x, Py_ssize_t y, Py_ssize_t classes, double factor, real_t* g,
@@ -321,62 +414,13 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
             return linear_row(self, p, x, t, factor, g, h, d, piece)
         return dense_row(self, p, x, t, factor, e, piece, g, h, d)
 
-    cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const Py_ssize_t* at, const double* weight,
+    cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y, const double* weight,
                    real_t* tile, real_t* hess, real_t* l, double* memory) noexcept nogil:
         """What sparse_row() does for one row, for n at once; tile and hess become the gradient and the Hessian."""
-        cdef Py_ssize_t i, j, classes = p.row_length
-        cdef double* others = memory
-        cdef double* below = others + n
-        cdef real_t* top = <real_t*>(below + n)
-        cdef real_t* base = top + n
-        cdef real_t* lowest = base + n
-        cdef real_t* shift = lowest + n
-        cdef real_t* highest = shift + n
-        cdef real_t* ties = highest + n
-        cdef real_t* logit = ties + n
-        cdef real_t* own = logit + n
-        cdef real_t* scale = own + n
-        cdef real_t* at_label = scale + n
-        cdef real_t* e
-        cdef bint has_hessian = p.outputs[HESS].data != NULL
-        memcpy(top, tile, n * sizeof(real_t))
-        for j in range(1, classes):
-            e = tile + j * n
-            for i in range(n):
-                top[i] = e[i] if e[i] > top[i] else top[i]
-        for i in range(n):
-            logit[i] = tile[at[i]]
-        open_rows(n, top, base, lowest, shift, highest)
-        for j in range(classes):
-            e = tile + j * n
-            for i in range(n):
-                e[i] = exp_from(e[i] - base[i], lowest[i], shift[i])
-        if has_hessian:
-            sum_columns_below(n, classes, tile, highest, below, ties)
-        for i in range(n):
-            own[i] = tile[at[i]]
-            tile[at[i]] = 0
-        set_all(others, <double>0, n)
-        for j in range(classes):
-            e = tile + j * n
-            for i in range(n):
-                others[i] += e[i]
-        close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
-        if m != NULL:
-            multiply(scale, m, n)
-            multiply(at_label, m, n)
-        if has_hessian:
-            for i in range(n):
-                below[i] += (ties[i] - 1) * <double>highest[i]
-                tile[at[i]] = own[i]
-            short_hessians(n, classes, tile, highest, others, own, below, scale, hess)
-        if p.outputs[GRAD].data != NULL:
-            for j in range(classes):
-                e = tile + j * n
-                for i in range(n):
-                    e[i] *= scale[i]
-        for i in range(n):
-            tile[at[i]] = at_label[i]
+        if p.row_length == 2:
+            two_classes(n, p.grad_scale, m, y, weight, tile, hess, l)
+        else:
+            few_classes(p, n, m, y, weight, tile, hess, l, memory)
 
 
 ctypedef fused class_loss_t:

@@ -68,3 +68,26 @@ cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, P
         weight[0] = kernel.class_weight[y[0]]
     loss[0] = 0
     return weight[0] != 0
+
+
+cdef Py_ssize_t find_classes(ClassKernel kernel, Py_ssize_t n, Py_ssize_t classes, double* id, real_t* y,
+                             double* weight) noexcept nogil:
+    """find_class() for n rows: their classes y, or -1 where id becomes what the row costs; how many those are."""
+    cdef Py_ssize_t i, missing = 0
+    cdef double ignored = kernel.ignored if kernel.has_ignored else <double>NAN
+    cdef bint known
+    for i in range(n):
+        known = (id[i] >= 0) & (id[i] < classes) & (id[i] != ignored)
+        y[i] = <real_t>(id[i] if known else <double>-1)
+        id[i] = <double>0 if id[i] == ignored else <double>NAN
+        weight[i] = 1
+        missing += not known
+    if kernel.class_weight == NULL:
+        return missing
+    for i in range(n):
+        if y[i] >= 0:
+            weight[i] = kernel.class_weight[<Py_ssize_t>y[i]]
+            if weight[i] == 0:
+                y[i], id[i] = -1, 0
+                missing += 1
+    return missing

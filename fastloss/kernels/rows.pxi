@@ -94,26 +94,19 @@ cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t valu
 cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
                         const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
     """Rows start to start + n, all at once: a vector lane per row, so their tile is held number by number."""
-    cdef Py_ssize_t width = p.row_length, size = n * width, missing = 0, y = 0, i
+    cdef Py_ssize_t width = p.row_length, missing, i
     cdef double* weight = <double*>buffers
     cdef double* label = weight + n
-    # the label's place in the tile, or where there is none, behind it
-    cdef Py_ssize_t* at = <Py_ssize_t*>(label + n)
-    cdef real_t* tile = <real_t*>(at + n)
-    cdef real_t* hess = tile + size + n
+    cdef real_t* y = <real_t*>(label + n)
+    cdef real_t* tile = y + n
+    cdef real_t* hess = tile + n * width
     cdef real_t zero = 0
-    cdef bint known
     gather(&p.inputs[SECOND], start, n, label)
     gather_rows(&p.inputs[FIRST], start, n, p.size, width, tile)
-    set_all(tile + size, zero, n)
-    for i in range(n):
-        # what a row without a label costs takes the label's place
-        known = find_class(kernel, label[i], width, &y, &weight[i], &label[i])
-        at[i] = (y if known else width) * n + i
-        missing += not known
-    kernel.tile(p, n, m, at, weight, tile, hess, l, <double*>(hess + size + n))
+    missing = find_classes(kernel, n, width, label, y, weight)
+    kernel.tile(p, n, m, y, weight, tile, hess, l, <double*>(hess + n * width))
     for i in range(n if missing else 0):
-        if at[i] >= size:
+        if y[i] < 0:
             l[i] = <real_t>label[i]
             clear_column(i, n, width, l[i], tile, hess)
     for i in range(n if w != NULL else 0):
