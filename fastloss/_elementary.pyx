@@ -21,15 +21,18 @@ cdef void apply(str name, Py_ssize_t n, const real_t* a, const real_t* b, real_t
     elif name == "expm1_nonpositive":
         for i in range(n):
             out[i] = expm1_nonpositive(a[i], &v)
+    elif name == "expm1_sum":
+        for i in range(n):
+            out[i] = expm1_sum(a[i], b[i], &v)
     elif name == "exp_beside_expm1":
         for i in range(n):
             expm1_nonpositive(a[i], &out[i])
     elif name == "log1p_unit":
         for i in range(n):
             out[i] = log1p_unit(a[i])
-    elif name == "log1pmx_unit":
+    elif name == "log1pmx_ratio":
         for i in range(n):
-            out[i] = log1pmx_unit(a[i])
+            out[i] = log1pmx_ratio(a[i])
     elif name == "log_from_one":
         for i in range(n):
             out[i] = log_from_one(a[i])

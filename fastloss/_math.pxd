@@ -3,7 +3,7 @@
 Every function is straight-line code on one number, so a loop over it becomes vector code.
 Stated errors are the largest seen against mpmath; tests/test_accuracy.py asserts them, through the losses.
 Polynomial coefficients: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log_reduced and
-log1pmx_unit, computed with 200 bits, rounded; for log1p_unit in float32 minimax in ULP (Lawson 1961), each rounded
+log1pmx_ratio, computed with 200 bits, rounded; for log1p_unit in float32 minimax in ULP (Lawson 1961), each rounded
 before the next was fitted.
 """
 
@@ -210,12 +210,12 @@ cdef inline real_t exp_nonpositive(real_t x) noexcept nogil:
     return exp_from(x, lowest, <real_t>0)
 
 
-cdef inline real_t expm1_nonpositive(real_t x, real_t* v) noexcept nogil:
-    """e^x - 1 for x <= 0 within 1.3 ULP, and v = e^x within 1 ULP.
+cdef inline real_t expm1_scaled(real_t x, real_t m, real_t c, real_t* v) noexcept nogil:
+    """e^x - 1 = 2^n m + (2^n - 1) and v = e^x = 2^n (m + 1) for x <= 0 and the counter c of n.
 
-    As 2^n (e^r - 1) + (2^n - 1), whose last term is exact, nothing cancels. Far below 0 it is -1.
+    2^n - 1 is exact, so nothing cancels. Far below 0 it is all there is.
     """
-    cdef real_t c, m = expm1_reduced(remainder(x, &c)), p = <real_t>1 + m, power = pow2(c, 0), one = 1, zero = 0, lowest
+    cdef real_t p = <real_t>1 + m, power = pow2(c, 0), one = 1, zero = 0, lowest
     if real_t is float:
         lowest = -104
         p = p * pow2(c, 64) * <float>5.421010862427522e-20
@@ -224,6 +224,18 @@ cdef inline real_t expm1_nonpositive(real_t x, real_t* v) noexcept nogil:
         p = p * pow2(c, 128) * 2.938735877055719e-39
     v[0] = zero if x < lowest else p
     return -one if x < <real_t>-40 else fma(power, m, power - one)
+
+
+cdef inline real_t expm1_nonpositive(real_t x, real_t* v) noexcept nogil:
+    """e^x - 1 for x <= 0 within 1.3 ULP, and v = e^x within 1 ULP."""
+    cdef real_t c, m = expm1_reduced(remainder(x, &c))
+    return expm1_scaled(x, m, c, v)
+
+
+cdef inline real_t expm1_sum(real_t a, real_t b, real_t* v) noexcept nogil:
+    """e^(a + b) - 1 and v = e^(a + b) for a + b <= 0, both within 1.5 ULP, as exp_sum takes the sum."""
+    cdef real_t x = a + b, t = x - a, low = (a - (x - t)) + (b - t), c, r = remainder(x, &c) + low
+    return expm1_scaled(x, expm1_reduced(r), c, v)
 
 
 cdef inline real_t exp_from(real_t x, real_t lowest, real_t k) noexcept nogil:
@@ -299,12 +311,12 @@ cdef inline real_t log1p_unit(real_t u) noexcept nogil:
         return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero)
 
 
-cdef inline real_t log1pmx_unit(real_t t) noexcept nogil:
-    """t - log(1 + t) for t in [0, 1] within 2.5 ULP.
+cdef inline real_t log1pmx_ratio(real_t t) noexcept nogil:
+    """1 - log(1 + t)/t for t in [0, 1] within 2.5 ULP: the square of a tiny t would be below the range.
 
-    It is what log_reduced takes from t, t^2/2 - s (t^2/2 + R(s^2)), with a polynomial for the longer interval.
+    It is what log_reduced takes from t, t^2/2 - s (t^2/2 + R(s^2)), over t; the polynomial is for the longer interval.
     """
-    cdef real_t s = t / (<real_t>2 + t), z = s * s, half = <real_t>.5 * t * t, p
+    cdef real_t k = <real_t>1 / (<real_t>2 + t), s = t * k, z = s * s, half = <real_t>.5 * t, p
     if real_t is float:
         p = fma(z, <float>.23224329948425293, <float>.2170657515525818)
         p = fma(z, p, <float>.285923570394516)
@@ -321,7 +333,7 @@ cdef inline real_t log1pmx_unit(real_t t) noexcept nogil:
         p = fma(z, p, .285714285716001)
         p = fma(z, p, .39999999999999525)
         p = fma(z, p, .6666666666666666)
-    return fma(-s, fma(z, p, half), half)
+    return fma(-k, fma(z, p, half * t), half)
 
 
 cdef inline real_t log_normal(real_t x, real_t bias, real_t low) noexcept nogil:
