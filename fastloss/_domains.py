@@ -154,9 +154,11 @@ SHARE_OF_CLASS = replace(
     ),
 )
 PROBABILITY = Domain("probabilities from 0 to 1", 0, 1)
+QUANTILE = Domain("quantiles from 0 to 1", 0, 1)
 COUNT = Domain("counts from 0 up", 0)
 MASS = Domain("numbers from 0 up", 0)
 RATE = Domain("rates from 0 up", 0)
+ABOVE_MINUS_ONE = Domain("numbers greater than -1", -1, without=(-1,))
 # of nothing it is -inf
 LOGARITHM = Domain("numbers below infinity", also=(-math.inf,))
 LOG_ODDS = Domain("numbers, infinite ones included", also=(-math.inf, math.inf))

@@ -120,6 +120,114 @@ def huber(rho: float) -> dict[str, Any]:
     )
 
 
+def log_cosh() -> dict[str, Any]:
+    return residual(lambda z: np.log(np.cosh(z)), np.tanh, lambda z: np.cosh(z) ** -2)
+
+
+def pseudo_huber(delta: float) -> dict[str, Any]:
+    return residual(
+        lambda z: delta**2 * (np.sqrt(1 + (z / delta) ** 2) - 1),
+        lambda z: z / np.sqrt(1 + (z / delta) ** 2),
+        lambda z: (1 + (z / delta) ** 2) ** -1.5,
+    )
+
+
+def fair(c: float) -> dict[str, Any]:
+    return residual(
+        lambda z: c**2 * (abs(z) / c - np.log(1 + abs(z) / c)),
+        lambda z: z / (1 + abs(z) / c),
+        lambda z: (1 + abs(z) / c) ** -2,
+    )
+
+
+def cauchy(c: float) -> dict[str, Any]:
+    return residual(
+        lambda z: c**2 / 2 * np.log(1 + (z / c) ** 2),
+        lambda z: z / (1 + (z / c) ** 2),
+        lambda z: (1 - (z / c) ** 2) / (1 + (z / c) ** 2) ** 2,
+    )
+
+
+def geman_mcclure(c: float) -> dict[str, Any]:
+    return residual(
+        lambda z: 2 * (z / c) ** 2 / (4 + (z / c) ** 2),
+        lambda z: 16 * z / c**2 / (4 + (z / c) ** 2) ** 2,
+        lambda z: 16 * (4 - 3 * (z / c) ** 2) / c**2 / (4 + (z / c) ** 2) ** 3,
+    )
+
+
+def welsch(c: float) -> dict[str, Any]:
+    return residual(
+        lambda z: 1 - np.exp(-((z / c) ** 2) / 2),
+        lambda z: z / c**2 * np.exp(-((z / c) ** 2) / 2),
+        lambda z: (1 - (z / c) ** 2) / c**2 * np.exp(-((z / c) ** 2) / 2),
+    )
+
+
+def tukey(c: float) -> dict[str, Any]:
+    return residual(
+        lambda z: np.where(abs(z) < c, c**2 / 6 * (1 - (1 - (z / c) ** 2) ** 3), c**2 / 6),
+        lambda z: np.where(abs(z) < c, z * (1 - (z / c) ** 2) ** 2, 0),
+        lambda z: np.where(abs(z) < c, (1 - (z / c) ** 2) * (1 - 5 * (z / c) ** 2), 0),
+    )
+
+
+def epsilon_insensitive(epsilon: float) -> dict[str, Any]:
+    return residual(
+        lambda z: np.maximum(0, abs(z) - epsilon), lambda z: np.where(abs(z) > epsilon, np.sign(z), 0), np.zeros_like
+    )
+
+
+def squared_epsilon_insensitive(epsilon: float) -> dict[str, Any]:
+    return residual(
+        lambda z: np.maximum(0, abs(z) - epsilon) ** 2,
+        lambda z: 2 * np.sign(z) * np.maximum(0, abs(z) - epsilon),
+        lambda z: np.where(abs(z) > epsilon, 2.0, 0.0),
+    )
+
+
+def expectile(tau: float) -> dict[str, Any]:
+    return residual(
+        lambda z: np.where(z > 0, 1 - tau, tau) * z**2,
+        lambda z: 2 * np.where(z > 0, 1 - tau, tau) * z,
+        lambda z: 2 * np.where(z > 0, 1 - tau, tau),
+    )
+
+
+MSLE: dict[str, Any] = {
+    "value": lambda x, y: (np.log(1 + x) - np.log(1 + y)) ** 2 / 2,
+    "gradient": lambda x, y: (np.log(1 + x) - np.log(1 + y)) / (1 + x),
+    "hessian": lambda x, y: (1 - np.log(1 + x) + np.log(1 + y)) / (1 + x) ** 2,
+    "label_gradient": lambda x, y: -(np.log(1 + x) - np.log(1 + y)) / (1 + y),
+    "data": lambda rng, shape: (rng.uniform(-0.9, 5, shape), rng.uniform(-0.9, 5, shape)),
+}
+
+
+def pinball(tau: float = 0.5) -> dict[str, Any]:
+    return {
+        "value": lambda x, y, q=tau: np.where(x > y, (1 - q) * (x - y), q * (y - x)),
+        "gradient": lambda x, y, q=tau: np.where(x > y, 1 - q, np.where(x < y, -q, 0)),
+        "hessian": lambda x, y, q=tau: 0 * x,
+        "label_gradient": lambda x, y, q=tau: -np.where(x > y, 1 - q, np.where(x < y, -q, 0)),
+    }
+
+
+def smooth_pinball(tau: float, beta: float) -> dict[str, Any]:
+    def soft(t: Array) -> Array:
+        return np.log(1 + np.exp(t))
+
+    return {
+        "value": lambda x, y, q=tau: beta * (q * soft((y - x) / beta) + (1 - q) * soft((x - y) / beta)),
+        "gradient": lambda x, y, q=tau: sigmoid((x - y) / beta) - q,
+        "hessian": lambda x, y, q=tau: sigmoid((x - y) / beta) * sigmoid((y - x) / beta) / beta,
+        "label_gradient": lambda x, y, q=tau: q - sigmoid((x - y) / beta),
+    }
+
+
+def of_quantiles(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return (*regression_data(rng, shape), rng.uniform(0.1, 0.9, shape[-1:] if shape else ()))
+
+
 def hinge(margin: float) -> dict[str, Any]:
     return {
         "value": lambda x, y: np.maximum(0, margin - x * y),
@@ -314,6 +422,58 @@ LOSSES = {
     ),
     "Huber": Reference(fl.HuberLoss, **huber(1), source="Huber 1964; Gluon"),
     "Huber rho=0.5": Reference(fl.HuberLoss, **huber(0.5), source="Huber 1964; Gluon", parameters={"rho": 0.5}),
+    "epsilon-insensitive": Reference(
+        fl.EpsilonInsensitiveLoss, **epsilon_insensitive(0.5), source="Vapnik 1995", parameters={"epsilon": 0.5}
+    ),
+    "squared epsilon-insensitive": Reference(
+        fl.SquaredEpsilonInsensitiveLoss,
+        **squared_epsilon_insensitive(0.5),
+        source="Vapnik 1995",
+        parameters={"epsilon": 0.5},
+    ),
+    "MSLE": Reference(fl.MSLELoss, **MSLE, source="XGBoost"),
+    "expectile": Reference(
+        fl.ExpectileLoss, **expectile(0.75), source="Newey and Powell 1987", parameters={"expectile": 0.75}
+    ),
+    "quantile": Reference(
+        fl.QuantileLoss,
+        **pinball(0.75),
+        data=regression_data,
+        source="Koenker and Bassett 1978",
+        parameters={"quantile": 0.75},
+    ),
+    "quantiles": Reference(
+        fl.QuantileLoss,
+        **pinball(),
+        data=of_quantiles,
+        source="Koenker and Bassett 1978",
+        third="quantile",
+        third_gradient=lambda x, y, q: y - x,
+    ),
+    "smooth quantile": Reference(
+        fl.SmoothQuantileLoss,
+        **smooth_pinball(0.75, 0.5),
+        data=regression_data,
+        source="Fasiolo et al. 2021",
+        parameters={"quantile": 0.75, "beta": 0.5},
+    ),
+    "smooth quantiles": Reference(
+        fl.SmoothQuantileLoss,
+        **smooth_pinball(0.5, 1),
+        data=of_quantiles,
+        source="Zheng 2011",
+        third="quantile",
+        third_gradient=lambda x, y, q: y - x,
+    ),
+    "log-cosh": Reference(fl.LogCoshLoss, **log_cosh(), source="Green 1990"),
+    "pseudo-Huber": Reference(
+        fl.PseudoHuberLoss, **pseudo_huber(0.5), source="Charbonnier et al. 1994", parameters={"delta": 0.5}
+    ),
+    "Fair": Reference(fl.FairLoss, **fair(2), source="Fair 1974", parameters={"c": 2}),
+    "Cauchy": Reference(fl.CauchyLoss, **cauchy(0.5), source="Black and Anandan 1996", parameters={"c": 0.5}),
+    "Geman-McClure": Reference(fl.GemanMcClureLoss, **geman_mcclure(0.5), source="Barron 2019", parameters={"c": 0.5}),
+    "Welsch": Reference(fl.WelschLoss, **welsch(2), source="Dennis and Welsch 1978", parameters={"c": 2}),
+    "Tukey": Reference(fl.TukeyLoss, **tukey(2), source="Beaton and Tukey 1974", parameters={"c": 2}),
     "hinge": Reference(fl.HingeLoss, **hinge(1), source="Cortes and Vapnik 1995; Gluon"),
     "hinge margin=2.5": Reference(fl.HingeLoss, **hinge(2.5), source="Gluon", parameters={"margin": 2.5}),
     "squared hinge": Reference(fl.SquaredHingeLoss, **squared_hinge(1), source="Gluon"),

@@ -9,11 +9,13 @@ from fastloss._plan cimport (
 
 ctypedef fused two_inputs_t:
     regression_t
+    robust_t
     binary_t
     count_t
     divergence_t
 
 ctypedef fused three_inputs_t:
+    quantile_t
     weighted_binary_t
     rate_t
 

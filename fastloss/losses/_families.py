@@ -3,6 +3,7 @@
 # isort: off
 # ruff: noqa: F403
 from fastloss.losses.regression import *
+from fastloss.losses.robust import *
 from fastloss.losses.binary import *
 from fastloss.losses.counts import *
 from fastloss.losses.classes import *

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastloss._arguments import number
+from fastloss import _domains as domain
+from fastloss._arguments import nonnegative, number
 from fastloss._core import Loss
-from fastloss._inputs import Reduction
+from fastloss._inputs import Input, Reduction, pair
 from fastloss._isa import kernels
 
 
@@ -99,3 +100,270 @@ class HuberLoss(Loss):
         self, rho: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
         super().__init__(kernels.Huber(number("rho", rho, above=0)), weight, batch_axis, reduction)
+
+
+class EpsilonInsensitiveLoss(Loss):
+    r"""The absolute error beyond a tolerance: the loss of support vector regression.
+
+    .. math:: \ell = \max(0, |x - y| - \epsilon)
+
+    Args:
+        epsilon: the error up to which a prediction costs nothing, at least 0.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless epsilon is finite and at least 0.
+
+    At an error of exactly epsilon the derivative is taken as 0, and the Hessian is 0 everywhere. An error next to
+    epsilon is as exact as x - y allows, which is rounded.
+
+    Source: Vapnik 1995. Gluon, PyTorch, Keras, optax, XGBoost, LightGBM, CatBoost: none. scikit-learn:
+    ``SGDRegressor(loss="epsilon_insensitive", epsilon=0.1)``, the same scale.
+
+    >>> import fastloss as fl
+    >>> fl.EpsilonInsensitiveLoss(epsilon=0.5)([0.25, -2.0], [0.0, 0.0])
+    array([0. , 1.5])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        epsilon: float = 0.1,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        super().__init__(kernels.EpsilonInsensitive(nonnegative("epsilon", epsilon)), weight, batch_axis, reduction)
+
+
+class SquaredEpsilonInsensitiveLoss(Loss):
+    r"""The squared error beyond a tolerance: smooth at its end.
+
+    .. math:: \ell = \max(0, |x - y| - \epsilon)^2
+
+    Args:
+        epsilon: the error up to which a prediction costs nothing, at least 0.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless epsilon is finite and at least 0.
+
+    There is no half in front: the Hessian is 2 beyond the tolerance and 0 inside. With epsilon=0 it is twice
+    :class:`L2Loss`. An error next to epsilon is as exact as x - y allows, which is rounded.
+
+    Source: Vapnik 1995. Gluon, PyTorch, Keras, optax, XGBoost, LightGBM, CatBoost: none. scikit-learn:
+    ``SGDRegressor(loss="squared_epsilon_insensitive", epsilon=0.1)``, the same scale.
+
+    >>> import fastloss as fl
+    >>> fl.SquaredEpsilonInsensitiveLoss(epsilon=0.5)([0.25, -2.0], [0.0, 0.0])
+    array([0.  , 2.25])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        epsilon: float = 0.1,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        super().__init__(
+            kernels.SquaredEpsilonInsensitive(nonnegative("epsilon", epsilon)), weight, batch_axis, reduction
+        )
+
+
+class MSLELoss(Loss):
+    r"""Half the squared error of logarithms, for targets of many magnitudes: a factor counts, not a difference.
+
+    .. math:: \ell = \tfrac12 \left(\log\frac{1 + x}{1 + y}\right)^2
+
+    Args:
+        weight: a number that multiplies the loss; None is 1. Twice this loss is the squared logarithmic error.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label greater than -1, of the same shape.
+
+    A prediction of -1 costs infinity, one below it has no loss: the result is NaN. The Hessian is negative for
+    predictions that are e times too large: boosting takes 1 / (1 + x)^2 in its place.
+
+    Source: XGBoost 1.0, 2020, ``reg:squaredlogerror``, the same scale. Gluon, PyTorch, LightGBM: none. scikit-learn:
+    ``mean_squared_log_error``; Keras: ``MeanSquaredLogarithmicError``; CatBoost: ``MSLE``; all twice this. Keras clamps
+    what is below 0, where its gradient vanishes.
+
+    >>> import fastloss as fl
+    >>> fl.MSLELoss()([0.0, 9.0, 99.0], [0.0, 99.0, 9.0]).round(4)
+    array([0.   , 2.651, 2.651])
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(
+            kernels.SquaredLogarithmic(),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.ABOVE_MINUS_ONE, domain.ABOVE_MINUS_ONE),
+        )
+
+
+class ExpectileLoss(Loss):
+    r"""The squared error with a weight for each side, whose minimiser is an expectile.
+
+    .. math::
+        \ell = \begin{cases} (1 - \tau)\,(x - y)^2 & x > y \\ \tau\,(x - y)^2 & \text{else} \end{cases}
+
+    Args:
+        expectile: tau, greater than 0 and less than 1: the weight of predictions that are too low.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless expectile is between 0 and 1.
+
+    At tau = 0.5 it is :class:`L2Loss`. Expectiles are to the mean what quantiles are to the median: smooth in the
+    data, and moved by outliers. The Hessian is exact and positive, 2 tau or 2 (1 - tau); at ``x == y`` it is 2 tau.
+
+    Source: Newey and Powell 1987. Gluon, PyTorch, scikit-learn, LightGBM: none. CatBoost: ``Expectile:alpha=tau``, the
+    same scale.
+
+    >>> import fastloss as fl
+    >>> fl.ExpectileLoss(expectile=0.75)([2.0, -2.0], [0.0, 0.0])
+    array([1., 3.])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        expectile: float = 0.5,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        super().__init__(
+            kernels.Expectile(number("expectile", expectile, above=0, below=1)), weight, batch_axis, reduction
+        )
+
+
+def of_quantile(quantile: float) -> tuple[Input, ...]:
+    """The inputs of a loss of quantiles, of which a call may give others than the constructor's."""
+    return *pair(), Input("quantile", "broadcast", domain.QUANTILE, required=False, default=quantile)
+
+
+class QuantileLoss(Loss):
+    r"""The pinball loss, whose minimiser is a quantile; for one quantile, or for many in one call.
+
+    .. math:: \ell = \max\left((1 - \tau)(x - y),\ -\tau (x - y)\right)
+
+    The derivative at ``x == y`` is taken as 0, and the Hessian is 0 everywhere.
+
+    Args:
+        quantile: tau, greater than 0 and less than 1, where a call gives none.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None, quantile=None)``, pred and label real, of the same shape. quantile
+    is tau, from 0 to 1, which broadcasts to pred: with a pred of (N, K), the label repeated along K, (K,) gives each
+    column a quantile of its own. It can be differentiated (``wrt="quantile"``).
+
+    Raises ValueError unless the constructor's quantile is between 0 and 1.
+
+    Nothing keeps the quantiles of a row in order: that is the model's to do. At tau = 0.5 it is half of
+    :class:`L1Loss`. For boosting and Newton's method, whose Hessian is not to be 0, take :class:`SmoothQuantileLoss`.
+
+    Source: Koenker and Bassett 1978. Gluon, PyTorch, Keras, optax: none. scikit-learn: ``QuantileRegressor(quantile)``;
+    XGBoost: ``reg:quantileerror(quantile_alpha)``; LightGBM: ``quantile(alpha)``; CatBoost: ``Quantile:alpha``; all of
+    the same scale.
+
+    >>> import fastloss as fl
+    >>> fl.QuantileLoss(quantile=0.75)([1.0, -1.0], [0.0, 0.0])
+    array([0.25, 0.75])
+    >>> fl.QuantileLoss(reduction="none")([[1.0, 1.0]], [[2.0, 2.0]], quantile=[0.25, 0.75])
+    array([[0.25, 0.75]])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        quantile: float = 0.5,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        q = number("quantile", quantile, above=0, below=1)
+        super().__init__(
+            kernels.PinballOfQuantile(),
+            weight,
+            batch_axis,
+            reduction,
+            plain=kernels.Pinball(q),
+            inputs=of_quantile(q),
+        )
+
+
+class SmoothQuantileLoss(Loss):
+    r"""A :class:`QuantileLoss` without a kink: it has the logistic distribution for a kernel.
+
+    .. math:: \ell = \beta \left(\tau \log(1 + e^{-t}) + (1 - \tau) \log(1 + e^t)\right), \quad t = (x - y) / \beta
+
+    Args:
+        quantile: tau, greater than 0 and less than 1, where a call gives none.
+        beta: the width of the bend, greater than 0: 0.02 times the spread of the errors is a usual one.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None, quantile=None)``, pred and label real, of the same shape. quantile
+    is tau, from 0 to 1, which broadcasts to pred: with a pred of (N, K), the label repeated along K, (K,) gives each
+    column a quantile of its own. It can be differentiated (``wrt="quantile"``).
+
+    Raises ValueError unless quantile is between 0 and 1, and beta is positive and finite.
+
+    The loss is above the pinball loss, by at most beta log 2. Its gradient is sigmoid(t) - tau, within 4 units in the
+    last place of the larger of the two; the Hessian is positive, but dies out for large errors: boosting takes
+    tanh(t/2) / (2 t beta) in its place.
+
+    Source: Zheng 2011; Fasiolo et al. 2021, the same scale. Gluon, PyTorch, scikit-learn, LightGBM, CatBoost: none.
+
+    >>> import fastloss as fl
+    >>> fl.SmoothQuantileLoss(quantile=0.75, beta=0.5).value_and_grad([0.0, 9.0], [0.0, 0.0])
+    (array([0.34657359, 2.25000001]), array([-0.25      ,  0.24999998]))
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        quantile: float = 0.5,
+        beta: float = 1,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        q = number("quantile", quantile, above=0, below=1)
+        super().__init__(
+            kernels.SmoothPinball(number("beta", beta, above=0)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=of_quantile(q),
+        )

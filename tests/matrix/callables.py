@@ -43,7 +43,7 @@ class Parameter:
     kind: str
     low: float = -np.inf
     high: float = np.inf
-    is_open: bool = False  # low itself is refused
+    is_open: bool = False  # the ends themselves are refused
     choices: tuple[str, ...] = ()
 
 
@@ -55,6 +55,12 @@ PARAMETERS = {
     "batch_axis": Parameter(INTEGER),
     "axis": Parameter(INTEGER),
     "rho": Parameter(NUMBER, 0, is_open=True),
+    "delta": Parameter(NUMBER, 0, is_open=True),
+    "c": Parameter(NUMBER, 0, is_open=True),
+    "beta": Parameter(NUMBER, 0, is_open=True),
+    "epsilon": Parameter(NUMBER, 0),
+    "expectile": Parameter(NUMBER, 0, 1, is_open=True),
+    "quantile": Parameter(NUMBER, 0, 1, is_open=True),
     "margin": Parameter(NUMBER),
     "smoothing_parameter": Parameter(NUMBER, 0, 1),
     "label_smoothing": Parameter(NUMBER, 0, 1),
@@ -91,7 +97,8 @@ def takes(parameter: Parameter, value: Value, x: Any) -> bool:
     if kind in (NUMBER, OPTIONAL):
         n = value.number
         good = n is not None and np.isfinite(n) and parameter.low <= n <= parameter.high
-        return bool(good and not (parameter.is_open and n == parameter.low)) and not is_weight_per_example(kind, x)
+        is_end = n in (parameter.low, parameter.high)
+        return bool(good and not (parameter.is_open and is_end)) and not is_weight_per_example(kind, x)
     if kind in (INTEGER, ID):
         limit = 2**31 - 1 if kind == INTEGER else 2**53 - 1
         return value.integer is not None and max(-limit, parameter.low) <= value.integer <= min(limit, parameter.high)

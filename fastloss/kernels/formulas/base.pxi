@@ -1,8 +1,9 @@
 """What all kernels share, and how a formula says that there is no value."""
 
+from libc.math cimport fma as exact_fma
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastloss._math cimport bits_d, bits_f, from_bits_d, from_bits_f, real_t
+from fastloss._math cimport *
 from fastloss._plan cimport kernel_t
 
 
@@ -18,6 +19,43 @@ cdef class Kernel:
         """Fills what a loss has in the table that others of its list have not."""
 
 
+cdef class Scaled(Kernel):
+    """A formula of residuals over a scale c."""
+    # c and 1/c in two parts, for float32 and float64: to divide each element would cost more than all the rest
+    cdef double scale[2]
+    cdef double high[2]
+    cdef double low[2]
+
+    def __cinit__(self, double scale):
+        # none has the reciprocal 0, or infinity
+        self.scale[0] = <float>max(scale, 1.1754943508222875e-38)
+        self.scale[1] = max(scale, 2.2250738585072014e-308)
+        self.high[0] = <float>(1 / self.scale[0])
+        self.high[1] = 1 / self.scale[1]
+        for i in range(2):
+            self.low[i] = self.high[i] * exact_fma(-self.scale[i], self.high[i], 1) if self.high[i] > 0 else 0
+
+
+cdef inline bint is_far(real_t r) noexcept nogil:
+    """Whether 1 + 1/r rounds to 1. Where it begins, r^2 is in the range."""
+    if real_t is float:
+        return r > <float>33554432.
+    else:
+        return r > 18014398509481984.
+
+
+cdef inline real_t over(Scaled formula, real_t a, real_t* rest) noexcept nogil:
+    """a/c within half a ULP, and the rest that its rounding has left; of a from 0 to infinity, or of any finite one.
+
+    An infinite a has no second product: of 0 or of another sign, it would make NaN. Nor has one whose rest is not used.
+    """
+    cdef int i = real_t is double
+    cdef real_t high = <real_t>formula.high[i], low = <real_t>formula.low[i], zero = 0
+    cdef real_t second = zero if a * high > <real_t>1e30 else a * low, r = fma(a, high, second)
+    rest[0] = fma(a, high, -r) + second
+    return r
+
+
 cdef inline real_t zero_like(real_t z) noexcept nogil:
     """0, but NaN where z is."""
     cdef real_t zero = 0
@@ -30,3 +68,22 @@ cdef inline real_t nan_unless(bint good, real_t x) noexcept nogil:
         return from_bits_f(bits_f(x) | -<uint32_t>(not good))
     else:
         return from_bits_d(bits_d(x) | -<uint64_t>(not good))
+
+
+cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
+    """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|).
+
+    `far` is the slope that the loss tends to on x's side: m, or -p where x has the sign bit; `near` that on the other.
+    With u = e^-|x|: l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels
+    where far is 0, so tails keep their digits.
+    """
+    cdef real_t one = 1, zero = 0
+    # total has a sign of its own, for labels and weights of any kind
+    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = one + u, near = far - signed_as(one, x) * total
+    cdef real_t tail = log1p_unit(u)
+    # a certain and correct prediction, 0 * inf, costs nothing
+    l[0] = fma(total, tail, zero if far == 0 else far * x)
+    # an infinite label has no loss where x is 0: times 0, it is NaN
+    g[0] = fma(near, u, fma(far, zero, far)) / s
+    h[0] = fma(far, zero, total * (u / s / s))
+    return tail

@@ -40,25 +40,6 @@ cdef class SquaredHinge(Kernel):
         d[0] = <real_t>-2 * c * x
 
 
-cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
-    """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|).
-
-    `far` is the slope that the loss tends to on x's side: m, or -p where x has the sign bit; `near` that on the other.
-    With u = e^-|x|: l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels
-    where far is 0, so tails keep their digits.
-    """
-    cdef real_t one = 1, zero = 0
-    # total has a sign of its own, for labels and weights of any kind
-    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = one + u, near = far - signed_as(one, x) * total
-    cdef real_t tail = log1p_unit(u)
-    # a certain and correct prediction, 0 * inf, costs nothing
-    l[0] = fma(total, tail, zero if far == 0 else far * x)
-    # an infinite label has no loss where x is 0: times 0, it is NaN
-    g[0] = fma(near, u, fma(far, zero, far)) / s
-    h[0] = fma(far, zero, total * (u / s / s))
-    return tail
-
-
 @cython.final
 cdef class Logistic(Kernel):
     """l = log(1 + e^(-x y)) for y = -1, +1; any real y is the mixture with (1 + y)/2 of +1."""

@@ -1,7 +1,7 @@
 """Errors of real predictions."""
 
 cimport cython
-from libc.math cimport fma as exact_fma
+from libc.math cimport INFINITY, NAN
 
 from fastloss._math cimport *
 
@@ -29,25 +29,11 @@ cdef class L2(Kernel):
 
 
 @cython.final
-cdef class Huber(Kernel):
+cdef class Huber(Scaled):
     """l = c/rho (a - c/2), c = min(a, rho): quadratic up to rho, then linear with slope 1 (Huber 1964, as in Gluon)."""
-    # rho and 1/rho in two parts, for float32 and float64: to divide each element would cost more than all the rest
-    cdef double rho[2]
-    cdef double high[2]
-    cdef double low[2]
-
-    def __cinit__(self, double rho):
-        # a rho that float32 rounds to 0 makes the loss L1
-        self.rho[0] = <float>max(rho, 1.1754943508222875e-38)
-        self.rho[1] = max(rho, 2.2250738585072014e-308)
-        self.high[0] = <float>(1 / self.rho[0])
-        self.high[1] = 1 / self.rho[1]
-        for i in range(2):
-            self.low[i] = self.high[i] * exact_fma(-self.rho[i], self.high[i], 1) if self.high[i] > 0 else 0
-
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef int i = real_t is double
-        cdef real_t z = x - y, a = absolute(z), rho = <real_t>self.rho[i], zero = 0, one = 1
+        cdef real_t z = x - y, a = absolute(z), rho = <real_t>self.scale[i], zero = 0, one = 1
         cdef real_t high = <real_t>self.high[i], low = <real_t>self.low[i]
         cdef real_t c = rho if a > rho else a
         cdef real_t slope = one if a > rho else fma(a, high, a * low)
@@ -57,12 +43,142 @@ cdef class Huber(Kernel):
         d[0] = -g[0]
 
 
+@cython.final
+cdef class EpsilonInsensitive(Kernel):
+    """l = max(0, a - epsilon)."""
+    cdef double epsilon
+
+    def __cinit__(self, double epsilon):
+        self.epsilon = epsilon
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, a = absolute(z), epsilon = <real_t>self.epsilon, zero = 0
+        l[0] = zero if a <= epsilon else a - epsilon
+        # inside 0, and NaN if z is
+        g[0] = signed_as(<real_t>1, z) if a > epsilon else l[0]
+        h[0] = zero_like(z)
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class SquaredEpsilonInsensitive(Kernel):
+    """l = max(0, a - epsilon)^2."""
+    cdef double epsilon
+
+    def __cinit__(self, double epsilon):
+        self.epsilon = epsilon
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, a = absolute(z), epsilon = <real_t>self.epsilon, zero = 0
+        cdef real_t c = zero if a <= epsilon else a - epsilon
+        l[0] = c * c
+        g[0] = signed_as(c + c, z)
+        h[0] = <real_t>2 if a > epsilon else zero_like(z)
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class Expectile(Kernel):
+    """l = w z^2 with w = 1 - expectile above the label, and expectile below it."""
+    cdef double above
+    cdef double below
+
+    def __cinit__(self, double expectile):
+        self.above, self.below = 1 - expectile, expectile
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, w = <real_t>self.above if z > 0 else <real_t>self.below
+        l[0] = w * z * z
+        g[0] = (w + w) * z
+        h[0] = w + w if z == z else z
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class SquaredLogarithmic(Kernel):
+    """l = L^2 / 2, L = log((1 + x)/(1 + y)).
+
+    Where z is small, L = log(1 + z/(1 + y)) cancels nothing. Elsewhere it would, and the logarithm is the quotient's.
+    """
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, one = 1, zero = 0, half = .5, nan = NAN, inf = <real_t>INFINITY, log_ratio, slope
+        # what has no logarithm has no reciprocal
+        cdef real_t up = nan if one + x < 0 else one + x, down = nan if one + y < 0 else one + y
+        cdef bint near = absolute(z) <= half * down
+        log_ratio = log_sum(one if near else up / down, z / down if near else zero)
+        l[0] = half * log_ratio * log_ratio
+        # the logarithm of infinity is less than it
+        slope = one if up == inf else log_ratio
+        g[0] = slope / up
+        h[0] = (one - slope) / up / up
+        d[0] = -(one if down == inf else log_ratio) / down
+
+
+cdef inline void pinball(real_t z, real_t above, real_t below, real_t* l, real_t* g, real_t* h,
+                         real_t* d) noexcept nogil:
+    """l = above z for z > 0, else -below z; the derivative at 0 is 0."""
+    cdef real_t slope = above if z > 0 else -below, none = zero_like(z + slope), zero = 0
+    # a slope of 0 costs nothing, 0 * inf
+    l[0] = none if slope == 0 else fma(slope, z, zero)
+    g[0] = slope if absolute(z) > 0 else none
+    h[0] = none
+    d[0] = -g[0]
+
+
+@cython.final
+cdef class Pinball(Kernel):
+    """The loss of one quantile."""
+    cdef double above
+    cdef double below
+
+    def __cinit__(self, double quantile):
+        self.above, self.below = 1 - quantile, quantile
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        pinball(x - y, <real_t>self.above, <real_t>self.below, l, g, h, d)
+
+
+@cython.final
+cdef class PinballOfQuantile(Kernel):
+    """The loss of the quantile q."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
+        pinball(x - y, <real_t>1 - q, q, l, g, h, d)
+        e[0] = y - x
+
+
+@cython.final
+cdef class SmoothPinball(Scaled):
+    """l = c (q log(1 + e^-t) + (1 - q) log(1 + e^t)), t = z/c."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
+        cdef real_t z = x - y, one = 1, rest, t = signed_as(over(self, absolute(z), &rest), z)
+        logistic(t, one - q if signed_as(one, z) > 0 else -q, one, l, g, h)
+        l[0] = <real_t>self.scale[real_t is double] * l[0]
+        h[0] = over(self, h[0], &rest)
+        d[0] = -g[0]
+        e[0] = -z
+
+
 ctypedef fused regression_t:
     L1
     L2
     Huber
+    EpsilonInsensitive
+    SquaredEpsilonInsensitive
+    Expectile
+    SquaredLogarithmic
+    Pinball
+
+ctypedef fused quantile_t:
+    PinballOfQuantile
+    SmoothPinball
 
 ctypedef fused light_regression_t:
     L1
     L2
     Huber
+    EpsilonInsensitive
+    SquaredEpsilonInsensitive
+    Expectile
+    Pinball

@@ -1,0 +1,152 @@
+"""Errors of real predictions of which large ones count less than their squares, smoothly."""
+
+cimport cython
+from libc.math cimport log
+
+from fastloss._math cimport *
+
+
+cdef inline real_t coshm1(real_t a) noexcept nogil:
+    """cosh a - 1 for a up to 1.3169, where it is 1: a^2/2 + a^4 P(a^2), P by interpolation at Chebyshev nodes."""
+    cdef real_t s = a * a, p
+    if real_t is float:
+        p = fma(s, <float>2.8291020726101124e-07, <float>2.4793602278805338e-05)
+        p = fma(s, p, <float>1.3888917164877057e-03)
+        p = fma(s, p, <float>.0416666679084301)
+    else:
+        p = fma(s, 4.875212010973691e-14, 1.146845542884488e-11)
+        p = fma(s, p, 2.0876784109533374e-09)
+        p = fma(s, p, 2.7557319059218583e-07)
+        p = fma(s, p, 2.4801587302063788e-05)
+        p = fma(s, p, 1.3888888888888373e-03)
+        p = fma(s, p, .041666666666666664)
+    return fma(s * s, p, <real_t>.5 * s)
+
+
+@cython.final
+cdef class LogCosh(Kernel):
+    """l = log cosh z, v = e^-a: log(1 + (cosh z - 1)) for small a, else a - log 2 + log(1 + v^2).
+
+    Both get the logarithm of a sum of 1 and what is known to the last digit.
+    """
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, a = absolute(z), v, e = absolute(expm1_nonpositive(-a, &v)), zero = 0, one = 1
+        cdef real_t c = fma(v, v, one)
+        cdef bint near = a < <real_t>1.3169
+        l[0] = log1p_unit(coshm1(a) if near else v * v) + (zero if near else a - <real_t>.6931471805599453)
+        g[0] = signed_as(e * (one + v) / c, z)
+        h[0] = (v + v) / c * ((v + v) / c)
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class PseudoHuber(Scaled):
+    """l = c^2 (s - 1), s = sqrt(1 + (a/c)^2): as a^2/(1 + s), nothing cancels. Far away it is c a."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], one = 1, rest
+        cdef real_t r = over(self, a, &rest), s = sqrt(fma(r, r, one))
+        cdef bint far = is_far(r)
+        l[0] = a * (c if far else a / (one + s))
+        g[0] = signed_as(c if far else a / s, z)
+        h[0] = one / s / s / s
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class Fair(Scaled):
+    """l = c^2 (t - log(1 + t)), t = a/c: as c a (1 - log(1 + t)/t), whose t^2 may be below the range."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], one = 1, rest
+        cdef real_t t = over(self, a, &rest), s = one / (one + t)
+        # 2^60, from which on the logarithm does not count
+        cdef bint far = t > <real_t>1152921504606846976.
+        cdef real_t ratio = log1pmx_ratio(t) if t <= one else (t - log_sum(one, t)) / t
+        l[0] = a * (c * (one if far else ratio))
+        g[0] = signed_as(c if far else a / (one + t), z)
+        h[0] = s * s
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class Cauchy(Scaled):
+    """l = c^2/2 log(1 + r^2), r = a/c.
+
+    Far away it is c^2 (log a - log c); where r^2 is lost beside 1, a^2/2, for r^2 may be below the range.
+    """
+    cdef double log_scale[2]
+
+    def __cinit__(self, double scale):
+        for i in range(2):
+            self.log_scale[i] = log(self.scale[i])
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef int i = real_t is double
+        cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[i], one = 1, zero = 0, half = .5, rest
+        cdef real_t r = over(self, a, &rest), v = r * r, q, log_w, log_c = <real_t>self.log_scale[i]
+        cdef bint far = is_far(r)
+        log_w = log_sum(a if far else one, zero if far else v)
+        log_w = log_w - log_c if far else half * log_w
+        l[0] = half * a * a if one + v == one else c * (c * log_w)
+        g[0] = signed_as((c if far else a) / (a if far else one + v) * (c if far else one), z)
+        q = one / (r if far else one + v)
+        h[0] = -q * q if far else fma(-r, r, one) * q * q
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class GemanMcClure(Scaled):
+    """l = 2 k^2/w, w = 1 + k^2, k = r/2, r = a/c; g = r/(c w^2).
+
+    Far away g is 16 (c/a)^3/c, of which no power overflows.
+    """
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], one = 1, two = 2
+        cdef real_t rest, left, r = over(self, a, &rest), k = <real_t>.5 * r, w, f, q, three = 3, many = 16
+        cdef bint far = is_far(r)
+        # w^2 has its error twice: it gets what the rounding of r has left
+        w = fma(k, k, fma(k, rest, one))
+        f = (c if far else r) / (a if far else w * w)
+        q = one / w
+        l[0] = two if far else two * k * k / w
+        g[0] = signed_as(over(self, many * f * f * f if far else f, &left), z)
+        q = -three * many * f * f * f * f if far else fma(-three * k, k, one) * q * q * q
+        h[0] = over(self, over(self, q, &left), &left)
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class Welsch(Scaled):
+    """l = 1 - e, e = e^(-v/2), v = r^2, r = a/c: the exponential gets what the rounding of r and of v have left."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, one = 1, zero = 0, half = .5, rest, left, e
+        cdef real_t r = over(self, absolute(z), &rest), v = r * r
+        # out there v may be infinite, and the exponential is 0 in any case
+        cdef real_t low = zero if v > <real_t>4000 else fma(r + r, rest, fma(r, r, -v))
+        l[0] = absolute(expm1_sum(-half * v, -half * low, &e))
+        g[0] = signed_as(over(self, zero if e == 0 else r * e, &left), z)
+        h[0] = over(self, over(self, zero if e == 0 else fma(-r, r, one) * e, &left), &left)
+        d[0] = -g[0]
+
+
+@cython.final
+cdef class Tukey(Scaled):
+    """l = c^2/6 (1 - k^3), k = 1 - r^2, r = w/c, w = min(a, c): as w^2/6 (1 + k + k^2), nothing cancels."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], zero = 0, one = 1, five = 5
+        cdef real_t w = c if a > c else a, rest, r = over(self, w, &rest)
+        # where it is almost 0, all its digits come from what the rounding of r has left
+        cdef real_t k = fma(-r, r, one) - (r + r) * rest
+        l[0] = w * w * (fma(k, one + k, one) * <real_t>.16666666666666666)
+        g[0] = signed_as(zero if a >= c else a * k * k, z)
+        h[0] = zero if a >= c else k * fma(-five * r, r, one)
+        d[0] = -g[0]
+
+
+ctypedef fused robust_t:
+    LogCosh
+    PseudoHuber
+    Fair
+    Cauchy
+    GemanMcClure
+    Welsch
+    Tukey

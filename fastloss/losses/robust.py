@@ -1,0 +1,243 @@
+"""Losses of real predictions to which large errors, outliers, matter less."""
+
+from __future__ import annotations
+
+from fastloss._arguments import number
+from fastloss._core import Loss
+from fastloss._inputs import Reduction
+from fastloss._isa import kernels
+
+
+class LogCoshLoss(Loss):
+    r"""Quadratic for small errors, linear for large ones, and smooth between them.
+
+    .. math:: \ell = \log \cosh(x - y)
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    The Hessian, 1 - tanh(x - y)^2, is positive everywhere, but dies out for large errors: boosting takes
+    ``tanh(z) / z`` in its place. Small errors keep their digits, where log(cosh(z)) has none.
+
+    Source: Green 1990. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM: none. Keras: ``LogCosh``; optax: ``log_cosh``;
+    CatBoost: ``LogCosh``; the same scale.
+
+    >>> import fastloss as fl
+    >>> fl.LogCoshLoss()([0.0, 3.0], [0.0, 0.0]).round(4)
+    array([0.    , 2.3093])
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(kernels.LogCosh(), weight, batch_axis, reduction)
+
+
+class PseudoHuberLoss(Loss):
+    r"""A smooth :class:`HuberLoss`: quadratic for small errors, linear for large ones, with derivatives of every order.
+
+    .. math:: \ell = \delta^2 \left(\sqrt{1 + (x - y)^2 / \delta^2} - 1\right)
+
+    Args:
+        delta: the error around which the loss becomes linear, greater than 0.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless delta is positive and finite.
+
+    The curvature at 0 is 1 and the slope of large errors is delta. :class:`HuberLoss` has Gluon's scale, with slope 1
+    and curvature 1/rho: ``weight=1 / delta`` brings this loss to it.
+
+    Source: Charbonnier et al. 1994, Hartley and Zisserman 2003. Gluon, PyTorch, scikit-learn, LightGBM, CatBoost: none.
+    XGBoost: ``reg:pseudohubererror(huber_slope=delta)``, the same scale; SciPy: ``soft_l1``, twice this at delta = 1.
+
+    >>> import fastloss as fl
+    >>> fl.PseudoHuberLoss()([0.75, 2.4], [0.0, 0.0]).round(4)
+    array([0.25, 1.6 ])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, delta: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.PseudoHuber(number("delta", delta, above=0)), weight, batch_axis, reduction)
+
+
+class FairLoss(Loss):
+    r"""Quadratic for small errors; for large ones linear, less a logarithm.
+
+    .. math:: \ell = c^2 \left(\frac{|x - y|}{c} - \log\left(1 + \frac{|x - y|}{c}\right)\right)
+
+    Args:
+        c: the scale, greater than 0: an error of c has half the slope that the largest have.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless c is positive and finite.
+
+    It is convex, and its Hessian 1 / (1 + z/c)^2 falls more slowly than those of other smooth losses: boosting needs
+    no floor for it.
+
+    Source: Fair 1974. Gluon, PyTorch, scikit-learn, XGBoost, CatBoost: none. LightGBM: ``fair(fair_c=c)``, the same
+    scale.
+
+    >>> import fastloss as fl
+    >>> fl.FairLoss().grad([-1.0, 0.0, 3.0], [0.0, 0.0, 0.0])
+    array([-0.5 ,  0.  ,  0.75])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.Fair(number("c", c, above=0)), weight, batch_axis, reduction)
+
+
+class CauchyLoss(Loss):
+    r"""The logarithm of a square, also called Lorentzian: the larger an error, the less it pulls.
+
+    .. math:: \ell = \frac{c^2}{2} \log\left(1 + \frac{(x - y)^2}{c^2}\right)
+
+    Args:
+        c: the scale, greater than 0: the error that pulls most.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless c is positive and finite.
+
+    The Hessian is negative for errors beyond c, and there may be several minima: begin near the median. Gradients are
+    within 4 units in the last place.
+
+    Source: Black and Anandan 1996. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. SciPy: ``cauchy``,
+    twice this at c = 1; Kornia: ``cauchy_loss``, this at c = sqrt(2).
+
+    >>> import fastloss as fl
+    >>> fl.CauchyLoss().value_and_grad([1.0, 3.0], [0.0, 0.0])
+    (array([0.34657359, 1.15129255]), array([0.5, 0.3]))
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.Cauchy(number("c", c, above=0)), weight, batch_axis, reduction)
+
+
+class GemanMcClureLoss(Loss):
+    r"""A bounded loss: no error costs more than 2.
+
+    .. math:: \ell = \frac{2 v}{4 + v}, \quad v = \frac{(x - y)^2}{c^2}
+
+    Args:
+        c: the scale, greater than 0: an error of 2 c costs half of what the largest do.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless c is positive and finite.
+
+    The curvature at 0 is 1/c². The Hessian is negative for errors beyond 1.15 c, and far errors hardly pull at all:
+    begin near the median, or with a large c.
+
+    Source: Geman and McClure 1985, in the scale of Barron 2019, alpha = -2. Geman and McClure's own,
+    z^2 / (2 + 2 z^2), is a quarter of this at c = 1/2. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none.
+    Kornia: ``geman_mcclure_loss``, this at c = 1.
+
+    >>> import fastloss as fl
+    >>> fl.GemanMcClureLoss()([0.0, 2.0, 1e9], [0.0, 0.0, 0.0])
+    array([0., 1., 2.])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.GemanMcClure(number("c", c, above=0)), weight, batch_axis, reduction)
+
+
+class WelschLoss(Loss):
+    r"""A bell turned upside down, also called Leclerc's loss: errors of a few c cost 1, and do not pull.
+
+    .. math:: \ell = 1 - e^{-(x - y)^2 / (2 c^2)}
+
+    Args:
+        c: the scale, greater than 0: the error that pulls most.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless c is positive and finite.
+
+    The curvature at 0 is 1/c². The Hessian is negative for errors beyond c: begin near the median, or with a large c.
+    The gradient keeps its digits as it dies out, but for those that the rounding of x - y takes.
+
+    Source: Dennis and Welsch 1978. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. Kornia:
+    ``welsch_loss``, this at c = 1.
+
+    >>> import fastloss as fl
+    >>> fl.WelschLoss()([0.0, 1.0, 1e9], [0.0, 0.0, 0.0]).round(4)
+    array([0.    , 0.3935, 1.    ])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.Welsch(number("c", c, above=0)), weight, batch_axis, reduction)
+
+
+class TukeyLoss(Loss):
+    r"""The biweight: errors beyond c all cost the same, and do not pull.
+
+    .. math:: \ell = \frac{c^2}{6} \left(1 - \max(0, 1 - (x - y)^2 / c^2)^3\right)
+
+    Args:
+        c: the error from which on the loss is constant, greater than 0.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
+
+    Raises ValueError unless c is positive and finite.
+
+    At 4.685 standard deviations, the default for errors of that unit, the estimate has 95 % of the mean's efficiency
+    where errors are normal. The Hessian is negative for errors beyond 0.45 c, and 0 beyond c. Next to c the
+    gradient is as exact as x - y allows, which is rounded.
+
+    Source: Beaton and Tukey 1974. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. statsmodels:
+    ``TukeyBiweight(c)``, the same scale, but less c²/6.
+
+    >>> import fastloss as fl
+    >>> fl.TukeyLoss(c=2).value_and_grad([1.0, 2.0, 9.0], [0.0, 0.0, 0.0])
+    (array([0.38541667, 0.66666667, 0.66666667]), array([0.5625, 0.    , 0.    ]))
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, c: float = 4.685, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(kernels.Tukey(number("c", c, above=0)), weight, batch_axis, reduction)
