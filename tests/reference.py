@@ -87,6 +87,10 @@ def distribution_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple
     return np.log(rng.uniform(0.01, 1, shape)), np.where(rng.random(shape) < 0.1, 0.0, label)
 
 
+def distance_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.gamma(2.0, 0.5, shape), signed_data(rng, shape)[1]
+
+
 def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
@@ -137,6 +141,48 @@ def squared_hinge(margin: float) -> dict[str, Any]:
         "hessian": lambda x, y: np.where(margin - x * y > 0, 2 * y**2, 0),
         "label_gradient": lambda x, y: -2 * x * np.maximum(0, margin - x * y),
         "data": signed_data,
+    }
+
+
+def smoothed_hinge(gamma: float, scale: float, *, binary: bool = False) -> dict[str, Any]:
+    slope, shift = (2, -1) if binary else (1, 0)
+
+    def distance(x: Array, y: Array) -> Array:
+        return np.maximum(0, 1 - x * (slope * y + shift))
+
+    def rate(x: Array, y: Array) -> Array:
+        return scale * np.minimum(distance(x, y) / gamma, 1)
+
+    return {
+        "value": lambda x, y: rate(x, y) * (distance(x, y) - np.minimum(distance(x, y), gamma) / 2),
+        "gradient": lambda x, y: -rate(x, y) * (slope * y + shift),
+        "hessian": lambda x, y: (
+            np.where((distance(x, y) > 0) & (distance(x, y) <= gamma), scale / gamma, 0) * (slope * y + shift) ** 2
+        ),
+        "label_gradient": lambda x, y: -rate(x, y) * slope * x,
+        "data": binary_data if binary else signed_data,
+    }
+
+
+def hinge_embedding(margin: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: (1 + y) / 2 * x + (1 - y) / 2 * np.maximum(0, margin - x),
+        "gradient": lambda x, y: (1 + y) / 2 - (1 - y) / 2 * (x < margin),
+        "hessian": lambda x, y: 0 * x,
+        "label_gradient": lambda x, y: (x - np.maximum(0, margin - x)) / 2,
+        "data": distance_data,
+    }
+
+
+def exponential(slope: float, shift: float) -> dict[str, Any]:
+    def value(x: Array, y: Array) -> Array:
+        return (slope * y + shift) * np.exp(-x) + (1 - shift - slope * y) * np.exp(x)
+
+    return {
+        "value": value,
+        "gradient": lambda x, y: (1 - shift - slope * y) * np.exp(x) - (slope * y + shift) * np.exp(-x),
+        "hessian": value,
+        "label_gradient": lambda x, y: slope * (np.exp(-x) - np.exp(x)),
     }
 
 
@@ -336,6 +382,25 @@ LOSSES = {
         source="Cox 1958; Gluon",
         parameters={"label_format": "binary"},
     ),
+    "smoothed hinge": Reference(fl.SmoothedHingeLoss, **smoothed_hinge(1, 1), source="Rennie and Srebro 2005"),
+    "smoothed hinge binary": Reference(
+        fl.SmoothedHingeLoss,
+        **smoothed_hinge(0.5, 1, binary=True),
+        source="Shalev-Shwartz and Zhang 2013",
+        parameters={"gamma": 0.5, "label_format": "binary"},
+    ),
+    "modified Huber": Reference(fl.ModifiedHuberLoss, **smoothed_hinge(2, 4), source="Zhang 2004"),
+    "hinge embedding": Reference(fl.HingeEmbeddingLoss, **hinge_embedding(1), source="Hadsell et al. 2006"),
+    "exponential": Reference(
+        fl.ExponentialLoss, **exponential(0.5, 0.5), data=signed_data, source="Freund and Schapire 1997"
+    ),
+    "exponential binary": Reference(
+        fl.ExponentialLoss,
+        **exponential(1, 0),
+        data=binary_data,
+        source="Freund and Schapire 1997",
+        parameters={"label_format": "binary"},
+    ),
     "BCE": Reference(
         fl.SigmoidBinaryCrossEntropyLoss,
         **SIGMOID,
@@ -367,6 +432,15 @@ LOSSES = {
         third="pos_weight",
         third_gradient=lambda x, y, q: -y * np.log(x + 1e-12),
         parameters={"from_sigmoid": True},
+    ),
+    "poly BCE": Reference(
+        fl.PolyBCELoss,
+        lambda x, y: y * (np.log(1 + np.exp(-x)) + sigmoid(-x)) + (1 - y) * (np.log(1 + np.exp(x)) + sigmoid(x)),
+        lambda x, y: sigmoid(x) - y + (1 - 2 * y) * sigmoid(x) * sigmoid(-x),
+        lambda x, y: sigmoid(x) * sigmoid(-x) * (1 + (1 - 2 * y) * (sigmoid(-x) - sigmoid(x))),
+        lambda x, y: -x + sigmoid(-x) - sigmoid(x),
+        binary_data,
+        "Leng et al. 2022",
     ),
     "Poisson": Reference(fl.PoissonNLLLoss, **poisson(logits=True, full=False), data=count_data, source="Gluon"),
     "Poisson full": Reference(
