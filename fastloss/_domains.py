@@ -164,6 +164,7 @@ SHARE_OF_CLASS = replace(
 )
 PROBABILITY = Domain("probabilities from 0 to 1", 0, 1)
 COUNT = Domain("counts from 0 up", 0)
+POSITIVE = Domain("numbers above 0", 0, without=(0,))
 MASS = Domain("numbers from 0 up", 0)
 RATE = Domain("rates from 0 up", 0)
 # of nothing it is -inf

@@ -87,6 +87,15 @@ def distribution_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple
     return np.log(rng.uniform(0.01, 1, shape)), np.where(rng.random(shape) < 0.1, 0.0, label)
 
 
+def positive_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.normal(size=shape), rng.gamma(2.0, 1.0, shape)
+
+
+def trials_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    trials = rng.integers(1, 9, shape[-1:] if shape else ()).astype(float)
+    return rng.normal(scale=2, size=shape), rng.binomial(trials.astype(int), 0.4, shape).astype(float), trials
+
+
 def distance_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
     return rng.gamma(2.0, 0.5, shape), signed_data(rng, shape)[1]
 
@@ -216,6 +225,15 @@ def poisson(*, logits: bool, full: bool) -> dict[str, Any]:
         "gradient": lambda x, y, e=1e-8: 1 - y / (x + e),
         "hessian": lambda x, y, e=1e-8: y / (x + e) ** 2,
         "label_gradient": lambda x, y, e=1e-8: -np.log(x + e) + slope(y),
+    }
+
+
+def negative_binomial(theta: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: (y + theta) * np.log(1 + np.exp(x) / theta) - y * (x - np.log(theta)),
+        "gradient": lambda x, y: theta * (np.exp(x) - y) / (theta + np.exp(x)),
+        "hessian": lambda x, y: (y + theta) * theta * np.exp(x) / (theta + np.exp(x)) ** 2,
+        "label_gradient": lambda x, y: np.log(1 + theta * np.exp(-x)),
     }
 
 
@@ -473,6 +491,42 @@ LOSSES = {
         data=rate_data,
         source="Gluon",
         parameters={"from_logits": False, "compute_full": True},
+    ),
+    "negative binomial": Reference(
+        fl.NegativeBinomialLoss,
+        **negative_binomial(2.5),
+        data=count_data,
+        source="Lawless 1987",
+        parameters={"theta": 2.5},
+    ),
+    "binomial": Reference(
+        fl.BinomialLoss,
+        lambda x, y, n=1: y * np.log(1 + np.exp(-x)) + (n - y) * np.log(1 + np.exp(x)),
+        lambda x, y, n=1: n * sigmoid(x) - y,
+        lambda x, y, n=1: n * sigmoid(x) * sigmoid(-x),
+        lambda x, y, n=1: -x,
+        trials_data,
+        "McCullagh and Nelder 1989",
+        third="trials",
+        third_gradient=lambda x, y, n: np.log(1 + np.exp(x)),
+    ),
+    "gamma": Reference(
+        fl.GammaLoss,
+        lambda x, y: x + y * np.exp(-x),
+        lambda x, y: 1 - y * np.exp(-x),
+        lambda x, y: y * np.exp(-x),
+        lambda x, y: np.exp(-x),
+        positive_data,
+        "McCullagh and Nelder 1989",
+    ),
+    "inverse Gaussian": Reference(
+        fl.InverseGaussianLoss,
+        lambda x, y: y * np.exp(-2 * x) / 2 - np.exp(-x),
+        lambda x, y: np.exp(-x) - y * np.exp(-2 * x),
+        lambda x, y: 2 * y * np.exp(-2 * x) - np.exp(-x),
+        lambda x, y: np.exp(-2 * x) / 2,
+        positive_data,
+        "Tweedie 1957",
     ),
     "KL": Reference(
         fl.KLDivLoss,

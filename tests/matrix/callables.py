@@ -57,6 +57,7 @@ PARAMETERS = {
     "rho": Parameter(NUMBER, 0, is_open=True),
     "margin": Parameter(NUMBER),
     "gamma": Parameter(NUMBER, 0, is_open=True),
+    "theta": Parameter(NUMBER, 0, is_open=True),
     "PolyBCELoss.epsilon": Parameter(NUMBER, -1, is_open=True),
     "smoothing_parameter": Parameter(NUMBER, 0, 1),
     "label_smoothing": Parameter(NUMBER, 0, 1),
