@@ -2,11 +2,12 @@
 
 Every function is straight-line code on one number, so a loop over it becomes vector code.
 Stated errors are the largest seen against mpmath; tests/test_accuracy.py asserts them, through the losses.
-Polynomial coefficients: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log_reduced, computed with
-200 bits, rounded; for log1p_unit in float32 minimax in ULP (Lawson 1961), each rounded before the next was fitted.
+Polynomial coefficients: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log_reduced and
+log1pmx_unit, computed with 200 bits, rounded; for log1p_unit in float32 minimax in ULP (Lawson 1961), each rounded
+before the next was fitted.
 """
 
-from libc.math cimport INFINITY, NAN
+from libc.math cimport INFINITY, NAN, sqrt as sqrt_of_double, sqrtf as sqrt_of_float
 from libc.stdint cimport uint32_t, uint64_t
 
 ctypedef fused real_t:
@@ -71,6 +72,14 @@ cdef inline real_t signed_as(real_t a, real_t x) noexcept nogil:
         return from_bits_d(bits_d(a) | (bits_d(x) & <uint64_t>0x8000000000000000))
 
 
+cdef inline real_t sqrt(real_t x) noexcept nogil:
+    """The processor's square root, rounded once: without errno it is one instruction, on vectors too."""
+    if real_t is float:
+        return sqrt_of_float(x)
+    else:
+        return sqrt_of_double(x)
+
+
 cdef inline real_t counter(real_t x) noexcept nogil:
     """1.5 * 2^(mantissa bits) plus the integer nearest to x, |x| < 2^22, which stands in its low bits.
 
@@ -114,26 +123,33 @@ cdef inline double normal(double m, double* e) noexcept nogil:
     return mantissa if (m > 0) & (e[0] > least) else <double>0
 
 
-cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
-    """x = n ln 2 + r with e^r between 3/4 and 3/2: returns e^r = 1 + (r + r^2 P(r)) and the counter of n.
+cdef inline real_t remainder(real_t x, real_t* c) noexcept nogil:
+    """r of x = n ln 2 + r with e^r between 3/4 and 3/2, and the counter of n.
 
     ln 2 in two parts keeps r exact.
 
     The interval is not the symmetric one: results below 1 have half the unit in the last place, so r is smaller there.
     """
-    cdef real_t n, r, p, one = 1
+    cdef real_t n
     if real_t is float:
         c[0] = counter(fma(x, <float>1.44269504088896341, <float>-.0849625007211562))
         n = count(c[0])
-        r = fma(-n, <float>1.428606765330187e-06, fma(-n, <float>0.693145751953125, x))
+        return fma(-n, <float>1.428606765330187e-06, fma(-n, <float>0.693145751953125, x))
+    else:
+        c[0] = counter(fma(x, 1.44269504088896341, -.0849625007211562))
+        n = count(c[0])
+        return fma(-n, 1.9082149292705877e-10, fma(-n, 0.6931471803691238, x))
+
+
+cdef inline real_t expm1_reduced(real_t r) noexcept nogil:
+    """e^r - 1 = r + r^2 P(r) for a remainder r."""
+    cdef real_t p
+    if real_t is float:
         p = fma(r, <float>1.4500095276162028e-03, <float>8.359628729522228e-03)
         p = fma(r, p, <float>4.166190326213837e-02)
         p = fma(r, p, <float>.16666574776172638)
         p = fma(r, p, <float>.5)
     else:
-        c[0] = counter(fma(x, 1.44269504088896341, -.0849625007211562))
-        n = count(c[0])
-        r = fma(-n, 1.9082149292705877e-10, fma(-n, 0.6931471803691238, x))
         p = fma(r, 2.6456700128443302e-08, 2.7590175993769655e-07)
         p = fma(r, p, 2.7554164665100914e-06)
         p = fma(r, p, 2.4801575567832945e-05)
@@ -143,15 +159,20 @@ cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
         p = fma(r, p, 4.166666666667834e-02)
         p = fma(r, p, .16666666666667676)
         p = fma(r, p, .5)
-    return one + fma(r * r, p, r)
+    return fma(r * r, p, r)
 
 
-cdef inline real_t exp(real_t x) noexcept nogil:
-    """e^x within 1 ULP over the whole range.
+cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
+    """e^r for the remainder r of x, whose counter is c."""
+    return <real_t>1 + expm1_reduced(remainder(x, c))
+
+
+cdef inline real_t exp_scaled(real_t x, real_t p, real_t c) noexcept nogil:
+    """e^x = 2^n p for the counter c of n.
 
     In two factors: below 0 the second reaches the subnormals, above it infinity.
     """
-    cdef real_t c, p = exp_reduced(x, &c), lowest, highest, up, down, zero = 0, two = 2
+    cdef real_t lowest, highest, up, down, zero = 0, two = 2
     if real_t is float:
         lowest, highest, up, down = -104, 89, pow2(c, 64), <float>5.421010862427522e-20
     else:
@@ -162,6 +183,23 @@ cdef inline real_t exp(real_t x) noexcept nogil:
     return <real_t>INFINITY if x > highest else p
 
 
+cdef inline real_t exp(real_t x) noexcept nogil:
+    """e^x within 1 ULP over the whole range."""
+    cdef real_t c, p = exp_reduced(x, &c)
+    return exp_scaled(x, p, c)
+
+
+cdef inline real_t exp_sum(real_t a, real_t b) noexcept nogil:
+    """e^(a + b) within 1.1 ULP of the exact sum's exponential, over the whole range.
+
+    The sum's rounding error is carried along: the exponential makes |a + b| / 2 ULP of it.
+
+    e^(a b) is exp_sum(t, fma(a, b, -t)) with t = a b. Where the sum overflows, the error is NaN, and is not used.
+    """
+    cdef real_t x = a + b, t = x - a, low = (a - (x - t)) + (b - t), c, r = remainder(x, &c) + low
+    return exp_scaled(x, <real_t>1 + expm1_reduced(r), c)
+
+
 cdef inline real_t exp_nonpositive(real_t x) noexcept nogil:
     """e^x for x <= 0 within 1 ULP."""
     cdef real_t lowest
@@ -170,6 +208,22 @@ cdef inline real_t exp_nonpositive(real_t x) noexcept nogil:
     else:
         lowest = -746
     return exp_from(x, lowest, <real_t>0)
+
+
+cdef inline real_t expm1_nonpositive(real_t x, real_t* v) noexcept nogil:
+    """e^x - 1 for x <= 0 within 1.3 ULP, and v = e^x within 1 ULP.
+
+    As 2^n (e^r - 1) + (2^n - 1), whose last term is exact, nothing cancels. Far below 0 it is -1.
+    """
+    cdef real_t c, m = expm1_reduced(remainder(x, &c)), p = <real_t>1 + m, power = pow2(c, 0), one = 1, zero = 0, lowest
+    if real_t is float:
+        lowest = -104
+        p = p * pow2(c, 64) * <float>5.421010862427522e-20
+    else:
+        lowest = -746
+        p = p * pow2(c, 128) * 2.938735877055719e-39
+    v[0] = zero if x < lowest else p
+    return -one if x < <real_t>-40 else fma(power, m, power - one)
 
 
 cdef inline real_t exp_from(real_t x, real_t lowest, real_t k) noexcept nogil:
@@ -243,6 +297,31 @@ cdef inline real_t log1p_unit(real_t u) noexcept nogil:
     else:
         # above 1/2, log 2 + log(1 + (u - 1)/2) keeps the series short, and both u - 1 and its half are exact
         return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero)
+
+
+cdef inline real_t log1pmx_unit(real_t t) noexcept nogil:
+    """t - log(1 + t) for t in [0, 1] within 2.5 ULP.
+
+    It is what log_reduced takes from t, t^2/2 - s (t^2/2 + R(s^2)), with a polynomial for the longer interval.
+    """
+    cdef real_t s = t / (<real_t>2 + t), z = s * s, half = <real_t>.5 * t * t, p
+    if real_t is float:
+        p = fma(z, <float>.23224329948425293, <float>.2170657515525818)
+        p = fma(z, p, <float>.285923570394516)
+        p = fma(z, p, <float>.3999970555305481)
+        p = fma(z, p, <float>.6666666865348816)
+    else:
+        p = fma(z, .1563057780092285, .07492143795550767)
+        p = fma(z, p, .10845178394880015)
+        p = fma(z, p, .11734279061303197)
+        p = fma(z, p, .13335178631449257)
+        p = fma(z, p, .1538454396486055)
+        p = fma(z, p, .18181819897962714)
+        p = fma(z, p, .2222222219823677)
+        p = fma(z, p, .285714285716001)
+        p = fma(z, p, .39999999999999525)
+        p = fma(z, p, .6666666666666666)
+    return fma(-s, fma(z, p, half), half)
 
 
 cdef inline real_t log_normal(real_t x, real_t bias, real_t low) noexcept nogil:

@@ -23,17 +23,32 @@ SMALL = 1e-30
 
 @dataclass(frozen=True)
 class Function:
-    """What a function of _math computes, and for which first arguments; a second one is `second`."""
+    """What a function of _math computes, for which first arguments, and its stated error; a second one is `second`."""
 
     exact: Callable[[Any, Any], Any]
     low: float
     high: float
     second: float = 0.0
+    within: float = 1.0
+
+
+def log1pmx(t: Any) -> Any:
+    """t - log(1 + t), by its series where that cancels: its ends are below the rounding of either wider type."""
+    series = np.zeros_like(t)
+    for k in range(24, 1, -1):
+        series = series * -t + t.dtype.type(1) / k
+    return np.where(t < 0.1, t * t * series, t - np.log1p(t))
 
 
 FUNCTIONS = {
     "exp": Function(lambda a, b: np.exp(a), -np.inf, np.inf),
     "exp_nonpositive": Function(lambda a, b: np.exp(a), -np.inf, 0),
+    "exp_sum(x, 0.7)": Function(lambda a, b: np.exp(a) * np.exp(b), -np.inf, np.inf, 0.7, within=1.1),
+    "exp_sum(x, -30.3)": Function(lambda a, b: np.exp(a) * np.exp(b), -np.inf, np.inf, -30.3, within=1.1),
+    "expm1_nonpositive": Function(lambda a, b: np.expm1(a), -np.inf, 0, within=1.3),
+    "exp_beside_expm1": Function(lambda a, b: np.exp(a), -np.inf, 0),
+    "log1pmx_unit": Function(lambda a, b: log1pmx(a), 0, 1, within=2.5),
+    "sqrt": Function(lambda a, b: np.sqrt(a), 0, np.inf, within=0.5),
     "log1p_unit": Function(lambda a, b: np.log1p(a), SMALL, 1),
     "log_from_one": Function(lambda a, b: np.log(a), 1, np.inf),
     "log_sum(x, 0)": Function(lambda a, b: np.log(a), 0, np.inf),
