@@ -145,6 +145,15 @@ SIGN_OF_CLASS = replace(
     SIGN,
     hints=((0, '; for labels of 0 and 1 build the loss with label_format="binary", or rescale them: 2 * label - 1'),),
 )
+CLASS = Domain(
+    "0 and 1",
+    0,
+    1,
+    whole=True,
+    hints=(
+        (-1, '; for labels of -1 and +1 build the loss with label_format="signed", or rescale them: (label + 1) / 2'),
+    ),
+)
 SIGN_OF_PAIR = replace(SIGN, text="1 and -1")
 SHARE = Domain("numbers from 0 to 1", 0, 1, slack=4, hints=((-1, "; rescale labels of -1 and +1: (label + 1) / 2"),))
 SHARE_OF_CLASS = replace(
@@ -156,6 +165,7 @@ SHARE_OF_CLASS = replace(
 PROBABILITY = Domain("probabilities from 0 to 1", 0, 1)
 QUANTILE = Domain("quantiles from 0 to 1", 0, 1)
 COUNT = Domain("counts from 0 up", 0)
+POSITIVE = Domain("numbers above 0", 0, without=(0,))
 MASS = Domain("numbers from 0 up", 0)
 RATE = Domain("rates from 0 up", 0)
 ABOVE_MINUS_ONE = Domain("numbers greater than -1", -1, without=(-1,))

@@ -87,6 +87,19 @@ def distribution_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple
     return np.log(rng.uniform(0.01, 1, shape)), np.where(rng.random(shape) < 0.1, 0.0, label)
 
 
+def positive_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.normal(size=shape), rng.gamma(2.0, 1.0, shape)
+
+
+def trials_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    trials = rng.integers(1, 9, shape[-1:] if shape else ()).astype(float)
+    return rng.normal(scale=2, size=shape), rng.binomial(trials.astype(int), 0.4, shape).astype(float), trials
+
+
+def distance_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.gamma(2.0, 0.5, shape), signed_data(rng, shape)[1]
+
+
 def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
@@ -248,6 +261,48 @@ def squared_hinge(margin: float) -> dict[str, Any]:
     }
 
 
+def smoothed_hinge(gamma: float, scale: float, *, binary: bool = False) -> dict[str, Any]:
+    slope, shift = (2, -1) if binary else (1, 0)
+
+    def distance(x: Array, y: Array) -> Array:
+        return np.maximum(0, 1 - x * (slope * y + shift))
+
+    def rate(x: Array, y: Array) -> Array:
+        return scale * np.minimum(distance(x, y) / gamma, 1)
+
+    return {
+        "value": lambda x, y: rate(x, y) * (distance(x, y) - np.minimum(distance(x, y), gamma) / 2),
+        "gradient": lambda x, y: -rate(x, y) * (slope * y + shift),
+        "hessian": lambda x, y: (
+            np.where((distance(x, y) > 0) & (distance(x, y) <= gamma), scale / gamma, 0) * (slope * y + shift) ** 2
+        ),
+        "label_gradient": lambda x, y: -rate(x, y) * slope * x,
+        "data": binary_data if binary else signed_data,
+    }
+
+
+def hinge_embedding(margin: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: (1 + y) / 2 * x + (1 - y) / 2 * np.maximum(0, margin - x),
+        "gradient": lambda x, y: (1 + y) / 2 - (1 - y) / 2 * (x < margin),
+        "hessian": lambda x, y: 0 * x,
+        "label_gradient": lambda x, y: (x - np.maximum(0, margin - x)) / 2,
+        "data": distance_data,
+    }
+
+
+def exponential(slope: float, shift: float) -> dict[str, Any]:
+    def value(x: Array, y: Array) -> Array:
+        return (slope * y + shift) * np.exp(-x) + (1 - shift - slope * y) * np.exp(x)
+
+    return {
+        "value": value,
+        "gradient": lambda x, y: (1 - shift - slope * y) * np.exp(x) - (slope * y + shift) * np.exp(-x),
+        "hessian": value,
+        "label_gradient": lambda x, y: slope * (np.exp(-x) - np.exp(x)),
+    }
+
+
 SIGMOID: dict[str, Any] = {
     "value": lambda x, y, q=1: q * y * np.log(1 + np.exp(-x)) + (1 - y) * np.log(1 + np.exp(x)),
     "gradient": lambda x, y, q=1: -q * y * sigmoid(-x) + (1 - y) * sigmoid(x),
@@ -278,6 +333,15 @@ def poisson(*, logits: bool, full: bool) -> dict[str, Any]:
         "gradient": lambda x, y, e=1e-8: 1 - y / (x + e),
         "hessian": lambda x, y, e=1e-8: y / (x + e) ** 2,
         "label_gradient": lambda x, y, e=1e-8: -np.log(x + e) + slope(y),
+    }
+
+
+def negative_binomial(theta: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: (y + theta) * np.log(1 + np.exp(x) / theta) - y * (x - np.log(theta)),
+        "gradient": lambda x, y: theta * (np.exp(x) - y) / (theta + np.exp(x)),
+        "hessian": lambda x, y: (y + theta) * theta * np.exp(x) / (theta + np.exp(x)) ** 2,
+        "label_gradient": lambda x, y: np.log(1 + theta * np.exp(-x)),
     }
 
 
@@ -496,6 +560,25 @@ LOSSES = {
         source="Cox 1958; Gluon",
         parameters={"label_format": "binary"},
     ),
+    "smoothed hinge": Reference(fl.SmoothedHingeLoss, **smoothed_hinge(1, 1), source="Rennie and Srebro 2005"),
+    "smoothed hinge binary": Reference(
+        fl.SmoothedHingeLoss,
+        **smoothed_hinge(0.5, 1, binary=True),
+        source="Shalev-Shwartz and Zhang 2013",
+        parameters={"gamma": 0.5, "label_format": "binary"},
+    ),
+    "modified Huber": Reference(fl.ModifiedHuberLoss, **smoothed_hinge(2, 4), source="Zhang 2004"),
+    "hinge embedding": Reference(fl.HingeEmbeddingLoss, **hinge_embedding(1), source="Hadsell et al. 2006"),
+    "exponential": Reference(
+        fl.ExponentialLoss, **exponential(0.5, 0.5), data=signed_data, source="Freund and Schapire 1997"
+    ),
+    "exponential binary": Reference(
+        fl.ExponentialLoss,
+        **exponential(1, 0),
+        data=binary_data,
+        source="Freund and Schapire 1997",
+        parameters={"label_format": "binary"},
+    ),
     "BCE": Reference(
         fl.SigmoidBinaryCrossEntropyLoss,
         **SIGMOID,
@@ -528,6 +611,15 @@ LOSSES = {
         third_gradient=lambda x, y, q: -y * np.log(x + 1e-12),
         parameters={"from_sigmoid": True},
     ),
+    "poly BCE": Reference(
+        fl.PolyBCELoss,
+        lambda x, y: y * (np.log(1 + np.exp(-x)) + sigmoid(-x)) + (1 - y) * (np.log(1 + np.exp(x)) + sigmoid(x)),
+        lambda x, y: sigmoid(x) - y + (1 - 2 * y) * sigmoid(x) * sigmoid(-x),
+        lambda x, y: sigmoid(x) * sigmoid(-x) * (1 + (1 - 2 * y) * (sigmoid(-x) - sigmoid(x))),
+        lambda x, y: -x + sigmoid(-x) - sigmoid(x),
+        binary_data,
+        "Leng et al. 2022",
+    ),
     "Poisson": Reference(fl.PoissonNLLLoss, **poisson(logits=True, full=False), data=count_data, source="Gluon"),
     "Poisson full": Reference(
         fl.PoissonNLLLoss,
@@ -559,6 +651,42 @@ LOSSES = {
         data=rate_data,
         source="Gluon",
         parameters={"from_logits": False, "compute_full": True},
+    ),
+    "negative binomial": Reference(
+        fl.NegativeBinomialLoss,
+        **negative_binomial(2.5),
+        data=count_data,
+        source="Lawless 1987",
+        parameters={"theta": 2.5},
+    ),
+    "binomial": Reference(
+        fl.BinomialLoss,
+        lambda x, y, n=1: y * np.log(1 + np.exp(-x)) + (n - y) * np.log(1 + np.exp(x)),
+        lambda x, y, n=1: n * sigmoid(x) - y,
+        lambda x, y, n=1: n * sigmoid(x) * sigmoid(-x),
+        lambda x, y, n=1: -x,
+        trials_data,
+        "McCullagh and Nelder 1989",
+        third="trials",
+        third_gradient=lambda x, y, n: np.log(1 + np.exp(x)),
+    ),
+    "gamma": Reference(
+        fl.GammaLoss,
+        lambda x, y: x + y * np.exp(-x),
+        lambda x, y: 1 - y * np.exp(-x),
+        lambda x, y: y * np.exp(-x),
+        lambda x, y: np.exp(-x),
+        positive_data,
+        "McCullagh and Nelder 1989",
+    ),
+    "inverse Gaussian": Reference(
+        fl.InverseGaussianLoss,
+        lambda x, y: y * np.exp(-2 * x) / 2 - np.exp(-x),
+        lambda x, y: np.exp(-x) - y * np.exp(-2 * x),
+        lambda x, y: 2 * y * np.exp(-2 * x) - np.exp(-x),
+        lambda x, y: np.exp(-2 * x) / 2,
+        positive_data,
+        "Tweedie 1957",
     ),
     "KL": Reference(
         fl.KLDivLoss,

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastloss import _domains as domain
 from fastloss._arguments import flag, number
 from fastloss._core import Loss
 from fastloss._inputs import Input, Reduction, pair
 from fastloss._isa import kernels
+
+LabelFormat = Literal["signed", "binary"]
+
+
+def is_signed(label_format: Any) -> bool:
+    """Whether labels are -1 and +1, and not 0 and 1."""
+    if not isinstance(label_format, str) or label_format not in ("signed", "binary"):
+        raise ValueError(f"label_format must be 'signed' or 'binary', got {label_format!r}")
+    return label_format == "signed"
+
+
+def sign(signed: bool) -> tuple[float, float]:
+    """A slope and a shift that make a label the sign of its class."""
+    return (1, 0) if signed else (2, -1)
 
 
 class HingeLoss(Loss):
@@ -80,6 +94,188 @@ class SquaredHingeLoss(Loss):
         )
 
 
+class SmoothedHingeLoss(Loss):
+    r"""A hinge whose kink at the margin is rounded by a parabola, and which stays linear for errors.
+
+    .. math::
+        \ell = \frac{c}{\gamma} \left(t - \frac{c}{2}\right), \quad
+        t = \max(0, 1 - x y), \quad c = \min(t, \gamma)
+
+    Args:
+        gamma: the length of the parabola, above 0, from the margin on.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        label_format: "signed" for labels -1/+1, "binary" for 0/1.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred a real score, label its class, of the same shape. Other real
+    labels are taken as they are, once a binary y has become 2 y - 1.
+
+    Raises ValueError for another label_format, and for a gamma that is not above 0.
+
+    The Hessian is 1/gamma on the parabola and 0 elsewhere: a method of second order sees no errors beyond it. As gamma
+    falls to 0, the loss becomes :class:`HingeLoss`.
+
+    Source: Rennie and Srebro 2005 (gamma = 1), Shalev-Shwartz and Zhang 2013. Gluon, PyTorch: none.
+
+    >>> import fastloss as fl
+    >>> fl.SmoothedHingeLoss()([2.0, 0.5, 0.5], [1, 1, -1])
+    array([0.   , 0.125, 1.   ])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        gamma: float = 1,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        label_format: LabelFormat = "signed",
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        signed = is_signed(label_format)
+        super().__init__(
+            kernels.SmoothedHinge(number("gamma", gamma, above=0), 1, *sign(signed)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.SIGN_OF_CLASS if signed else domain.CLASS),
+        )
+
+
+class ModifiedHuberLoss(Loss):
+    r"""The squared hinge, continued by a line where it would be harsh on outliers.
+
+    .. math::
+        \ell = \begin{cases} \max(0, 1 - x y)^2 & x y \ge -1 \\ -4 x y & \text{otherwise} \end{cases}
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        label_format: "signed" for labels -1/+1, "binary" for 0/1.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred a real score, label its class, of the same shape. Other real
+    labels are taken as they are, once a binary y has become 2 y - 1.
+
+    Raises ValueError for another label_format.
+
+    The score is calibrated: (1 + min(max(x, -1), 1))/2 estimates the probability of the positive class. It is 4 times
+    :class:`SmoothedHingeLoss` of gamma = 2.
+
+    Source: Zhang 2004. Gluon, PyTorch: none. scikit-learn: ``SGDClassifier(loss="modified_huber")``.
+
+    >>> import fastloss as fl
+    >>> fl.ModifiedHuberLoss()([2.0, 0.5, -3.0], [1, 1, 1])
+    array([ 0.  ,  0.25, 12.  ])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        label_format: LabelFormat = "signed",
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        signed = is_signed(label_format)
+        super().__init__(
+            kernels.SmoothedHinge(2, 4, *sign(signed)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.SIGN_OF_CLASS if signed else domain.CLASS),
+        )
+
+
+class HingeEmbeddingLoss(Loss):
+    r"""The distance of a pair that belongs together, and how much closer than the margin another pair is.
+
+    .. math::
+        \ell = \begin{cases} x & y = 1 \\ \max(0, m - x) & y = -1 \end{cases}
+
+    Args:
+        margin: m, the distance from which on a pair that does not belong together costs nothing.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred a distance, label 1 for a pair that belongs together and -1
+    for another, of the same shape. Real labels between the two are mixtures: y counts as 1 with weight (1 + y)/2.
+
+    Labels 0/1 must become -1/+1 first, ``2 * label - 1``: 0 is half of each here, and both in full in PyTorch.
+    Exactly at the margin the gradient is 0; the Hessian is 0 everywhere.
+
+    Source: Hadsell, Chopra and LeCun 2006, whose distances are squared. Gluon: none. PyTorch: ``HingeEmbeddingLoss``.
+
+    >>> import fastloss as fl
+    >>> fl.HingeEmbeddingLoss()([0.25, 0.25, 3.0], [1, -1, -1])
+    array([0.25, 0.75, 0.  ])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(
+            kernels.HingeEmbedding(number("margin", margin)), weight, batch_axis, reduction, inputs=pair(domain.SIGN)
+        )
+
+
+class ExponentialLoss(Loss):
+    r"""AdaBoost's loss: a wrong prediction costs the exponential of its score.
+
+    .. math:: \ell = e^{-x y}, \quad y \in \{-1, +1\}
+
+    With ``label_format="binary"`` the labels are 0 and 1: :math:`\ell = y e^{-x} + (1 - y) e^x`.
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        label_format: "signed" for labels -1/+1, "binary" for 0/1, which the other would take for mixtures.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred half the log-odds, of the label's shape. Real labels between
+    the two are mixtures: a signed y counts as +1 with weight (1 + y)/2.
+
+    Raises ValueError for another label_format.
+
+    The probability of the positive class is that of twice the score, 1/(1 + e^(-2 x)). The Hessian is the loss itself.
+    In float32 a score of 88.8 on the wrong side costs infinity.
+
+    Source: Freund and Schapire 1997. Gluon, PyTorch: none. scikit-learn: ``GradientBoostingClassifier(loss=
+    "exponential")``, labels 0/1.
+
+    >>> import fastloss as fl
+    >>> fl.ExponentialLoss()([0.0, 1.0, 1.0], [1, 1, -1]).round(4)
+    array([1.    , 0.3679, 2.7183])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        label_format: LabelFormat = "signed",
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
+        signed = is_signed(label_format)
+        share = (0.5, 0.5) if signed else (1, 0)
+        super().__init__(
+            kernels.Exponential(*share),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.SIGN_OF_CLASS if signed else domain.SHARE_OF_CLASS, domain.LOG_ODDS),
+        )
+
+
 class LogisticLoss(Loss):
     r"""The negative log-likelihood of a binary label, given its log-odds.
 
@@ -116,13 +312,11 @@ class LogisticLoss(Loss):
         self,
         weight: float | None = None,
         batch_axis: int = 0,
-        label_format: Literal["signed", "binary"] = "signed",
+        label_format: LabelFormat = "signed",
         *,
         reduction: Reduction = "example",
     ) -> None:
-        if not isinstance(label_format, str) or label_format not in ("signed", "binary"):
-            raise ValueError(f"label_format must be 'signed' or 'binary', got {label_format!r}")
-        signed = label_format == "signed"
+        signed = is_signed(label_format)
         super().__init__(
             kernels.Logistic() if signed else kernels.SigmoidCrossEntropy(),
             weight,
@@ -192,3 +386,45 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
 
 
 SigmoidBCELoss = SigmoidBinaryCrossEntropyLoss
+
+
+class PolyBCELoss(Loss):
+    r"""Binary cross-entropy plus a multiple of the probability of the wrong class, the first term of its expansion.
+
+    .. math::
+        \ell = y (\log(1 + e^{-x}) + \epsilon q) + (1 - y) (\log(1 + e^x) + \epsilon p), \quad
+        p = 1 - q = \frac{1}{1 + e^{-x}}
+
+    Args:
+        epsilon: what the first term has more than its coefficient of 1, above -1.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred the log-odds, label from 0 to 1 and of the same shape. Labels
+    between the two are mixtures.
+
+    Raises ValueError for an epsilon that is not above -1.
+
+    The gradient for a confident and right prediction is 1 + epsilon times that of cross-entropy. With epsilon above 1
+    the Hessian is below 0 for a confident error.
+
+    Source: Leng et al. 2022 (Poly-1). Gluon, PyTorch: none. optax: ``poly_loss_cross_entropy``, over classes.
+
+    >>> import fastloss as fl
+    >>> fl.PolyBCELoss()([0.0, 2.0], [1, 1]).round(4)
+    array([1.1931, 0.2461])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, epsilon: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(
+            kernels.PolySigmoidCrossEntropy(number("epsilon", epsilon, above=-1)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.SHARE, domain.LOG_ODDS),
+        )

@@ -1,9 +1,9 @@
-"""Losses of counts."""
+"""Losses of counts and of positive quantities."""
 
 from __future__ import annotations
 
 from fastloss import _domains as domain
-from fastloss._arguments import flag
+from fastloss._arguments import flag, number
 from fastloss._core import Loss
 from fastloss._inputs import Input, Reduction, pair
 from fastloss._isa import kernels
@@ -63,3 +63,144 @@ class PoissonNLLLoss(Loss):
                 Input("epsilon", "number", required=False, differentiable=False, default=1e-8),
             ),
         )
+
+
+class NegativeBinomialLoss(Loss):
+    r"""The negative log-likelihood of a count that varies more than Poisson's, given the logarithm of its mean.
+
+    .. math:: \ell = (y + \theta) \log(\theta + e^x) - y x - \theta \log \theta
+
+    Args:
+        theta: the number of failures, above 0: a count of mean m has the variance m + m²/theta.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label a count from 0 up and of the
+    same shape.
+
+    Raises ValueError for a theta that is not above 0.
+
+    The logarithm of the coefficient, which depends on y and theta alone, is left out: compare values of one theta only.
+    As theta grows, the loss becomes Poisson's; theta = 1 is the geometric distribution. Of large theta, values near a
+    mean of theta are within abs(log(theta)) units in the last place in float64.
+
+    Source: Lawless 1987; Cameron and Trivedi 1986 (NB2). Gluon, PyTorch: none. scipy: ``nbinom(theta, theta / (theta +
+    exp(x)))``. statsmodels: alpha = 1/theta.
+
+    >>> import fastloss as fl
+    >>> fl.NegativeBinomialLoss(theta=2).value_and_grad([0.0, 1.0], [1, 3])[1].round(4)
+    array([ 0.    , -0.1192])
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, theta: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        super().__init__(
+            kernels.NegativeBinomial(number("theta", theta, above=0)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.COUNT, domain.LOGARITHM),
+        )
+
+
+class BinomialLoss(Loss):
+    r"""The negative log-likelihood of a number of successes among trials, given the log-odds of one.
+
+    .. math:: \ell = y \log(1 + e^{-x}) + (n - y) \log(1 + e^x)
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None, trials=None)``, pred the log-odds, label the successes, of the same
+    shape. trials is n, which broadcasts to pred: (C,) gives one per column; None is 1. It can be differentiated
+    (``wrt="trials"``).
+
+    The logarithm of the number of ways to choose the successes, which depends on y and n alone, is left out. Of one
+    trial the loss is :class:`SigmoidBinaryCrossEntropyLoss`; of n it is that of y/n with the sample_weight n, but for
+    the count of a weighted mean.
+
+    Source: Bernoulli 1713; McCullagh and Nelder 1989. Gluon, PyTorch: none. scipy: ``binom(n, 1 / (1 + exp(-x)))``.
+
+    >>> import fastloss as fl
+    >>> fl.BinomialLoss()([0.0, 40.0], [3, 10], None, 10).round(4)
+    array([6.9315, 0.    ])
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(
+            kernels.Binomial(),
+            weight,
+            batch_axis,
+            reduction,
+            plain=kernels.SigmoidCrossEntropy(),
+            inputs=(
+                *pair(domain.COUNT, domain.LOG_ODDS),
+                Input("trials", "broadcast", domain.COUNT, required=False),
+            ),
+        )
+
+
+class GammaLoss(Loss):
+    r"""The negative log-likelihood of a positive quantity that deviates in proportion to its mean, given as a logarithm.
+
+    .. math:: \ell = x + y e^{-x}
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label above 0, of the same shape.
+
+    For a gamma distribution of the shape k, which does not change the best prediction, multiply by ``weight=k``. The
+    Hessian, y e^-x, dies out where the prediction is too high: there a method of second order needs a bound on its
+    steps. Values near the best are no larger than x: they lose the digits by which x + 1 is larger than the excess.
+
+    Source: McCullagh and Nelder 1989. Gluon, PyTorch: none. scikit-learn: ``GammaRegressor``. XGBoost: ``reg:gamma``.
+    LightGBM: ``gamma``. All have this scale.
+
+    >>> import fastloss as fl
+    >>> fl.GammaLoss().value_and_grad([0.0, 1.0], [1, 3])
+    (array([1.        , 2.10363832]), array([ 0.        , -0.10363832]))
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(kernels.Gamma(), weight, batch_axis, reduction, inputs=pair(domain.POSITIVE))
+
+
+class InverseGaussianLoss(Loss):
+    r"""The negative log-likelihood of a positive quantity with a heavy tail, given the logarithm of its mean.
+
+    .. math:: \ell = \frac{y e^{-2 x}}{2} - e^{-x}
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label above 0, of the same shape.
+
+    With 1/(2 y) added, it is half the deviance. The Hessian is below 0 where the mean is above 2 y: there Newton's step
+    leads away from the best.
+
+    Source: Tweedie 1957. Gluon, PyTorch: none. scikit-learn: ``TweedieRegressor(power=3)``, of this scale.
+
+    >>> import fastloss as fl
+    >>> fl.InverseGaussianLoss().value_and_grad([0.0, 0.0], [1, 3])
+    (array([-0.5,  0.5]), array([ 0., -2.]))
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(kernels.InverseGaussian(), weight, batch_axis, reduction, inputs=pair(domain.POSITIVE))

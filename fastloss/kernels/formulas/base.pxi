@@ -1,4 +1,4 @@
-"""What all kernels share, and how a formula says that there is no value."""
+"""What all kernels share, how a formula says that there is no value, and the logistic function of several families."""
 
 from libc.math cimport fma as exact_fma
 from libc.stdint cimport uint32_t, uint64_t
@@ -71,15 +71,21 @@ cdef inline real_t nan_unless(bint good, real_t x) noexcept nogil:
 
 
 cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
-    """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|).
+    """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|)."""
+    return logistic_from(exp_nonpositive(minus_absolute(x)), x, far, total, l, g, h)
+
+
+cdef inline real_t logistic_from(real_t u, real_t x, real_t far, real_t total, real_t* l, real_t* g,
+                                 real_t* h) noexcept nogil:
+    """logistic() by u = e^-|x|.
 
     `far` is the slope that the loss tends to on x's side: m, or -p where x has the sign bit; `near` that on the other.
-    With u = e^-|x|: l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels
+    Then l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels
     where far is 0, so tails keep their digits.
     """
     cdef real_t one = 1, zero = 0
     # total has a sign of its own, for labels and weights of any kind
-    cdef real_t u = exp_nonpositive(minus_absolute(x)), s = one + u, near = far - signed_as(one, x) * total
+    cdef real_t s = one + u, near = far - signed_as(one, x) * total
     cdef real_t tail = log1p_unit(u)
     # a certain and correct prediction, 0 * inf, costs nothing
     l[0] = fma(total, tail, zero if far == 0 else far * x)

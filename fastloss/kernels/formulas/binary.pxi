@@ -41,6 +41,70 @@ cdef class SquaredHinge(Kernel):
 
 
 @cython.final
+cdef class SmoothedHinge(Kernel):
+    """l = height c/gamma (t - c/2), t = max(0, 1 - s x), c = min(t, gamma), and the sign s = slope y + shift.
+
+    It is Huber's formula in the distance t to the margin.
+    """
+    cdef double height, slope, shift
+    cdef double gamma[2]
+
+    def __cinit__(self, double gamma, double height, double slope, double shift):
+        self.height, self.slope, self.shift = height, slope, shift
+        # neither 0 nor infinite in float32, where c/gamma would be NaN
+        self.gamma[0] = min(max(gamma, 1.1754943508222875e-38), 3.4028234663852886e38)
+        self.gamma[1] = gamma
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t gamma = <real_t>self.gamma[real_t is double], height = <real_t>self.height, zero = 0, one = 1
+        cdef real_t slope = <real_t>self.slope, s = fma(slope, y, <real_t>self.shift), z = fma(-x, s, one)
+        cdef real_t t = zero if z <= 0 else z, c = gamma if t > gamma else t, r = height * (c / gamma)
+        l[0] = r * fma(<real_t>-.5, c, t)
+        # beyond the margin an infinite x or s counts nothing: 0 * inf
+        g[0] = zero if r == 0 else -r * s
+        h[0] = height / gamma * s * s if (z > 0) & (z <= gamma) else zero_like(z)
+        d[0] = zero if r == 0 else -r * x * slope
+
+
+@cython.final
+cdef class HingeEmbedding(Kernel):
+    """l = x for y = 1, max(0, margin - x) for y = -1; any real y is the mixture with (1 + y)/2 of 1."""
+    cdef double margin
+
+    def __cinit__(self, double margin):
+        self.margin = margin
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t zero = 0, half = .5, p = fma(half, y, half), m = <real_t>1 - p, z = <real_t>self.margin - x
+        cdef real_t t = zero if z <= 0 else z
+        # the part of a share of 0 is none: 0 * inf
+        l[0] = (zero if p == 0 else p * x) + (zero if m == 0 else m * t)
+        h[0] = zero_like(l[0])
+        g[0] = h[0] + (p - m if z > 0 else p)
+        d[0] = half * (x - t)
+
+
+@cython.final
+cdef class Exponential(Kernel):
+    """l = p e^-x + (1 - p) e^x, with the share p = slope y + shift of the positive class."""
+    cdef double slope, shift
+
+    def __cinit__(self, double slope, double shift):
+        self.slope, self.shift = slope, shift
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t slope = <real_t>self.slope, p = fma(slope, y, <real_t>self.shift), m = <real_t>1 - p, zero = 0
+        cdef real_t up = exp(x), down = exp(-x)
+        # the part of a share of 0 is none: 0 * inf
+        cdef real_t positive = zero if p == 0 else p * down, negative = zero if m == 0 else m * up
+        l[0] = positive + negative
+        # an infinite share has no loss: times 0, it is NaN
+        g[0] = fma(p, zero, negative - positive)
+        h[0] = l[0]
+        d[0] = slope * (down - up)
+
+
+@cython.final
 cdef class Logistic(Kernel):
     """l = log(1 + e^(-x y)) for y = -1, +1; any real y is the mixture with (1 + y)/2 of +1."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
@@ -56,6 +120,25 @@ cdef class SigmoidCrossEntropy(Kernel):
         cdef real_t half = .5
         logistic(x, (signed_as(half, x) + half) - y, <real_t>1, l, g, h)
         d[0] = -x
+
+
+@cython.final
+cdef class PolySigmoidCrossEntropy(Kernel):
+    """l = y (log(1 + e^-x) + epsilon q) + (1 - y) (log(1 + e^x) + epsilon p), p = 1 - q = 1/(1 + e^-x)."""
+    cdef double epsilon
+
+    def __cinit__(self, double epsilon):
+        self.epsilon = epsilon
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t half = .5, one = 1, epsilon = <real_t>self.epsilon
+        cdef real_t u = exp_nonpositive(minus_absolute(x)), near = one / (one + u), far = u / (one + u)
+        cdef real_t p = near if x > 0 else far, q = far if x > 0 else near, slope = epsilon * (one - (y + y))
+        logistic_from(u, x, (signed_as(half, x) + half) - y, one, l, g, h)
+        l[0] += epsilon * fma(y, q, (one - y) * p)
+        g[0] = fma(slope, p * q, g[0])
+        h[0] *= fma(slope, q - p, one)
+        d[0] = epsilon * (q - p) - x
 
 
 @cython.final
@@ -99,8 +182,12 @@ cdef class ProbabilityCrossEntropy(Kernel):
 ctypedef fused binary_t:
     Hinge
     SquaredHinge
+    SmoothedHinge
+    HingeEmbedding
+    Exponential
     Logistic
     SigmoidCrossEntropy
+    PolySigmoidCrossEntropy
 
 ctypedef fused weighted_binary_t:
     WeightedSigmoidCrossEntropy
@@ -109,3 +196,5 @@ ctypedef fused weighted_binary_t:
 ctypedef fused light_binary_t:
     Hinge
     SquaredHinge
+    SmoothedHinge
+    HingeEmbedding

@@ -1,7 +1,8 @@
-"""Likelihoods of counts."""
+"""Likelihoods of counts and of positive quantities."""
 
 cimport cython
-from libc.math cimport INFINITY, NAN
+from libc.math cimport INFINITY, NAN, frexp
+from libc.math cimport log as log_once
 
 from fastloss._math cimport *
 
@@ -92,10 +93,77 @@ cdef class PoissonRateFull(Kernel):
         add_stirling(y, x, -d[0], l, d)
 
 
+@cython.final
+cdef class Gamma(Kernel):
+    """l = x + t, t = y e^-x."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        # beyond 80 either factor alone may leave the range of float32 where their product with y does not
+        cdef real_t one = 1, inf = <real_t>INFINITY
+        cdef bint far = absolute(x) > <real_t>80
+        cdef real_t e = exp(<real_t>-.5 * x if far else -x), rest = e if far else one
+        cdef real_t t = zero_like(x) if y == 0 else y * e * rest
+        # far below the quantity, no -inf + inf
+        l[0] = t if t == inf else x + t
+        g[0] = one - t
+        h[0] = t
+        d[0] = e * rest
+
+
+@cython.final
+cdef class InverseGaussian(Kernel):
+    """l = e (t/2 - 1), t = y e, e = e^-x."""
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t e = exp(-x), t = zero_like(x) if y == 0 else y * e, half = .5, one = 1
+        l[0] = e * fma(half, t, -one)
+        g[0] = e * (one - t)
+        h[0] = e * fma(<real_t>2, t, -one)
+        d[0] = half * e * e
+
+
+@cython.final
+cdef class NegativeBinomial(Kernel):
+    """l = theta log(1 + e^t) + y log(1 + e^-t), t = x - log theta; theta = m 2^n with m in [1/2, 1)."""
+    cdef double theta, log_theta, m, n
+
+    def __cinit__(self, double theta):
+        cdef int n
+        self.theta, self.log_theta = theta, log_once(theta)
+        self.m = frexp(theta, &n)
+        self.n = n
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t high = <real_t>self.log_theta, low = <real_t>(self.log_theta - high), zero = 0, one = 1
+        cdef real_t t = (x - high) - low, theta = <real_t>self.theta, m = <real_t>self.m, n = <real_t>self.n
+        cdef bint above = signed_as(one, t) > 0
+        cdef real_t k = -n if above else n, depth, u, tail
+        if real_t is float:
+            depth = 104
+        else:
+            depth = 746
+        # e^-|t| is theta e^-x or e^x/theta, which the rounding of t does not touch
+        u = exp_from(-x if above else x, fma(k, <real_t>.6931471805599453, -depth), k) * (m if above else one / m)
+        tail = logistic_from(u, t, theta if above else -y, y + theta, l, g, h)
+        d[0] = tail + (-t if t < 0 else zero)
+
+
+@cython.final
+cdef class Binomial(Kernel):
+    """l = y log(1 + e^-x) + (q - y) log(1 + e^x)."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
+        cdef real_t zero = 0, one = 1, tail = logistic(x, q - y if signed_as(one, x) > 0 else -y, q, l, g, h)
+        d[0] = -x
+        e[0] = tail + (x if x > 0 else zero)
+
+
 ctypedef fused count_t:
     Poisson
     PoissonFull
+    Gamma
+    InverseGaussian
+    NegativeBinomial
 
 ctypedef fused rate_t:
     PoissonRate
     PoissonRateFull
+    Binomial
