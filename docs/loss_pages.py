@@ -1,4 +1,4 @@
-"""A page for each loss, of its docstring and its curves, a page that lists them, and the table of what labels mean.
+"""A page for each loss, of its docstring and its curves, a page that lists them, and tables that the guide includes.
 
 They are written before Sphinx reads.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import label_tables
 import matplotlib as mpl
+import name_tables
 import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
@@ -21,8 +22,9 @@ from sphinx.application import Sphinx
 import fastloss as fl
 from fastloss import plot
 
-# what guide/labels.md includes
+# what guide/labels.md and guide/which.md include
 LABELS = "losses/labels.inc"
+NAMES = "losses/names.inc"
 STYLES = {"light": "default", "dark": "dark_background"}
 
 # a likelihood shows its minimum with such a label only
@@ -97,6 +99,7 @@ def write_pages(app: Sphinx) -> None:
     classes = losses()
     write(folder / "index.rst", index_page(classes))
     write(Path(app.srcdir) / LABELS, f"{label_tables.guide_table()}\n")
+    write(Path(app.srcdir) / NAMES, name_tables.names_table())
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
         if cls().is_elementwise:

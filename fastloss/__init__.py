@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     # to type checkers an __all__ that is computed exports nothing
     from fastloss._core import Loss as Loss
     from fastloss.losses._families import *  # noqa: F403
+else:
+    # to type checkers every name would be there
+
+    def __getattr__(name: str) -> None:
+        from fastloss._peers import no_such_name
+
+        raise no_such_name(__name__, name)
+
 
 __all__ = [
     *losses.__all__,

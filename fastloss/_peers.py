@@ -1,0 +1,169 @@
+"""What other libraries call their losses, and the call that makes the same here.
+
+``fastloss.NAME`` of such a name is an AttributeError that says the call; the documentation's page "Which loss is that?"
+is made of the same table. A call is an expression in the names of this package; where it has an argument of the peer's,
+such as delta, that stands for a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+MEAN = 'reduction="mean"'
+NONE = 'reduction="none"'
+BCE = f"SigmoidBCELoss({MEAN})"
+# PyTorch's place of the classes, the id that it ignores, and the sum that its mean divides by
+IDS = 'axis=1, ignore_index=-100, reduction="weighted_mean"'
+
+# library -> its name of a loss -> the call, and what else is to be known
+CALLS: dict[str, dict[str, tuple[str, str]]] = {
+    "PyTorch": {
+        "torch.nn.L1Loss": (f"L1Loss({MEAN})", ""),
+        "torch.nn.MSELoss": (f"L2Loss(weight=2, {MEAN})", ""),
+        "torch.nn.SmoothL1Loss": (f"HuberLoss(rho=beta, {MEAN})", ""),
+        "torch.nn.HuberLoss": (f"HuberLoss(rho=delta, weight=delta, {MEAN})", ""),
+        "torch.nn.BCELoss": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", ""),
+        "torch.nn.BCEWithLogitsLoss": (BCE, ""),
+        "torch.nn.MultiLabelSoftMarginLoss": (BCE, ""),
+        "torch.nn.SoftMarginLoss": (f"LogisticLoss({MEAN})", ""),
+        "torch.nn.MarginRankingLoss": (f"HingeLoss(margin=margin, {MEAN})", "of x1 - x2"),
+        "torch.nn.HingeEmbeddingLoss": (f"HingeEmbeddingLoss({MEAN})", ""),
+        "torch.nn.PoissonNLLLoss": (f"PoissonNLLLoss({MEAN})", ""),
+        "torch.nn.KLDivLoss": (f"KLDivLoss({MEAN})", ""),
+        "torch.nn.CrossEntropyLoss": (f"SoftmaxCELoss({IDS})", ""),
+        "torch.nn.NLLLoss": (f"SoftmaxCELoss(from_logits=True, {IDS})", ""),
+        "torch.nn.CosineEmbeddingLoss": (f"CosineEmbeddingLoss({MEAN})", ""),
+        "torch.nn.CTCLoss": ('CTCLoss(layout="TNC", blank="first", reduction="sum")', 'of reduction="sum"'),
+        "torch.nn.functional.l1_loss": (f"L1Loss({MEAN})", ""),
+        "torch.nn.functional.mse_loss": (f"L2Loss(weight=2, {MEAN})", ""),
+        "torch.nn.functional.smooth_l1_loss": (f"HuberLoss(rho=beta, {MEAN})", ""),
+        "torch.nn.functional.huber_loss": (f"HuberLoss(rho=delta, weight=delta, {MEAN})", ""),
+        "torch.nn.functional.binary_cross_entropy": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", ""),
+        "torch.nn.functional.binary_cross_entropy_with_logits": (BCE, ""),
+        "torch.nn.functional.multilabel_soft_margin_loss": (BCE, ""),
+        "torch.nn.functional.soft_margin_loss": (f"LogisticLoss({MEAN})", ""),
+        "torch.nn.functional.margin_ranking_loss": (f"HingeLoss(margin=margin, {MEAN})", "of x1 - x2"),
+        "torch.nn.functional.hinge_embedding_loss": (f"HingeEmbeddingLoss({MEAN})", ""),
+        "torch.nn.functional.poisson_nll_loss": (f"PoissonNLLLoss({MEAN})", ""),
+        "torch.nn.functional.kl_div": (f"KLDivLoss({MEAN})", ""),
+        "torch.nn.functional.cross_entropy": (f"SoftmaxCELoss({IDS})", ""),
+        "torch.nn.functional.nll_loss": (f"SoftmaxCELoss(from_logits=True, {IDS})", ""),
+        "torch.nn.functional.cosine_embedding_loss": (f"CosineEmbeddingLoss({MEAN})", ""),
+    },
+    "scikit-learn": {
+        "sklearn.metrics.mean_squared_error": (f"L2Loss(weight=2, {MEAN})", ""),
+        "sklearn.metrics.mean_absolute_error": (f"L1Loss({MEAN})", ""),
+        "sklearn.metrics.mean_pinball_loss": (f"QuantileLoss(quantile=alpha, {MEAN})", ""),
+        "sklearn.metrics.mean_squared_log_error": (f"MSLELoss(weight=2, {MEAN})", ""),
+        "sklearn.metrics.log_loss": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", "of two classes"),
+        "sklearn.metrics.hinge_loss": (f"HingeLoss({MEAN})", "of labels -1 and +1"),
+        'SGDRegressor(loss="squared_error")': (f"L2Loss({MEAN})", ""),
+        'SGDRegressor(loss="huber")': (f"HuberLoss(rho=epsilon, weight=epsilon, {MEAN})", ""),
+        'SGDRegressor(loss="epsilon_insensitive")': (f"EpsilonInsensitiveLoss(epsilon=epsilon, {MEAN})", ""),
+        'SGDRegressor(loss="squared_epsilon_insensitive")': (
+            f"SquaredEpsilonInsensitiveLoss(epsilon=epsilon, {MEAN})",
+            "",
+        ),
+        'SGDClassifier(loss="hinge")': (f"HingeLoss({MEAN})", ""),
+        'SGDClassifier(loss="squared_hinge")': (f"SquaredHingeLoss({MEAN})", ""),
+        'SGDClassifier(loss="log_loss")': (f"LogisticLoss({MEAN})", ""),
+        'SGDClassifier(loss="modified_huber")': (f"ModifiedHuberLoss({MEAN})", ""),
+        'SGDClassifier(loss="perceptron")': (f"HingeLoss(margin=0, {MEAN})", ""),
+        "sklearn._loss.HalfSquaredError": (f"L2Loss({NONE})", ""),
+        "sklearn._loss.AbsoluteError": (f"L1Loss({NONE})", ""),
+        "sklearn._loss.PinballLoss": (f"QuantileLoss(quantile=quantile, {NONE})", ""),
+        "sklearn._loss.HalfPoissonLoss": (f"PoissonNLLLoss({NONE})", "but for what depends on labels alone"),
+        "sklearn._loss.HalfGammaLoss": (f"GammaLoss({NONE})", "but for what depends on labels alone"),
+        "sklearn._loss.HalfBinomialLoss": (f"SigmoidBCELoss({NONE})", ""),
+        "sklearn._loss.HalfMultinomialLoss": ("SoftmaxCELoss()", ""),
+        "sklearn._loss.ExponentialLoss": (f'ExponentialLoss(label_format="binary", {NONE})', ""),
+    },
+    "optax": {
+        "optax.l2_loss": (f"L2Loss({NONE})", ""),
+        "optax.squared_error": (f"L2Loss(weight=2, {NONE})", ""),
+        "optax.huber_loss": (f"HuberLoss(rho=delta, weight=delta, {NONE})", ""),
+        "optax.log_cosh": (f"LogCoshLoss({NONE})", ""),
+        "optax.hinge_loss": (f"HingeLoss({NONE})", ""),
+        "optax.perceptron_loss": (f"HingeLoss(margin=0, {NONE})", ""),
+        "optax.sigmoid_binary_cross_entropy": (f"SigmoidBCELoss({NONE})", ""),
+        "optax.softmax_cross_entropy": ("SoftmaxCELoss(sparse_label=False)", ""),
+        "optax.softmax_cross_entropy_with_integer_labels": ("SoftmaxCELoss()", ""),
+    },
+    "Keras": {
+        "keras.losses.MeanSquaredError": (f"L2Loss(weight=2, {MEAN})", ""),
+        "keras.losses.MeanAbsoluteError": (f"L1Loss({MEAN})", ""),
+        "keras.losses.MeanSquaredLogarithmicError": (f"MSLELoss(weight=2, {MEAN})", ""),
+        "keras.losses.Huber": (f"HuberLoss(rho=delta, weight=delta, {MEAN})", ""),
+        "keras.losses.LogCosh": (f"LogCoshLoss({MEAN})", ""),
+        "keras.losses.Hinge": (f"HingeLoss({MEAN})", "of labels -1 and +1"),
+        "keras.losses.SquaredHinge": (f"SquaredHingeLoss({MEAN})", "of labels -1 and +1"),
+        "keras.losses.BinaryCrossentropy": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", "of from_logits=False"),
+        "keras.losses.CategoricalCrossentropy": (
+            f"SoftmaxCELoss(sparse_label=False, {MEAN})",
+            "of from_logits=True",
+        ),
+        "keras.losses.SparseCategoricalCrossentropy": (f"SoftmaxCELoss({MEAN})", "of from_logits=True"),
+        "keras.losses.Poisson": (f"PoissonNLLLoss(from_logits=False, {MEAN})", ""),
+        "keras.losses.CTC": ('CTCLoss(blank="first")', ""),
+    },
+    "XGBoost": {
+        "reg:squarederror": ("L2Loss()", ""),
+        "reg:absoluteerror": ("L1Loss()", ""),
+        "reg:pseudohubererror": ("PseudoHuberLoss(delta=huber_slope)", ""),
+        "reg:quantileerror": ("QuantileLoss(quantile=quantile_alpha)", ""),
+        "reg:squaredlogerror": ("MSLELoss()", ""),
+        "reg:logistic": ("SigmoidBCELoss()", ""),
+        "binary:logistic": ("SigmoidBCELoss()", ""),
+        "binary:hinge": ("HingeLoss()", "of labels -1 and +1"),
+        "multi:softprob": ("SoftmaxCELoss()", "XGBoost doubles the Hessian"),
+        "count:poisson": ("PoissonNLLLoss()", "XGBoost multiplies the Hessian by exp(max_delta_step)"),
+        "reg:gamma": ("GammaLoss()", ""),
+    },
+    "LightGBM": {
+        "regression": ("L2Loss()", ""),
+        "regression_l1": ("L1Loss()", ""),
+        "huber": ("HuberLoss(rho=alpha, weight=alpha)", ""),
+        "fair": ("FairLoss(c=fair_c)", ""),
+        "quantile": ("QuantileLoss(quantile=alpha)", ""),
+        "poisson": ("PoissonNLLLoss()", "LightGBM multiplies the Hessian by exp(poisson_max_delta_step)"),
+        "gamma": ("GammaLoss()", ""),
+        "binary": ("SigmoidBCELoss()", ""),
+        "cross_entropy": ("SigmoidBCELoss()", ""),
+        "multiclass": ("SoftmaxCELoss()", "LightGBM multiplies the Hessian by K/(K - 1)"),
+    },
+    "CatBoost": {
+        "RMSE": ("L2Loss()", "CatBoost takes the root of the mean"),
+        "MAE": ("L1Loss()", ""),
+        "Quantile": ("QuantileLoss(quantile=alpha)", ""),
+        "Expectile": ("ExpectileLoss(expectile=alpha)", ""),
+        "LogCosh": ("LogCoshLoss()", ""),
+        "Huber": ("HuberLoss(rho=delta, weight=delta)", ""),
+        "MSLE": ("MSLELoss(weight=2)", ""),
+        "Poisson": ("PoissonNLLLoss()", ""),
+        "Logloss": ("SigmoidBCELoss()", ""),
+        "CrossEntropy": ("SigmoidBCELoss()", ""),
+        "MultiClass": ("SoftmaxCELoss()", ""),
+    },
+}
+
+
+def rows() -> Iterator[tuple[str, str, str, str]]:
+    """Library, its name, the call, and the remark of each entry."""
+    for library, names in CALLS.items():
+        for name, (call, remark) in names.items():
+            yield library, name, call, remark
+
+
+def call_for(name: str) -> str | None:
+    """The call for what another library calls ``name``, without its module; None where no library does."""
+    for _, known, call, remark in rows():
+        if known.rpartition(".")[2].casefold() == name.casefold():
+            return f"{call}, {remark}" if remark else call
+    return None
+
+
+def no_such_name(module: str, name: str) -> AttributeError:
+    """What access to a name that a module lacks raises: it says the call where another library has the name."""
+    call = None if name.startswith("_") else call_for(name)
+    hint = f"; use {module}.{call}" if call else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}", name=name)

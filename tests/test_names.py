@@ -1,0 +1,125 @@
+"""What other libraries call their losses: each call that is named for one is made, and held against it if it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss import _peers
+
+Array = np.ndarray[Any, Any]
+ROWS = list(_peers.rows())
+# of the peer's arguments that a call names
+ARGUMENTS = {
+    name: 0.25
+    for name in "alpha beta delta epsilon expectile fair_c huber_slope margin quantile quantile_alpha".split()
+}
+NAMES = {name: getattr(fl, name) for name in fl.losses.__all__} | ARGUMENTS
+
+
+def built(call: str) -> fl.Loss:
+    loss = eval(call, {"__builtins__": {}}, NAMES)
+    assert isinstance(loss, fl.Loss)
+    return loss
+
+
+@pytest.mark.parametrize(("library", "name", "call", "remark"), ROWS, ids=[f"{row[0]} {row[1]}" for row in ROWS])
+def test_each_call_makes_a_loss(library: str, name: str, call: str, remark: str) -> None:
+    assert library
+    assert name
+    assert not remark.endswith(".")
+    built(call)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("BCEWithLogitsLoss", 'SigmoidBCELoss(reduction="mean")'),
+        ("MSELoss", 'L2Loss(weight=2, reduction="mean")'),
+        ("Huber", 'HuberLoss(rho=delta, weight=delta, reduction="mean")'),
+        ("log_loss", 'SigmoidBCELoss(from_sigmoid=True, reduction="mean"), of two classes'),
+        ("cross_entropy", 'SoftmaxCELoss(axis=1, ignore_index=-100, reduction="weighted_mean")'),
+    ],
+)
+def test_a_name_of_another_library_says_the_call(name: str, call: str) -> None:
+    with pytest.raises(AttributeError) as info:
+        getattr(fl, name)
+    assert str(info.value) == f"module 'fastloss' has no attribute '{name}'; use fastloss.{call}"
+    assert info.value.name == name
+
+
+@pytest.mark.parametrize("name", ["NoSuchLoss", "_private", "__wrapped__"])
+def test_another_name_is_missing_as_usual(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"^module 'fastloss' has no attribute '{name}'$"):
+        getattr(fl, name)
+
+
+def draw(kind: str) -> tuple[Array, Array]:
+    """Predictions and labels."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    probabilities = 0.05 + 0.9 * rng.random((40, 3))
+    return {
+        "real": (x, rng.normal(size=(40, 3))),
+        "signs": (x, rng.choice([-1.0, 1.0], (40, 3))),
+        "shares": (x, rng.random((40, 3))),
+        "probabilities": (probabilities, rng.choice([0.0, 1.0], (40, 3))),
+        "positive": (probabilities, rng.random((40, 3)) + 0.1),
+        "counts": (x, rng.poisson(2.0, (40, 3)).astype(float)),
+        "ids": (x, rng.integers(0, 3, 40)),
+        "log-probabilities": (np.log(probabilities), probabilities),
+        "log ids": (np.log(probabilities), rng.integers(0, 3, 40)),
+        "distances": (abs(x), rng.choice([-1.0, 1.0], (40, 3))),
+    }[kind]
+
+
+# what PyTorch's classes take, and the argument that its call names
+TORCH: dict[str, tuple[str, dict[str, float]]] = {
+    "L1Loss": ("real", {}),
+    "MSELoss": ("real", {}),
+    "SmoothL1Loss": ("real", {"beta": 0.25}),
+    "HuberLoss": ("real", {"delta": 0.25}),
+    "BCELoss": ("probabilities", {}),
+    "BCEWithLogitsLoss": ("shares", {}),
+    "MultiLabelSoftMarginLoss": ("shares", {}),
+    "SoftMarginLoss": ("signs", {}),
+    "HingeEmbeddingLoss": ("distances", {}),
+    "PoissonNLLLoss": ("counts", {}),
+    "KLDivLoss": ("log-probabilities", {}),
+    "CrossEntropyLoss": ("ids", {}),
+    "NLLLoss": ("log ids", {}),
+}
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.filterwarnings("ignore:reduction")
+def test_pytorch(name: str) -> None:
+    torch: Any = pytest.importorskip("torch")
+    kind, arguments = TORCH[name]
+    x, y = draw(kind)
+    want = getattr(torch.nn, name)(**arguments)(torch.tensor(x), torch.tensor(y)).item()
+    call, _ = _peers.CALLS["PyTorch"][f"torch.nn.{name}"]
+    assert built(call)(x, y) == pytest.approx(want, rel=1e-9)
+
+
+SKLEARN: dict[str, tuple[str, Callable[[Any, Array, Array], Any]]] = {
+    "mean_squared_error": ("real", lambda metric, x, y: metric(y, x)),
+    "mean_absolute_error": ("real", lambda metric, x, y: metric(y, x)),
+    "mean_pinball_loss": ("real", lambda metric, x, y: metric(y, x, alpha=0.25)),
+    "mean_squared_log_error": ("positive", lambda metric, x, y: metric(y, x)),
+    "log_loss": ("probabilities", lambda metric, x, y: metric(y.ravel(), x.ravel())),
+    "hinge_loss": ("signs", lambda metric, x, y: metric(y.ravel(), x.ravel())),
+}
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_scikit_learn(name: str) -> None:
+    metrics: Any = pytest.importorskip("sklearn.metrics")
+    kind, metric = SKLEARN[name]
+    x, y = draw(kind)
+    call, _ = _peers.CALLS["scikit-learn"][f"sklearn.metrics.{name}"]
+    assert built(call)(x, y) == pytest.approx(metric(getattr(metrics, name), x, y), rel=1e-9)
