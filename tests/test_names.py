@@ -1,4 +1,4 @@
-"""What other libraries call their losses: each call that is named for one is made, and held against it if it is there."""
+"""What other libraries call their losses: each call for one is made, and held against it if it is there."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from fastloss import _peers
 Array = np.ndarray[Any, Any]
 ROWS = list(_peers.rows())
 # of the peer's arguments that a call names
-ARGUMENTS = {
-    name: 0.25
-    for name in "alpha beta delta epsilon expectile fair_c huber_slope margin quantile quantile_alpha".split()
-}
+ARGUMENTS = dict.fromkeys(
+    ("alpha", "beta", "delta", "epsilon", "fair_c", "huber_slope", "margin", "quantile", "quantile_alpha"), 0.25
+)
 NAMES = {name: getattr(fl, name) for name in fl.losses.__all__} | ARGUMENTS
 
 
