@@ -80,6 +80,12 @@ cdef inline real_t sqrt(real_t x) noexcept nogil:
         return sqrt_of_double(x)
 
 
+cdef inline real_t lost(real_t a, real_t b, real_t total) noexcept nogil:
+    """What rounding took from a + b = total, exactly (Moeller 1965); NaN where that is infinite."""
+    cdef real_t t = total - a
+    return (a - (total - t)) + (b - t)
+
+
 cdef inline real_t counter(real_t x) noexcept nogil:
     """1.5 * 2^(mantissa bits) plus the integer nearest to x, |x| < 2^22, which stands in its low bits.
 
@@ -196,7 +202,7 @@ cdef inline real_t exp_sum(real_t a, real_t b) noexcept nogil:
 
     e^(a b) is exp_sum(t, fma(a, b, -t)) with t = a b. Where the sum overflows, the error is NaN, and is not used.
     """
-    cdef real_t x = a + b, t = x - a, low = (a - (x - t)) + (b - t), c, r = remainder(x, &c) + low
+    cdef real_t x = a + b, c, r = remainder(x, &c) + lost(a, b, x)
     return exp_scaled(x, <real_t>1 + expm1_reduced(r), c)
 
 
@@ -234,7 +240,7 @@ cdef inline real_t expm1_nonpositive(real_t x, real_t* v) noexcept nogil:
 
 cdef inline real_t expm1_sum(real_t a, real_t b, real_t* v) noexcept nogil:
     """e^(a + b) - 1 and v = e^(a + b) for a + b <= 0, both within 1.5 ULP, as exp_sum takes the sum."""
-    cdef real_t x = a + b, t = x - a, low = (a - (x - t)) + (b - t), c, r = remainder(x, &c) + low
+    cdef real_t x = a + b, c, r = remainder(x, &c) + lost(a, b, x)
     return expm1_scaled(x, expm1_reduced(r), c, v)
 
 
@@ -372,7 +378,7 @@ cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:
 
     log(x) is log_sum(x, 0), log1p(u) is log_sum(1, u). 0 gives -inf, a negative sum NaN.
     """
-    cdef real_t w = a + b, t = w - a, c = (a - (w - t)) + (b - t), scaled, bias, r, zero = 0
+    cdef real_t w = a + b, c = lost(a, b, w), scaled, bias, r, zero = 0
     # subnormals are brought into the normal range first
     if real_t is float:
         scaled = w * <float>33554432. if w < <float>1.1754943508222875e-38 else w

@@ -264,7 +264,7 @@ def test_a_weight_of_no_numbers(weight: Any) -> None:
     assert L2([], [], []).shape == (0,)
 
 
-@pytest.mark.parametrize("name", ["delta", "beta", "size_average", "pos_weight", "Reduction", "weights"])
+@pytest.mark.parametrize("name", ["sigma", "nu", "size_average", "pos_weight", "Reduction", "weights"])
 @pytest.mark.parametrize("cls", CLASSES)
 def test_an_unknown_argument_of_a_constructor(cls: type[fl.Loss], name: str) -> None:
     with pytest.raises(TypeError, match=rf"^{cls.__name__}\b.*'{name}'; its arguments are \(") as caught:

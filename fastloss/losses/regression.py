@@ -203,7 +203,7 @@ class MSLELoss(Loss):
 
     >>> import fastloss as fl
     >>> fl.MSLELoss()([0.0, 9.0, 99.0], [0.0, 99.0, 9.0]).round(4)
-    array([0.   , 2.651, 2.651])
+    array([0.    , 2.6509, 2.6509])
     """
 
     __slots__ = ()

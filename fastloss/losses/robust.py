@@ -56,7 +56,8 @@ class PseudoHuberLoss(Loss):
     and curvature 1/rho: ``weight=1 / delta`` brings this loss to it.
 
     Source: Charbonnier et al. 1994, Hartley and Zisserman 2003. Gluon, PyTorch, scikit-learn, LightGBM, CatBoost: none.
-    XGBoost: ``reg:pseudohubererror(huber_slope=delta)``, the same scale; SciPy: ``soft_l1``, twice this at delta = 1.
+    XGBoost: ``reg:pseudohubererror(huber_slope=delta)``; SciPy: ``least_squares(loss="soft_l1", f_scale=delta)``; both
+    of the same scale.
 
     >>> import fastloss as fl
     >>> fl.PseudoHuberLoss()([0.75, 2.4], [0.0, 0.0]).round(4)
@@ -120,11 +121,10 @@ class CauchyLoss(Loss):
 
     Raises ValueError unless c is positive and finite.
 
-    The Hessian is negative for errors beyond c, and there may be several minima: begin near the median. Gradients are
-    within 4 units in the last place.
+    The Hessian is negative for errors beyond c, and there may be several minima: begin near the median.
 
-    Source: Black and Anandan 1996. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. SciPy: ``cauchy``,
-    twice this at c = 1; Kornia: ``cauchy_loss``, this at c = sqrt(2).
+    Source: Black and Anandan 1996. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. SciPy:
+    ``least_squares(loss="cauchy", f_scale=c)``, the same scale; Kornia: ``cauchy_loss``, this at c = sqrt(2).
 
     >>> import fastloss as fl
     >>> fl.CauchyLoss().value_and_grad([1.0, 3.0], [0.0, 0.0])
@@ -190,7 +190,8 @@ class WelschLoss(Loss):
     Raises ValueError unless c is positive and finite.
 
     The curvature at 0 is 1/c². The Hessian is negative for errors beyond c: begin near the median, or with a large c.
-    The gradient keeps its digits as it dies out, but for those that the rounding of x - y takes.
+    The gradient keeps its digits as it dies out, until the exponential is subnormal, but for those that the rounding of
+    x - y takes.
 
     Source: Dennis and Welsch 1978. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. Kornia:
     ``welsch_loss``, this at c = 1.

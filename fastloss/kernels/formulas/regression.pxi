@@ -70,10 +70,10 @@ cdef class SquaredEpsilonInsensitive(Kernel):
 
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), epsilon = <real_t>self.epsilon, zero = 0
-        cdef real_t c = zero if a <= epsilon else a - epsilon
+        cdef real_t excess = a - epsilon, c = zero if excess <= 0 else excess
         l[0] = c * c
         g[0] = signed_as(c + c, z)
-        h[0] = <real_t>2 if a > epsilon else zero_like(z)
+        h[0] = zero if excess <= 0 else (<real_t>2 if excess > 0 else excess)
         d[0] = -g[0]
 
 
@@ -96,28 +96,28 @@ cdef class Expectile(Kernel):
 
 @cython.final
 cdef class SquaredLogarithmic(Kernel):
-    """l = L^2 / 2, L = log((1 + x)/(1 + y)).
-
-    Where z is small, L = log(1 + z/(1 + y)) cancels nothing. Elsewhere it would, and the logarithm is the quotient's.
-    """
+    """l = L^2 / 2, L = log((1 + x)/(1 + y)): by its absolute value, log(1 + a/(1 + min(x, y))), nothing cancels."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t z = x - y, one = 1, zero = 0, half = .5, nan = NAN, inf = <real_t>INFINITY, log_ratio, slope
+        cdef real_t z = x - y, one = 1, zero = 0, inf = <real_t>INFINITY, up = one + x, down = one + y, root, slope
+        cdef real_t high = x if x > y else y, low = y if x > y else x, a = high - low, bottom = one + low, t, rest
         # what has no logarithm has no reciprocal
-        cdef real_t up = nan if one + x < 0 else one + x, down = nan if one + y < 0 else one + y
-        cdef bint near = absolute(z) <= half * down
-        log_ratio = log_sum(one if near else up / down, z / down if near else zero)
-        l[0] = half * log_ratio * log_ratio
-        # the logarithm of infinity is less than it
-        slope = one if up == inf else log_ratio
-        g[0] = slope / up
-        h[0] = (one - slope) / up / up
-        d[0] = -(one if down == inf else log_ratio) / down
+        bottom = <real_t>NAN if bottom < 0 else bottom
+        t = a / bottom
+        # the square doubles the error of L: t gets what three roundings have left, which may be NaN
+        rest = (fma(-t, bottom, a) + fma(-t, lost(one, low, bottom), lost(high, -low, a))) / bottom
+        root = signed_as(log_sum(one, t + (rest if absolute(rest) < t else zero)), z)
+        l[0] = <real_t>.5 * root * root
+        # infinity is more than its logarithm, where there is one
+        slope = one if up == inf else root
+        g[0] = slope / up + zero_like(root)
+        h[0] = (one - slope) / up / up + zero_like(root)
+        d[0] = -(one if down == inf else root) / down
 
 
 cdef inline void pinball(real_t z, real_t above, real_t below, real_t* l, real_t* g, real_t* h,
                          real_t* d) noexcept nogil:
     """l = above z for z > 0, else -below z; the derivative at 0 is 0."""
-    cdef real_t slope = above if z > 0 else -below, none = zero_like(z + slope), zero = 0
+    cdef real_t slope = above if z > 0 else -below, zero = 0, none = zero_like(fma(slope, zero, z))
     # a slope of 0 costs nothing, 0 * inf
     l[0] = none if slope == 0 else fma(slope, z, zero)
     g[0] = slope if absolute(z) > 0 else none
