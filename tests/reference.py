@@ -87,6 +87,10 @@ def distribution_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple
     return np.log(rng.uniform(0.01, 1, shape)), np.where(rng.random(shape) < 0.1, 0.0, label)
 
 
+def claim_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.normal(size=shape), np.where(rng.random(shape) < 0.3, 0, rng.gamma(2.0, 1.0, shape))
+
+
 def positive_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
     return rng.normal(size=shape), rng.gamma(2.0, 1.0, shape)
 
@@ -225,6 +229,15 @@ def poisson(*, logits: bool, full: bool) -> dict[str, Any]:
         "gradient": lambda x, y, e=1e-8: 1 - y / (x + e),
         "hessian": lambda x, y, e=1e-8: y / (x + e) ** 2,
         "label_gradient": lambda x, y, e=1e-8: -np.log(x + e) + slope(y),
+    }
+
+
+def tweedie(p: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: np.exp((2 - p) * x) / (2 - p) - y * np.exp((1 - p) * x) / (1 - p),
+        "gradient": lambda x, y: np.exp((2 - p) * x) - y * np.exp((1 - p) * x),
+        "hessian": lambda x, y: (2 - p) * np.exp((2 - p) * x) - (1 - p) * y * np.exp((1 - p) * x),
+        "label_gradient": lambda x, y: np.exp((1 - p) * x) / (p - 1),
     }
 
 
@@ -527,6 +540,10 @@ LOSSES = {
         lambda x, y: np.exp(-2 * x) / 2,
         positive_data,
         "Tweedie 1957",
+    ),
+    "Tweedie": Reference(fl.TweedieLoss, **tweedie(1.5), data=claim_data, source="Tweedie 1984"),
+    "Tweedie power=2.5": Reference(
+        fl.TweedieLoss, **tweedie(2.5), data=positive_data, source="Jorgensen 1987", parameters={"power": 2.5}
     ),
     "KL": Reference(
         fl.KLDivLoss,

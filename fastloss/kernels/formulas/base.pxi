@@ -2,9 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastloss._math cimport (
-    bits_d, bits_f, exp_nonpositive, fma, from_bits_d, from_bits_f, log1p_unit, minus_absolute, real_t, signed_as,
-)
+from fastloss._math cimport *
 from fastloss._plan cimport kernel_t
 
 

@@ -1,0 +1,99 @@
+"""Losses beside other implementations of the same, where one is installed: values, and gradients if it has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from tests import reference as data
+
+Array = np.ndarray[Any, Any]
+Peer = Callable[..., tuple[Any, ...]]
+
+
+def scikit_learn(name: str, **parameters: Any) -> Peer:
+    """A loss of boosting and of generalized linear models, which is private there."""
+
+    def results(x: Array, y: Array) -> tuple[Any, ...]:
+        losses = pytest.importorskip("sklearn._loss.loss")
+        value, gradient = getattr(losses, name)(**parameters).loss_gradient(y, x)
+        return value, gradient
+
+    return results
+
+
+def descent(name: str) -> Peer:
+    """A loss of scikit-learn's stochastic gradient descent, of one number at a time."""
+
+    def results(x: Array, y: Array) -> tuple[Any, ...]:
+        loss = getattr(pytest.importorskip("sklearn.linear_model._sgd_fast"), name)()
+        pairs = list(zip(x.tolist(), y.tolist(), strict=True))
+        return [loss.py_loss(*pair) for pair in pairs], [loss.py_dloss(*pair) for pair in pairs]
+
+    return results
+
+
+def torch(formula: Callable[..., Any]) -> Peer:
+    """A formula of PyTorch's functions, which differentiates it."""
+
+    def results(x: Array, *others: Array) -> tuple[Any, ...]:
+        library = pytest.importorskip("torch")
+        pred = library.tensor(x, requires_grad=True)
+        value = formula(library, pred, *map(library.tensor, others))
+        value.sum().backward()
+        return value.detach().numpy(), pred.grad.numpy()
+
+    return results
+
+
+def likelihood(formula: Callable[..., Any]) -> Peer:
+    """A log-likelihood of scipy's."""
+
+    def results(*inputs: Array) -> tuple[Any, ...]:
+        pytest.importorskip("scipy.special")
+        return (-formula(pytest.importorskip("scipy.stats"), pytest.importorskip("scipy.special"), *inputs),)
+
+    return results
+
+
+def negative_binomial(stats: Any, special: Any, x: Array, y: Array) -> Any:
+    coefficient = special.gammaln(y + 2.5) - special.gammaln(2.5) - special.gammaln(y + 1)
+    return stats.nbinom.logpmf(y, 2.5, 2.5 / (2.5 + np.exp(x))) - coefficient
+
+
+def binomial(stats: Any, special: Any, x: Array, y: Array, n: Array) -> Any:
+    return stats.binom.logpmf(y, n, special.expit(x)) - np.log(special.comb(n, y))
+
+
+# a loss, the data of its case, and the peer
+PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
+    "exponential": (fl.ExponentialLoss(label_format="binary"), data.binary_data, scikit_learn("ExponentialLoss")),
+    "modified Huber": (fl.ModifiedHuberLoss(), data.signed_data, descent("ModifiedHuber")),
+    "hinge embedding": (
+        fl.HingeEmbeddingLoss(),
+        lambda rng, shape: (rng.gamma(2.0, 0.5, shape), rng.choice([-1.0, 1.0], shape)),
+        torch(lambda library, x, y: library.nn.functional.hinge_embedding_loss(x, y, reduction="none")),
+    ),
+    "negative binomial": (fl.NegativeBinomialLoss(theta=2.5), data.count_data, likelihood(negative_binomial)),
+    "binomial": (fl.BinomialLoss(), data.trials_data, likelihood(binomial)),
+    "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),
+    "inverse Gaussian": (fl.InverseGaussianLoss(), data.positive_data, scikit_learn("HalfTweedieLoss", power=3)),
+    "Tweedie power=-1": (fl.TweedieLoss(power=-1), data.regression_data, scikit_learn("HalfTweedieLoss", power=-1)),
+    "Tweedie power=1": (fl.TweedieLoss(power=1), data.count_data, scikit_learn("HalfTweedieLoss", power=1)),
+    "Tweedie power=1.5": (fl.TweedieLoss(power=1.5), data.claim_data, scikit_learn("HalfTweedieLoss", power=1.5)),
+    "Tweedie power=2.5": (fl.TweedieLoss(power=2.5), data.positive_data, scikit_learn("HalfTweedieLoss", power=2.5)),
+}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_peers_agree(rng: np.random.Generator, name: str) -> None:
+    loss, draw, peer = PEERS[name]
+    pred, label, *third = draw(rng, (500,))
+    want = peer(pred, label, *third)
+    got = loss.value_and_grad(pred, label, None, *third)
+    for a, b in zip(got, want, strict=False):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
