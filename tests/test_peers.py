@@ -69,6 +69,16 @@ def binomial(stats: Any, special: Any, x: Array, y: Array, n: Array) -> Any:
     return stats.binom.logpmf(y, n, special.expit(x)) - np.log(special.comb(n, y))
 
 
+def focal(library: Any, x: Any, y: Any) -> Any:
+    entropy = library.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+    return (0.25 * y + 0.75 * (1 - y)) * (1 - library.exp(-entropy)) ** 2 * entropy
+
+
+def asymmetric(library: Any, x: Any, y: Any) -> Any:
+    p, v = library.sigmoid(x), library.clamp(library.sigmoid(x) - 0.05, min=0)
+    return library.where(y == 1, (p - 1) * library.log(p), -(v**4) * library.log(1 - v))
+
+
 # a loss, the data of its case, and the peer
 PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     "exponential": (fl.ExponentialLoss(label_format="binary"), data.binary_data, scikit_learn("ExponentialLoss")),
@@ -78,6 +88,8 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
         lambda rng, shape: (rng.gamma(2.0, 0.5, shape), rng.choice([-1.0, 1.0], shape)),
         torch(lambda library, x, y: library.nn.functional.hinge_embedding_loss(x, y, reduction="none")),
     ),
+    "focal": (fl.SigmoidFocalLoss(), data.hard_data, torch(focal)),
+    "asymmetric": (fl.AsymmetricLoss(), data.hard_data, torch(asymmetric)),
     "negative binomial": (fl.NegativeBinomialLoss(theta=2.5), data.count_data, likelihood(negative_binomial)),
     "binomial": (fl.BinomialLoss(), data.trials_data, likelihood(binomial)),
     "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),

@@ -10,6 +10,7 @@ from fastloss._plan cimport (
 ctypedef fused two_inputs_t:
     regression_t
     binary_t
+    focal_t
     count_t
     divergence_t
 
