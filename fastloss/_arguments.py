@@ -145,12 +145,19 @@ def finite(name: str, x: Any) -> float:
     return value
 
 
-def number(name: str, x: Any, above: float | None = None, below: float | None = None) -> float:
-    """A constructor's argument as a float, strictly between `above` and `below`."""
+def number(
+    name: str, x: Any, above: float | None = None, below: float | None = None, least: float | None = None
+) -> float:
+    """A constructor's argument as a float, strictly between `above` and `below`, and not less than `least`."""
     value = finite(name, x)
-    if (above is not None and not value > above) or (below is not None and not value < below):
-        bounds = [f"greater than {above}"] * (above is not None) + [f"less than {below}"] * (below is not None)
-        raise ValueError(f"{name} must be {' and '.join(bounds)}, got {x!r}")
+    bounds = {
+        f"greater than {above}": above is None or value > above,
+        f"at least {least}": least is None or value >= least,
+        f"less than {below}": below is None or value < below,
+    }
+    if not all(bounds.values()):
+        given = [text for text, limit in zip(bounds, (above, least, below), strict=True) if limit is not None]
+        raise ValueError(f"{name} must be {' and '.join(given)}, got {x!r}")
     return value
 
 

@@ -145,15 +145,6 @@ SIGN_OF_CLASS = replace(
     SIGN,
     hints=((0, '; for labels of 0 and 1 build the loss with label_format="binary", or rescale them: 2 * label - 1'),),
 )
-CLASS = Domain(
-    "0 and 1",
-    0,
-    1,
-    whole=True,
-    hints=(
-        (-1, '; for labels of -1 and +1 build the loss with label_format="signed", or rescale them: (label + 1) / 2'),
-    ),
-)
 SIGN_OF_PAIR = replace(SIGN, text="1 and -1")
 SHARE = Domain("numbers from 0 to 1", 0, 1, slack=4, hints=((-1, "; rescale labels of -1 and +1: (label + 1) / 2"),))
 SHARE_OF_CLASS = replace(
@@ -162,6 +153,8 @@ SHARE_OF_CLASS = replace(
         (-1, '; for labels of -1 and +1 build the loss with label_format="signed", or rescale them: (label + 1) / 2'),
     ),
 )
+BINARY = Domain("0 and 1", 0, 1, whole=True, hints=SHARE.hints)
+BINARY_OF_CLASS = replace(BINARY, hints=SHARE_OF_CLASS.hints)
 PROBABILITY = Domain("probabilities from 0 to 1", 0, 1)
 QUANTILE = Domain("quantiles from 0 to 1", 0, 1)
 COUNT = Domain("counts from 0 up", 0)

@@ -87,6 +87,14 @@ def distribution_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple
     return np.log(rng.uniform(0.01, 1, shape)), np.where(rng.random(shape) < 0.1, 0.0, label)
 
 
+def hard_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.normal(scale=3, size=shape), rng.choice([0.0, 1.0], shape)
+
+
+def claim_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return rng.normal(size=shape), np.where(rng.random(shape) < 0.3, 0, rng.gamma(2.0, 1.0, shape))
+
+
 def positive_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
     return rng.normal(size=shape), rng.gamma(2.0, 1.0, shape)
 
@@ -334,6 +342,43 @@ def poisson(*, logits: bool, full: bool) -> dict[str, Any]:
         "hessian": lambda x, y, e=1e-8: y / (x + e) ** 2,
         "label_gradient": lambda x, y, e=1e-8: -np.log(x + e) + slope(y),
     }
+
+
+def tweedie(p: float) -> dict[str, Any]:
+    return {
+        "value": lambda x, y: np.exp((2 - p) * x) / (2 - p) - y * np.exp((1 - p) * x) / (1 - p),
+        "gradient": lambda x, y: np.exp((2 - p) * x) - y * np.exp((1 - p) * x),
+        "hessian": lambda x, y: (2 - p) * np.exp((2 - p) * x) - (1 - p) * y * np.exp((1 - p) * x),
+        "label_gradient": lambda x, y: np.exp((1 - p) * x) / (p - 1),
+    }
+
+
+def focal(alpha: float | None, gammas: tuple[float, float], clip: float = 0) -> dict[str, Any]:
+    """By the probability v of the wrong class, of which that of the class 0 is clipped; w is 1 - v."""
+
+    def parts(x: Array, y: Array) -> tuple[Array, ...]:
+        is_one = y > 0.5
+        v = np.where(is_one, sigmoid(-x), np.maximum(sigmoid(x) - clip, 0))
+        w = np.where(is_one, sigmoid(x), sigmoid(-x) + clip)
+        slope = np.where(is_one, -1, 1) * sigmoid(x) * sigmoid(-x)
+        weight = 1 if alpha is None else np.where(is_one, alpha, 1 - alpha)
+        return np.where(v > 0, v, 0.5), w, slope, np.where(is_one, *gammas), weight * (v > 0)
+
+    def value(x: Array, y: Array) -> Array:
+        v, w, _, k, weight = parts(x, y)
+        return -weight * v**k * np.log(w)
+
+    def gradient(x: Array, y: Array) -> Array:
+        v, w, slope, k, weight = parts(x, y)
+        return weight * (v**k / w - k * v ** (k - 1) * np.log(w)) * slope
+
+    def hessian(x: Array, y: Array) -> Array:
+        v, w, slope, k, weight = parts(x, y)
+        first = v**k / w - k * v ** (k - 1) * np.log(w)
+        second = v**k / w**2 + 2 * k * v ** (k - 1) / w - k * (k - 1) * v ** (k - 2) * np.log(w)
+        return weight * (first * slope * (sigmoid(-x) - sigmoid(x)) + second * slope**2)
+
+    return {"value": value, "gradient": gradient, "hessian": hessian, "label_gradient": None, "data": hard_data}
 
 
 def negative_binomial(theta: float) -> dict[str, Any]:
@@ -620,6 +665,22 @@ LOSSES = {
         binary_data,
         "Leng et al. 2022",
     ),
+    "focal": Reference(
+        fl.SigmoidFocalLoss,
+        **focal(0.25, (2, 2)),
+        source="Lin et al. 2017",
+        loop="two inputs, of which the second has no gradient",
+    ),
+    "focal without alpha": Reference(
+        fl.SigmoidFocalLoss,
+        **focal(None, (0.5, 0.5)),
+        source="Lin et al. 2017",
+        parameters={"alpha": None, "gamma": 0.5},
+    ),
+    "asymmetric": Reference(fl.AsymmetricLoss, **focal(None, (1, 4), 0.05), source="Ridnik et al. 2021"),
+    "asymmetric without clip": Reference(
+        fl.AsymmetricLoss, **focal(None, (1, 4)), source="Ridnik et al. 2021", parameters={"clip": 0}
+    ),
     "Poisson": Reference(fl.PoissonNLLLoss, **poisson(logits=True, full=False), data=count_data, source="Gluon"),
     "Poisson full": Reference(
         fl.PoissonNLLLoss,
@@ -687,6 +748,10 @@ LOSSES = {
         lambda x, y: np.exp(-2 * x) / 2,
         positive_data,
         "Tweedie 1957",
+    ),
+    "Tweedie": Reference(fl.TweedieLoss, **tweedie(1.5), data=claim_data, source="Tweedie 1984"),
+    "Tweedie power=2.5": Reference(
+        fl.TweedieLoss, **tweedie(2.5), data=positive_data, source="Jorgensen 1987", parameters={"power": 2.5}
     ),
     "KL": Reference(
         fl.KLDivLoss,

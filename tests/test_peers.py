@@ -1,4 +1,4 @@
-"""Losses beside those of other libraries, in their scale. Whatever is not installed is skipped."""
+"""Losses beside other implementations of the same, where one is installed: values, and gradients if it has them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,38 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from tests import reference as data
 
-# value and gradient of predictions and labels
-Peer = Callable[[Any, Any], tuple[Any, Any]]
+Array = np.ndarray[Any, Any]
+Peer = Callable[..., tuple[Any, ...]]
 
 
-def scipys(rho: str, scale: float = 1) -> Peer:
+def scikit_learn(name: str, **parameters: Any) -> Peer:
+    """A loss of boosting and of generalized linear models, which is private there."""
+
+    def results(x: Array, y: Array) -> tuple[Any, ...]:
+        losses = pytest.importorskip("sklearn._loss.loss")
+        value, gradient = getattr(losses, name)(**parameters).loss_gradient(y, x)
+        return value, gradient
+
+    return results
+
+
+def descent(name: str, *parameters: float) -> Peer:
+    """A loss of scikit-learn's stochastic gradient descent, of one number at a time."""
+
+    def results(x: Array, y: Array) -> tuple[Any, ...]:
+        loss = getattr(pytest.importorskip("sklearn.linear_model._sgd_fast"), name)(*parameters)
+        pairs = list(zip(x.tolist(), y.tolist(), strict=True))
+        return [loss.py_loss(*pair) for pair in pairs], [loss.py_dloss(*pair) for pair in pairs]
+
+    return results
+
+
+def least_squares(rho: str, scale: float) -> Peer:
     """A loss of scipy.optimize.least_squares, whose cost is half of scale^2 rho(z^2/scale^2)."""
 
-    def results(x: Any, y: Any) -> tuple[Any, Any]:
+    def results(x: Array, y: Array) -> tuple[Any, ...]:
         loss = pytest.importorskip("scipy.optimize._lsq.least_squares").IMPLEMENTED_LOSSES[rho]
         z = x - y
         out = np.empty((3, z.size))
@@ -27,57 +50,89 @@ def scipys(rho: str, scale: float = 1) -> Peer:
     return results
 
 
-def scikit_learns(name: str, **parameters: Any) -> Peer:
-    def results(x: Any, y: Any) -> tuple[Any, Any]:
-        loss = getattr(pytest.importorskip("sklearn._loss"), name)(**parameters)
-        return loss.loss(y, x), loss.gradient(y, x)
+def torch(formula: Callable[..., Any]) -> Peer:
+    """A formula of PyTorch's functions, which differentiates it."""
 
-    return results
-
-
-def linear_models(name: str, epsilon: float) -> Peer:
-    def results(x: Any, y: Any) -> tuple[Any, Any]:
-        loss = getattr(pytest.importorskip("sklearn.linear_model._sgd_fast"), name)(epsilon)
-        pairs = list(zip(y.tolist(), x.tolist(), strict=True))
-        return np.array([loss.py_loss(b, a) for b, a in pairs]), np.array([loss.py_dloss(a, b) for b, a in pairs])
-
-    return results
-
-
-def torchs(formula: Callable[[Any, Any, Any], Any]) -> Peer:
-    def results(x: Any, y: Any) -> tuple[Any, Any]:
-        torch = pytest.importorskip("torch")
-        pred = torch.tensor(x, requires_grad=True)
-        value = formula(torch, pred, torch.tensor(y))
+    def results(x: Array, *others: Array) -> tuple[Any, ...]:
+        library = pytest.importorskip("torch")
+        pred = library.tensor(x, requires_grad=True)
+        value = formula(library, pred, *map(library.tensor, others))
         value.sum().backward()
         return value.detach().numpy(), pred.grad.numpy()
 
     return results
 
 
-PEERS: dict[str, tuple[fl.Loss, Peer]] = {
-    "SciPy soft_l1": (fl.PseudoHuberLoss(2), scipys("soft_l1", 2)),
-    "SciPy cauchy": (fl.CauchyLoss(2), scipys("cauchy", 2)),
-    "scikit-learn PinballLoss": (fl.QuantileLoss(0.75), scikit_learns("PinballLoss", quantile=0.75)),
-    "scikit-learn EpsilonInsensitive": (fl.EpsilonInsensitiveLoss(0.5), linear_models("EpsilonInsensitive", 0.5)),
-    "scikit-learn SquaredEpsilonInsensitive": (
+def likelihood(formula: Callable[..., Any]) -> Peer:
+    """A log-likelihood of scipy's."""
+
+    def results(*inputs: Array) -> tuple[Any, ...]:
+        pytest.importorskip("scipy.special")
+        return (-formula(pytest.importorskip("scipy.stats"), pytest.importorskip("scipy.special"), *inputs),)
+
+    return results
+
+
+def negative_binomial(stats: Any, special: Any, x: Array, y: Array) -> Any:
+    coefficient = special.gammaln(y + 2.5) - special.gammaln(2.5) - special.gammaln(y + 1)
+    return stats.nbinom.logpmf(y, 2.5, 2.5 / (2.5 + np.exp(x))) - coefficient
+
+
+def binomial(stats: Any, special: Any, x: Array, y: Array, n: Array) -> Any:
+    return stats.binom.logpmf(y, n, special.expit(x)) - np.log(special.comb(n, y))
+
+
+def focal(library: Any, x: Any, y: Any) -> Any:
+    entropy = library.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+    return (0.25 * y + 0.75 * (1 - y)) * (1 - library.exp(-entropy)) ** 2 * entropy
+
+
+def asymmetric(library: Any, x: Any, y: Any) -> Any:
+    p, v = library.sigmoid(x), library.clamp(library.sigmoid(x) - 0.05, min=0)
+    return library.where(y == 1, (p - 1) * library.log(p), -(v**4) * library.log(1 - v))
+
+
+# a loss, the data of its case, and the peer
+PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
+    "pseudo-Huber": (fl.PseudoHuberLoss(2), data.regression_data, least_squares("soft_l1", 2)),
+    "Cauchy": (fl.CauchyLoss(2), data.regression_data, least_squares("cauchy", 2)),
+    "quantile": (fl.QuantileLoss(0.75), data.regression_data, scikit_learn("PinballLoss", quantile=0.75)),
+    "epsilon": (fl.EpsilonInsensitiveLoss(0.5), data.regression_data, descent("EpsilonInsensitive", 0.5)),
+    "epsilon squared": (
         fl.SquaredEpsilonInsensitiveLoss(0.5),
-        linear_models("SquaredEpsilonInsensitive", 0.5),
+        data.regression_data,
+        descent("SquaredEpsilonInsensitive", 0.5),
     ),
-    "PyTorch huber_loss": (
+    "Huber": (
         fl.HuberLoss(0.5, weight=0.5),
-        torchs(lambda torch, x, y: torch.nn.functional.huber_loss(x, y, reduction="none", delta=0.5)),
+        data.regression_data,
+        torch(lambda library, x, y: library.nn.functional.huber_loss(x, y, reduction="none", delta=0.5)),
     ),
-    "PyTorch mse_loss": (
-        fl.ExpectileLoss(0.5, weight=2),
-        torchs(lambda torch, x, y: torch.nn.functional.mse_loss(x, y, reduction="none")),
+    "exponential": (fl.ExponentialLoss(label_format="binary"), data.binary_data, scikit_learn("ExponentialLoss")),
+    "modified Huber": (fl.ModifiedHuberLoss(), data.signed_data, descent("ModifiedHuber")),
+    "hinge embedding": (
+        fl.HingeEmbeddingLoss(),
+        lambda rng, shape: (rng.gamma(2.0, 0.5, shape), rng.choice([-1.0, 1.0], shape)),
+        torch(lambda library, x, y: library.nn.functional.hinge_embedding_loss(x, y, reduction="none")),
     ),
+    "focal": (fl.SigmoidFocalLoss(), data.hard_data, torch(focal)),
+    "asymmetric": (fl.AsymmetricLoss(), data.hard_data, torch(asymmetric)),
+    "negative binomial": (fl.NegativeBinomialLoss(theta=2.5), data.count_data, likelihood(negative_binomial)),
+    "binomial": (fl.BinomialLoss(), data.trials_data, likelihood(binomial)),
+    "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),
+    "inverse Gaussian": (fl.InverseGaussianLoss(), data.positive_data, scikit_learn("HalfTweedieLoss", power=3)),
+    "Tweedie power=-1": (fl.TweedieLoss(power=-1), data.regression_data, scikit_learn("HalfTweedieLoss", power=-1)),
+    "Tweedie power=1": (fl.TweedieLoss(power=1), data.count_data, scikit_learn("HalfTweedieLoss", power=1)),
+    "Tweedie power=1.5": (fl.TweedieLoss(power=1.5), data.claim_data, scikit_learn("HalfTweedieLoss", power=1.5)),
+    "Tweedie power=2.5": (fl.TweedieLoss(power=2.5), data.positive_data, scikit_learn("HalfTweedieLoss", power=2.5)),
 }
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_peer(name: str) -> None:
-    loss, peer = PEERS[name]
-    x, y = np.random.default_rng(1).normal(scale=2, size=(2, 300))
-    for got, want in zip(loss.value_and_grad(x, y), peer(x, y), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+def test_peers_agree(rng: np.random.Generator, name: str) -> None:
+    loss, draw, peer = PEERS[name]
+    pred, label, *third = draw(rng, (500,))
+    want = peer(pred, label, *third)
+    got = loss.value_and_grad(pred, label, None, *third)
+    for a, b in zip(got, want, strict=False):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)

@@ -34,7 +34,7 @@ cdef int leaves_range(Loss loss, const call_t* c, double count) except -1:
 
 
 cdef int exponent_of_weights(const call_t* c) except? -1:
-    """That of the power of two which brings the weights near 1, for their sum to have a reciprocal; else 0."""
+    """That of the 2^n which brings the weights near 1, for their sum to have a reciprocal; else 0."""
     largest = float(np.max(np.abs(<object>c.given[WEIGHT]), initial=0))
     return -math.frexp(largest)[1] if math.isfinite(largest) and is_beyond(largest, FAR_WEIGHT) else 0
 

@@ -11,6 +11,7 @@ ctypedef fused two_inputs_t:
     regression_t
     robust_t
     binary_t
+    focal_t
     count_t
     divergence_t
 

@@ -149,7 +149,7 @@ class BinomialLoss(Loss):
 
 
 class GammaLoss(Loss):
-    r"""The negative log-likelihood of a positive quantity that deviates in proportion to its mean, given as a logarithm.
+    r"""The negative log-likelihood of a positive quantity that varies in proportion to its mean, given as a logarithm.
 
     .. math:: \ell = x + y e^{-x}
 
@@ -162,7 +162,7 @@ class GammaLoss(Loss):
 
     For a gamma distribution of the shape k, which does not change the best prediction, multiply by ``weight=k``. The
     Hessian, y e^-x, dies out where the prediction is too high: there a method of second order needs a bound on its
-    steps. Values near the best are no larger than x: they lose the digits by which x + 1 is larger than the excess.
+    steps. The value is rounded to the digits of its larger term, the gradient, 1 - y e^-x, to those of its larger one.
 
     Source: McCullagh and Nelder 1989. Gluon, PyTorch: none. scikit-learn: ``GammaRegressor``. XGBoost: ``reg:gamma``.
     LightGBM: ``gamma``. All have this scale.
@@ -204,3 +204,53 @@ class InverseGaussianLoss(Loss):
 
     def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
         super().__init__(kernels.InverseGaussian(), weight, batch_axis, reduction, inputs=pair(domain.POSITIVE))
+
+
+class TweedieLoss(Loss):
+    r"""Half the deviance of a quantity whose variance is a power of its mean, given the logarithm of that.
+
+    .. math::
+        \ell = \frac{e^{(2 - p) x}}{2 - p} + \frac{y e^{(1 - p) x}}{p - 1}
+
+    The deviance's part of the label alone is left out. For p = 1 and p = 2 it is :class:`PoissonNLLLoss`'s and
+    :class:`GammaLoss`'s.
+
+    Args:
+        power: p, not between 0 and 1. From 1 to 2 labels may be 0 or positive, which suits sums of claims.
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label of the same shape: any number
+    for p <= 0, from 0 up below p = 2, above 0 from there on.
+
+    Raises ValueError for a power between 0 and 1, of which there is no distribution.
+
+    From 1 to 2 the loss is convex in pred, elsewhere it is not everywhere. Near those two powers values grow as
+    1/(p - 1) and 1/(2 - p); their differences do not.
+
+    Source: Tweedie 1984; Jorgensen 1987. Gluon, PyTorch: none. scikit-learn: ``TweedieRegressor(power)``. XGBoost and
+    LightGBM: ``tweedie_variance_power``, from 1 to 2. All have this scale.
+
+    >>> import fastloss as fl
+    >>> fl.TweedieLoss().value_and_grad([0.0, 0.0], [0, 3])
+    (array([2., 8.]), array([ 1., -2.]))
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, power: float = 1.5, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+    ) -> None:
+        p = number("power", power)
+        if 0 < p < 1:
+            raise ValueError(f"power must be 0 or less, or 1 or more, got {power!r}")
+        kernel = {1.0: kernels.Poisson, 2.0: kernels.Gamma, 3.0: kernels.InverseGaussian}.get(p)
+        label = domain.REAL if p <= 0 else domain.MASS if p < 2 else domain.POSITIVE
+        super().__init__(
+            kernels.Tweedie(p) if kernel is None else kernel(),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(label, domain.LOGARITHM if p < 2 else domain.REAL),
+        )

@@ -43,7 +43,9 @@ class Parameter:
     kind: str
     low: float = -np.inf
     high: float = np.inf
-    is_open: bool = False  # the ends themselves are refused
+    is_open: bool = False  # low itself is refused
+    is_below: bool = False  # high itself is refused
+    gap: tuple[float, float] = (0, 0)  # what lies between is refused
     choices: tuple[str, ...] = ()
 
 
@@ -59,10 +61,16 @@ PARAMETERS = {
     "c": Parameter(NUMBER, 0, is_open=True),
     "beta": Parameter(NUMBER, 0, is_open=True),
     "epsilon": Parameter(NUMBER, 0),
-    "expectile": Parameter(NUMBER, 0, 1, is_open=True),
-    "quantile": Parameter(NUMBER, 0, 1, is_open=True),
+    "expectile": Parameter(NUMBER, 0, 1, is_open=True, is_below=True),
+    "quantile": Parameter(NUMBER, 0, 1, is_open=True, is_below=True),
     "margin": Parameter(NUMBER),
     "gamma": Parameter(NUMBER, 0, is_open=True),
+    "SigmoidFocalLoss.gamma": Parameter(NUMBER, 0),
+    "gamma_neg": Parameter(INTEGER, 0, 7),
+    "gamma_pos": Parameter(INTEGER, 0, 7),
+    "clip": Parameter(NUMBER, 0, 1, is_below=True),
+    "alpha": Parameter(OPTIONAL, 0, 1),
+    "power": Parameter(NUMBER, gap=(0, 1)),
     "theta": Parameter(NUMBER, 0, is_open=True),
     "PolyBCELoss.epsilon": Parameter(NUMBER, -1, is_open=True),
     "smoothing_parameter": Parameter(NUMBER, 0, 1),
@@ -99,9 +107,11 @@ def takes(parameter: Parameter, value: Value, x: Any) -> bool:
         return kind in (OPTIONAL, ID, WEIGHTS)
     if kind in (NUMBER, OPTIONAL):
         n = value.number
-        good = n is not None and np.isfinite(n) and parameter.low <= n <= parameter.high
-        is_end = n in (parameter.low, parameter.high)
-        return bool(good and not (parameter.is_open and is_end)) and not is_weight_per_example(kind, x)
+        if n is None or not np.isfinite(n) or is_weight_per_example(parameter, x):
+            return False
+        ends = [parameter.low] * parameter.is_open + [parameter.high] * parameter.is_below
+        inside = parameter.low <= n <= parameter.high and n not in ends
+        return bool(inside and not parameter.gap[0] < n < parameter.gap[1])
     if kind in (INTEGER, ID):
         limit = 2**31 - 1 if kind == INTEGER else 2**53 - 1
         return value.integer is not None and max(-limit, parameter.low) <= value.integer <= min(limit, parameter.high)
@@ -114,9 +124,9 @@ def takes(parameter: Parameter, value: Value, x: Any) -> bool:
     return value.text in parameter.choices
 
 
-def is_weight_per_example(kind: str, x: Any) -> bool:
+def is_weight_per_example(parameter: Parameter, x: Any) -> bool:
     """weight= refuses arrays, even of no axes, and says where weights per example go."""
-    return kind == OPTIONAL and isinstance(x, np.ndarray)
+    return parameter is PARAMETERS["weight"] and isinstance(x, np.ndarray)
 
 
 def constructors() -> Iterator[Case]:

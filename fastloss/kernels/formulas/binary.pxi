@@ -79,7 +79,7 @@ cdef class HingeEmbedding(Kernel):
         cdef real_t t = zero if z <= 0 else z
         # the part of a share of 0 is none: 0 * inf
         l[0] = (zero if p == 0 else p * x) + (zero if m == 0 else m * t)
-        h[0] = zero_like(l[0])
+        h[0] = nan_unless(l[0] == l[0], zero)
         g[0] = h[0] + (p - m if z > 0 else p)
         d[0] = half * (x - t)
 
@@ -96,7 +96,7 @@ cdef class Exponential(Kernel):
         cdef real_t slope = <real_t>self.slope, p = fma(slope, y, <real_t>self.shift), m = <real_t>1 - p, zero = 0
         cdef real_t up = exp(x), down = exp(-x)
         # the part of a share of 0 is none: 0 * inf
-        cdef real_t positive = zero if p == 0 else p * down, negative = zero if m == 0 else m * up
+        cdef real_t positive = p * down if absolute(p) > 0 else p, negative = m * up if absolute(m) > 0 else m
         l[0] = positive + negative
         # an infinite share has no loss: times 0, it is NaN
         g[0] = fma(p, zero, negative - positive)

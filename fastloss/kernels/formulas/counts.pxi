@@ -97,10 +97,10 @@ cdef class PoissonRateFull(Kernel):
 cdef class Gamma(Kernel):
     """l = x + t, t = y e^-x."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        # beyond 80 either factor alone may leave the range of float32 where their product with y does not
         cdef real_t one = 1, inf = <real_t>INFINITY
-        cdef bint far = absolute(x) > <real_t>80
-        cdef real_t e = exp(<real_t>-.5 * x if far else -x), rest = e if far else one
+        # e^-x alone may leave the range where its product with y does not: there it is two factors
+        cdef bint wide = absolute(x) > <real_t>80
+        cdef real_t e = exp(<real_t>-.5 * x if wide else -x), rest = e if wide else one
         cdef real_t t = zero_like(x) if y == 0 else y * e * rest
         # far below the quantity, no -inf + inf
         l[0] = t if t == inf else x + t
@@ -118,6 +118,39 @@ cdef class InverseGaussian(Kernel):
         g[0] = e * (one - t)
         h[0] = e * fma(<real_t>2, t, -one)
         d[0] = half * e * e
+
+
+cdef inline real_t exp_product(double rate, real_t x, real_t share) noexcept nogil:
+    """e^(rate x share), in which the exponential would make |rate x|/2 ULP of the product's rounding, or the rate's."""
+    cdef real_t k = <real_t>rate, t = k * x, rest = fma(<real_t>(rate - k), x, fma(k, x, -t)), zero = 0
+    # an infinite product has no rest: no inf - inf
+    return exp_sum(share * t, share * rest if absolute(t) < <real_t>INFINITY else zero)
+
+
+@cython.final
+cdef class Tweedie(Kernel):
+    """l = b/(2 - p) + a/(p - 1), b = e^((2 - p) x), a = y e^((1 - p) x), for a power p but 1 and 2."""
+    cdef double power, inverse_first, inverse_second, most_a, most_b
+
+    def __cinit__(self, double power):
+        self.power, self.inverse_first, self.inverse_second = power, 1 / (power - 1), 1 / (2 - power)
+        # infinity for the one of a and b that grows faster; for the other NaN, to which nothing is equal
+        self.most_a = INFINITY if power > 1 else NAN
+        self.most_b = NAN if power > 1 else INFINITY
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t zero = 0, one = 1, half = .5, first = <real_t>self.inverse_first
+        # a factor alone may leave the range where its product with y does not: there it is two
+        cdef bint wide = absolute(<real_t>(1 - self.power) * x) > <real_t>80
+        cdef real_t e = exp_product(1 - self.power, x, half if wide else one), rest = e if wide else one
+        cdef real_t a = zero_like(x) if y == 0 else y * e * rest, b = exp_product(2 - self.power, x, one)
+        # where both are infinite, the one that grows faster is all: no inf - inf; a label that is no number stays
+        a = y * zero if b == <real_t>self.most_b else a
+        b = zero if absolute(a) == <real_t>self.most_a else b
+        l[0] = fma(<real_t>self.inverse_second, b, first * a)
+        g[0] = b - a
+        h[0] = fma(<real_t>(2 - self.power), b, <real_t>(self.power - 1) * a)
+        d[0] = first * e * rest
 
 
 @cython.final
@@ -161,6 +194,7 @@ ctypedef fused count_t:
     PoissonFull
     Gamma
     InverseGaussian
+    Tweedie
     NegativeBinomial
 
 ctypedef fused rate_t:
