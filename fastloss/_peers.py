@@ -74,6 +74,7 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "sklearn._loss.PinballLoss": (f"QuantileLoss(quantile=quantile, {NONE})", ""),
         "sklearn._loss.HalfPoissonLoss": (f"PoissonNLLLoss({NONE})", "but for what depends on labels alone"),
         "sklearn._loss.HalfGammaLoss": (f"GammaLoss({NONE})", "but for what depends on labels alone"),
+        "sklearn._loss.HalfTweedieLoss": (f"TweedieLoss(power=power, {NONE})", "but for what depends on labels alone"),
         "sklearn._loss.HalfBinomialLoss": (f"SigmoidBCELoss({NONE})", ""),
         "sklearn._loss.HalfMultinomialLoss": ("SoftmaxCELoss()", ""),
         "sklearn._loss.ExponentialLoss": (f'ExponentialLoss(label_format="binary", {NONE})', ""),
@@ -86,6 +87,7 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "optax.hinge_loss": (f"HingeLoss({NONE})", ""),
         "optax.perceptron_loss": (f"HingeLoss(margin=0, {NONE})", ""),
         "optax.sigmoid_binary_cross_entropy": (f"SigmoidBCELoss({NONE})", ""),
+        "optax.sigmoid_focal_loss": (f"SigmoidFocalLoss(alpha=alpha, gamma=gamma, {NONE})", "of labels 0 and 1"),
         "optax.softmax_cross_entropy": ("SoftmaxCELoss(sparse_label=False)", ""),
         "optax.softmax_cross_entropy_with_integer_labels": ("SoftmaxCELoss()", ""),
     },
@@ -98,6 +100,10 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "keras.losses.Hinge": (f"HingeLoss({MEAN})", "of labels -1 and +1"),
         "keras.losses.SquaredHinge": (f"SquaredHingeLoss({MEAN})", "of labels -1 and +1"),
         "keras.losses.BinaryCrossentropy": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", "of from_logits=False"),
+        "keras.losses.BinaryFocalCrossentropy": (
+            f"SigmoidFocalLoss(alpha=None, gamma=gamma, {MEAN})",
+            "of from_logits=True and labels 0 and 1",
+        ),
         "keras.losses.CategoricalCrossentropy": (
             f"SoftmaxCELoss(sparse_label=False, {MEAN})",
             "of from_logits=True",
@@ -105,6 +111,10 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "keras.losses.SparseCategoricalCrossentropy": (f"SoftmaxCELoss({MEAN})", "of from_logits=True"),
         "keras.losses.Poisson": (f"PoissonNLLLoss(from_logits=False, {MEAN})", ""),
         "keras.losses.CTC": ('CTCLoss(blank="first")', ""),
+    },
+    "torchvision, timm": {
+        "torchvision.ops.sigmoid_focal_loss": (f"SigmoidFocalLoss({NONE})", "of labels 0 and 1"),
+        "timm.loss.AsymmetricLossMultiLabel": ('AsymmetricLoss(reduction="sum")', ""),
     },
     "XGBoost": {
         "reg:squarederror": ("L2Loss()", ""),
@@ -118,6 +128,7 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "multi:softprob": ("SoftmaxCELoss()", "XGBoost doubles the Hessian"),
         "count:poisson": ("PoissonNLLLoss()", "XGBoost multiplies the Hessian by exp(max_delta_step)"),
         "reg:gamma": ("GammaLoss()", ""),
+        "reg:tweedie": ("TweedieLoss(power=tweedie_variance_power)", ""),
     },
     "LightGBM": {
         "regression": ("L2Loss()", ""),
@@ -127,6 +138,7 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "quantile": ("QuantileLoss(quantile=alpha)", ""),
         "poisson": ("PoissonNLLLoss()", "LightGBM multiplies the Hessian by exp(poisson_max_delta_step)"),
         "gamma": ("GammaLoss()", ""),
+        "tweedie": ("TweedieLoss(power=tweedie_variance_power)", ""),
         "binary": ("SigmoidBCELoss()", ""),
         "cross_entropy": ("SigmoidBCELoss()", ""),
         "multiclass": ("SoftmaxCELoss()", "LightGBM multiplies the Hessian by K/(K - 1)"),
@@ -140,6 +152,7 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "Huber": ("HuberLoss(rho=delta, weight=delta)", ""),
         "MSLE": ("MSLELoss(weight=2)", ""),
         "Poisson": ("PoissonNLLLoss()", ""),
+        "Tweedie": ("TweedieLoss(power=variance_power)", ""),
         "Logloss": ("SigmoidBCELoss()", ""),
         "CrossEntropy": ("SigmoidBCELoss()", ""),
         "MultiClass": ("SoftmaxCELoss()", ""),

@@ -15,8 +15,9 @@ Array = np.ndarray[Any, Any]
 ROWS = list(_peers.rows())
 # of the peer's arguments that a call names
 ARGUMENTS = dict.fromkeys(
-    ("alpha", "beta", "delta", "epsilon", "fair_c", "huber_slope", "margin", "quantile", "quantile_alpha"), 0.25
-)
+    ("alpha", "beta", "delta", "epsilon", "fair_c", "gamma", "huber_slope", "margin", "quantile", "quantile_alpha"),
+    0.25,
+) | dict.fromkeys(("power", "tweedie_variance_power", "variance_power"), 1.5)
 NAMES = {name: getattr(fl, name) for name in fl.losses.__all__} | ARGUMENTS
 
 

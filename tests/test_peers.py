@@ -96,7 +96,12 @@ def asymmetric(library: Any, x: Any, y: Any) -> Any:
 PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     "pseudo-Huber": (fl.PseudoHuberLoss(2), data.regression_data, least_squares("soft_l1", 2)),
     "Cauchy": (fl.CauchyLoss(2), data.regression_data, least_squares("cauchy", 2)),
-    "quantile": (fl.QuantileLoss(0.75), data.regression_data, scikit_learn("PinballLoss", quantile=0.75)),
+    # without ties, whose gradient is -quantile in scikit-learn, and 0 here
+    "quantile": (
+        fl.QuantileLoss(0.75),
+        lambda rng, shape: tuple(rng.normal(size=(2, *shape))),
+        scikit_learn("PinballLoss", quantile=0.75),
+    ),
     "epsilon": (fl.EpsilonInsensitiveLoss(0.5), data.regression_data, descent("EpsilonInsensitive", 0.5)),
     "epsilon squared": (
         fl.SquaredEpsilonInsensitiveLoss(0.5),
