@@ -114,7 +114,7 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "torchvision, timm": {
         "torchvision.ops.sigmoid_focal_loss": (f"SigmoidFocalLoss({NONE})", "of labels 0 and 1"),
-        "timm.loss.AsymmetricLossMultiLabel": ('AsymmetricLoss(reduction="sum")', ""),
+        "timm.loss.AsymmetricLossMultiLabel": ('AsymmetricLoss(reduction="sum")', 'of reduction="sum"'),
     },
     "XGBoost": {
         "reg:squarederror": ("L2Loss()", ""),
