@@ -389,6 +389,7 @@ def test_the_last_cache(sizes: list[str], want: int, tmp_path: Path) -> None:
         path = tmp_path / f"sys/devices/system/cpu/cpu0/cache/index{k}/size"
         path.parent.mkdir(parents=True)
         path.write_text(f"{size}\n", encoding="utf-8")
+        (path.parents[1] / "uevent").touch()
     assert _processors.last_cache(str(tmp_path)) == want
 
 
