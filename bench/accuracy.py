@@ -25,9 +25,16 @@ from tests.reference import LOSSES, Reference
 from tests.structured import Structured, cosine, divergence, log_softmax, metric, sequence, triplet
 
 mp.mp.dps = 120
+
+
+def as_method(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a method that calls a function of mpmath's, which may be bound to mpmath already."""
+    return lambda x: function(x)
+
+
 # NumPy computes the functions of objects by their methods
 for numpy_name in ("exp", "expm1", "log", "log1p", "sqrt", "sinh", "cosh", "tanh"):
-    setattr(mp.mpf, numpy_name, getattr(mp, numpy_name))
+    setattr(mp.mpf, numpy_name, as_method(getattr(mp, numpy_name)))
 POINTS = 2000
 RESULTS = ("value", "gradient", "Hessian")
 # value, gradient and Hessian, and the largest term of each

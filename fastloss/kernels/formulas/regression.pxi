@@ -114,37 +114,37 @@ cdef class SquaredLogarithmic(Kernel):
         d[0] = -(one if down == inf else root) / down
 
 
-cdef inline void pinball(real_t z, real_t above, real_t below, real_t* l, real_t* g, real_t* h,
-                         real_t* d) noexcept nogil:
-    """l = above z for z > 0, else -below z; the derivative at 0 is 0."""
-    cdef real_t slope = above if z > 0 else -below, zero = 0, none = zero_like(fma(slope, zero, z))
-    # a slope of 0 costs nothing, 0 * inf
-    l[0] = none if slope == 0 else fma(slope, z, zero)
-    g[0] = slope if absolute(z) > 0 else none
-    h[0] = none
-    d[0] = -g[0]
-
-
 @cython.final
 cdef class Pinball(Kernel):
-    """The loss of one quantile."""
+    """l = above z for z > 0, else below z, of which the second is negative; the derivative at 0 is 0."""
     cdef double above
     cdef double below
 
     def __cinit__(self, double quantile):
-        self.above, self.below = 1 - quantile, quantile
+        self.above, self.below = 1 - quantile, -quantile
 
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        pinball(x - y, <real_t>self.above, <real_t>self.below, l, g, h, d)
+        cdef real_t z = x - y, above = <real_t>self.above, below = <real_t>self.below, zero = 0
+        cdef real_t slope = above if z > 0 else below
+        # and not the product, which is -0 for 0
+        l[0] = fma(slope, z, zero)
+        g[0] = slope if absolute(z) > 0 else z
+        h[0] = zero_like(z)
+        d[0] = -g[0]
 
 
 @cython.final
 cdef class PinballOfQuantile(Kernel):
-    """The loss of the quantile q."""
+    """The same for a quantile q, whose slopes may be 0 or NaN."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                         real_t* e) noexcept nogil:
-        pinball(x - y, <real_t>1 - q, q, l, g, h, d)
-        e[0] = y - x
+        cdef real_t z = x - y, zero = 0, slope = <real_t>1 - q if z > 0 else -q, none = zero_like(fma(slope, zero, z))
+        # a slope of 0 costs nothing, 0 * inf
+        l[0] = none if slope == 0 else fma(slope, z, zero)
+        g[0] = slope if absolute(z) > 0 else none
+        h[0] = none
+        d[0] = -g[0]
+        e[0] = -z
 
 
 @cython.final
