@@ -12,6 +12,7 @@ import importlib.util
 import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partialmethod
 from importlib.metadata import version
 from typing import Any
 
@@ -27,7 +28,8 @@ from tests.structured import Structured, cosine, divergence, log_softmax, metric
 mp.mp.dps = 120
 # NumPy computes the functions of objects by their methods
 for numpy_name in ("exp", "expm1", "log", "log1p", "sqrt", "sinh", "cosh", "tanh"):
-    setattr(mp.mpf, numpy_name, getattr(mp, numpy_name))
+    # not the function itself: some are bound to mpmath's context, and would not get the number
+    setattr(mp.mpf, numpy_name, partialmethod(lambda x, f: f(x), getattr(mp, numpy_name)))
 POINTS = 2000
 RESULTS = ("value", "gradient", "Hessian")
 # value, gradient and Hessian, and the largest term of each
