@@ -90,7 +90,7 @@ class NegativeBinomialLoss(Loss):
 
     >>> import fastloss as fl
     >>> fl.NegativeBinomialLoss(theta=2).value_and_grad([0.0, 1.0], [1, 3])[1].round(4)
-    array([ 0.    , -0.1192])
+    array([ 0.    , -0.1194])
     """
 
     __slots__ = ()

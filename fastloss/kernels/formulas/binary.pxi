@@ -137,7 +137,8 @@ cdef class PolySigmoidCrossEntropy(Kernel):
         logistic_from(u, x, (signed_as(half, x) + half) - y, one, l, g, h)
         l[0] += epsilon * fma(y, q, (one - y) * p)
         g[0] = fma(slope, p * q, g[0])
-        h[0] *= fma(slope, q - p, one)
+        # 1 + slope (q - p) by 2 p = 1 - (q - p), or by 2 q: nothing cancels where |slope| is up to 1
+        h[0] *= fma(<real_t>2 * absolute(slope), q if slope > 0 else p, one - absolute(slope))
         d[0] = epsilon * (q - p) - x
 
 

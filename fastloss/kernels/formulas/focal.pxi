@@ -93,8 +93,8 @@ cdef class AsymmetricFocal(Kernel):
         cdef real_t k = k1 if positive else k0, z = fma(y, zero, x)
         cdef real_t u = exp_nonpositive(minus_absolute(z)), near = one / (one + u), far = u * near
         cdef real_t p = near if z > 0 else far, q = far if z > 0 else near, pq = p * q, excess = p - clip
-        # any number that can be divided by, where the loss is 0
-        cdef real_t v = one if excess <= 0 else excess
+        # any number of a positive loss, where that is 0
+        cdef real_t v = half if excess <= 0 else excess
         # of three logarithms one is taken: log(1 + u), log(1 - v), log(q + clip)
         cdef real_t base = one if v <= half else clip, part = -v if v <= half else q
         base = one if positive else base
