@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 project = "fastloss"
 version = release = fastloss.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "loss_pages"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design", "loss_pages", "mathml"]
 # speed.md has no heading: times.md includes it
 exclude_patterns = ["_build", "speed.md"]
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-myst_enable_extensions = ["dollarmath"]
+myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 2
 
 default_role = "code"
@@ -29,6 +29,7 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 pygments_dark_style = "monokai"
 html_title = f"fastloss {version}"
 html_static_path = ["_static"]

@@ -1,4 +1,4 @@
-"""A page for each loss, of its docstring and its curves, a page that lists them, and tables that the guide includes.
+"""A page for each loss, of its docstring and its picture, the gallery of all, and tables that the guide includes.
 
 They are written before Sphinx reads.
 """
@@ -6,35 +6,21 @@ They are written before Sphinx reads.
 from __future__ import annotations
 
 import inspect
-import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import label_tables
-import matplotlib as mpl
 import name_tables
-import numpy as np
-from matplotlib import style
-from matplotlib.figure import Figure
+import pictures
 from sphinx.application import Sphinx
 
 import fastloss as fl
-from fastloss import plot
 
 # what guide/labels.md and guide/which.md include
 LABELS = "losses/labels.inc"
 NAMES = "losses/names.inc"
-STYLES = {"light": "default", "dark": "dark_background"}
-
-# a likelihood shows its minimum with such a label only
-CURVES: dict[type[fl.Loss], dict[str, Any]] = {
-    fl.L1Loss: {"label": 0},
-    fl.L2Loss: {"label": 0},
-    fl.HuberLoss: {"label": 0},
-    fl.PoissonNLLLoss: {"label": 2},
-    fl.KLDivLoss: {"label": 0.5, "pred": np.linspace(-5, 0, 501)},
-}
 
 
 def losses() -> dict[type[fl.Loss], list[str]]:
@@ -52,8 +38,8 @@ def write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def heading(text: str) -> str:
-    return f"{text}\n{'=' * len(text)}\n"
+def heading(text: str, line: str = "=") -> str:
+    return f"{text}\n{line * len(text)}\n"
 
 
 def loss_page(cls: type[fl.Loss], aliases: list[str]) -> str:
@@ -71,60 +57,46 @@ def meanings(cls: type[fl.Loss]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def index_page(classes: dict[type[fl.Loss], list[str]]) -> str:
-    rows, entries = [], []
+def card(cls: type[fl.Loss], aliases: list[str]) -> str:
+    """A loss in the gallery: its picture, what it is, and the way to its page."""
+    summary = inspect.cleandoc(cls.__doc__ or "").splitlines()[0]
+    also = [f"      Also ``{name}``." for name in aliases]
+    head = [f"   .. grid-item-card:: {cls.__name__}", f"      :link: {cls.__name__}", "      :link-type: doc", ""]
+    return "\n".join([*head, *pictures.directives(cls, "      "), f"      {summary}", "", *also, ""])
+
+
+def gallery(classes: dict[type[fl.Loss], list[str]]) -> str:
+    """All losses as cards, a family a section."""
+    # the sidebar breaks long names
+    entries = [f"   {min([cls.__name__, *also], key=len)} <{cls.__name__}>" for cls, also in classes.items()]
+    parts = [heading("Losses"), ".. toctree::\n   :hidden:\n", *entries, ""]
+    family = ""
     for cls, aliases in classes.items():
-        summary = inspect.cleandoc(cls.__doc__ or "").splitlines()[0]
-        names = ", ".join([f":doc:`{cls.__name__}`", *(f"``{name}``" for name in aliases)])
-        rows.append(f"{names}\n    {summary}\n")
-        # the sidebar breaks long names
-        entries.append(f"   {min([cls.__name__, *aliases], key=len)} <{cls.__name__}>\n")
-    tree = f".. toctree::\n   :hidden:\n\n{''.join(entries)}"
-    return "\n".join([heading("Losses"), tree, *rows])
-
-
-def draw(cls: type[fl.Loss], folder: Path) -> None:
-    for name, of in STYLES.items():
-        with style.context(of), mpl.rc_context({"svg.hashsalt": "fastloss", "font.size": 11}):
-            figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-            plot.curves(cls(), ax=figure.subplots(), **CURVES.get(cls, {"label": 1}))
-            svg = io.StringIO()
-            figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        write(folder / f"{cls.__name__}-{name}.svg", svg.getvalue())
+        if cls.__module__ != family:
+            family = cls.__module__
+            title = inspect.cleandoc(sys.modules[family].__doc__ or "").splitlines()[0].rstrip(".")
+            parts += [heading(title, "-"), ".. grid:: 1 2 3 3\n   :gutter: 3\n"]
+        parts.append(card(cls, aliases))
+    return "\n".join(parts)
 
 
 def write_pages(app: Sphinx) -> None:
     folder = Path(app.srcdir) / "losses"
     folder.mkdir(exist_ok=True)
     classes = losses()
-    write(folder / "index.rst", index_page(classes))
+    write(folder / "index.rst", gallery(classes))
     write(Path(app.srcdir) / LABELS, f"{label_tables.guide_table()}\n")
     write(Path(app.srcdir) / NAMES, name_tables.names_table())
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
-        if cls().is_elementwise:
-            draw(cls, folder)
-
-
-def picture(cls: type[fl.Loss]) -> list[str]:
-    """The curves twice, for the theme to show the one that fits its background."""
-    lines = []
-    for name in STYLES:
-        lines += [
-            f".. image:: {cls.__name__}-{name}.svg",
-            f"   :class: only-{name}",
-            f"   :alt: {cls.__name__}: value, gradient and Hessian against the prediction",
-            "",
-        ]
-    return lines
+        pictures.write_to(folder, cls, write)
 
 
 def process_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Puts the curves under the formula and sets off the paragraphs that start with what they are about."""
+    """Puts the picture under the formula and sets off the paragraphs that start with what they are about."""
     if obj in losses():
         end = lines.index("Args:")
-        if obj().is_elementwise:
-            lines[end:end] = picture(obj)
+        lines[end:end] = pictures.directives(obj)
     lines[:] = [re.sub(r"^(Call|Source):", r"**\1:**", line) for line in lines]
 
 

@@ -1,0 +1,137 @@
+"""A picture of each loss: curves over one prediction, or for other losses what tells them apart."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import fastloss as fl
+from fastloss import plot
+
+STYLES = {"light": "default", "dark": "dark_background"}
+
+# a likelihood shows its minimum with such a label only
+CURVES: dict[type[fl.Loss], dict[str, Any]] = {
+    fl.PoissonNLLLoss: {"label": 2},
+    fl.NegativeBinomialLoss: {"label": 2},
+    fl.TweedieLoss: {"label": 2},
+    fl.KLDivLoss: {"label": 0.5, "pred": np.linspace(-5, 0, 501)},
+}
+# errors are told by a label of 0
+ERRORS = {"fastloss.losses.regression", "fastloss.losses.robust"}
+
+
+def two_logits(ax: Axes) -> None:
+    """Cross-entropy over the logits of the label and of another class; that of a third is 0."""
+    x, y = np.meshgrid(np.linspace(-4, 4, 81), np.linspace(-4, 4, 81))
+    logits = np.stack([x, y, np.zeros_like(x)], axis=-1)
+    value = fl.SoftmaxCELoss(reduction="none")(logits, np.zeros(x.shape, int))
+    ax.contourf(x, y, value, levels=14, cmap="viridis")
+    ax.set(xlabel="logit of the label", ylabel="logit of another class")
+
+
+def triangle(ax: Axes) -> None:
+    """The triplet loss over the place of the anchor, between a positive and a negative example."""
+    x, y = np.meshgrid(np.linspace(-2, 2, 81), np.linspace(-1.5, 1.5, 61))
+    anchors = np.stack([x.ravel(), y.ravel()], axis=-1)
+    ends = [np.broadcast_to(np.array(end), anchors.shape) for end in ((-1.0, 0.0), (1.0, 0.0))]
+    ax.contourf(x, y, fl.TripletLoss()(anchors, *ends).reshape(x.shape), levels=14, cmap="viridis")
+    for text, (end, *_) in zip(("positive", "negative"), ends, strict=True):
+        ax.annotate(text, end, color="white", ha="center", va="center")
+    ax.set(xlabel="the anchor's place", ylabel="")
+
+
+def angle(ax: Axes) -> None:
+    """The cosine loss over the angle between two vectors."""
+    degrees = np.linspace(0, 180, 181)
+    turned = np.stack([np.cos(np.radians(degrees)), np.sin(np.radians(degrees))], axis=-1)
+    fixed = np.broadcast_to(np.array([1.0, 0.0]), turned.shape)
+    for label in (1, -1):
+        ax.plot(degrees, fl.CosineEmbeddingLoss(margin=0.2)(turned, fixed, np.full(181, label)), label=f"label {label}")
+    ax.set(xlabel="angle, degrees", ylabel="value")
+    ax.legend()
+
+
+def pairs(ax: Axes) -> None:
+    """How SDML pulls at the rows of a batch: towards their partner, away from all others."""
+    rng = np.random.default_rng(3)
+    x1 = rng.normal(size=(8, 2))
+    x2 = x1 + rng.normal(scale=0.6, size=(8, 2))
+    pull = -fl.SDMLLoss().grad(x1, x2)
+    for a, b in zip(x1, x2, strict=True):
+        ax.plot(*np.stack([a, b]).T, ":", color="gray")
+    ax.quiver(*x1.T, *pull.T, color="C0", label="x1, and its pull")
+    ax.scatter(*x2.T, color="C1", label="x2")
+    ax.set(xlabel="pairs of a batch", ylabel="")
+    ax.legend()
+
+
+def alignments(ax: Axes) -> None:
+    """Where the gradient of CTC sees the label's classes: frames that it would make more, and less, probable."""
+    logits = np.random.default_rng(0).normal(size=(1, 40, 6))
+    for frame, of in ((8, 1), (20, 3), (31, 4)):
+        logits[0, frame - 3 : frame + 3, of] += 3
+    gradient = fl.CTCLoss().grad(logits, [[1, 3, 4]])[0].T
+    ax.imshow(-gradient, aspect="auto", cmap="coolwarm", vmin=-0.6, vmax=0.6)
+    ax.set(xlabel="frame", ylabel="class, the blank last")
+
+
+OTHERS: dict[type[fl.Loss], Callable[[Axes], None]] = {
+    fl.SoftmaxCELoss: two_logits,
+    fl.TripletLoss: triangle,
+    fl.CosineEmbeddingLoss: angle,
+    fl.SDMLLoss: pairs,
+    fl.CTCLoss: alignments,
+}
+
+
+def curves(cls: type[fl.Loss]) -> Callable[[Axes], None]:
+    label = {"label": 0 if cls.__module__ in ERRORS else 1}
+    return lambda ax: plot.curves(cls(), ax=ax, **CURVES.get(cls, label)) and None
+
+
+def what_shows(cls: type[fl.Loss]) -> str:
+    """What the picture of a loss shows, for those who do not see it; nothing if there is none."""
+    if cls in OTHERS:
+        return (OTHERS[cls].__doc__ or "").rstrip(".")
+    return "value, gradient and Hessian against the prediction" if cls().is_elementwise else ""
+
+
+def draw(cls: type[fl.Loss]) -> dict[str, str]:
+    """The picture of a loss, as SVG, on a light and on a dark ground."""
+    found = {}
+    for name, of in STYLES.items():
+        with style.context(of), mpl.rc_context({"svg.hashsalt": "fastloss", "font.size": 11}):
+            figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+            OTHERS.get(cls, curves(cls))(figure.subplots())
+            svg = io.StringIO()
+            figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        found[name] = svg.getvalue()
+    return found
+
+
+def directives(cls: type[fl.Loss], indent: str = "") -> list[str]:
+    """The picture twice, for the theme to show the one that fits its ground."""
+    lines = []
+    for name in STYLES if what_shows(cls) else ():
+        lines += [
+            f".. image:: {cls.__name__}-{name}.svg",
+            f"   :class: only-{name}",
+            "   :loading: lazy",
+            f"   :alt: {cls.__name__}: {what_shows(cls)}",
+            "",
+        ]
+    return [indent + line if line else line for line in lines]
+
+
+def write_to(folder: Path, cls: type[fl.Loss], write: Callable[[Path, str], None]) -> None:
+    for name, svg in draw(cls).items() if what_shows(cls) else ():
+        write(folder / f"{cls.__name__}-{name}.svg", svg)
