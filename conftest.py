@@ -9,6 +9,7 @@ NEEDS = {
     "fastloss/torch.py": ["torch"],
     "docs/guide/frameworks.md": ["torch", "jax", "autograd", "dask"],
     "docs/guide/pytorch.md": ["torch"],
+    "docs/howto/scipy.md": ["scipy"],
 }
 
 collect_ignore = [path for path, libraries in NEEDS.items() if any(find_spec(name) is None for name in libraries)]
