@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastloss demo`` and ``python -m fastloss info``."""
+"""The command line: ``python -m fastloss`` with one of the commands that it lists."""
 
 from __future__ import annotations
 
@@ -6,21 +6,35 @@ import argparse
 import sys
 from pathlib import Path
 
-from fastloss import show_config
+from fastloss import _peers, show_config
 
 
 def main() -> None:
-    """Runs the command that the arguments name."""
+    """Runs the command that the arguments name, and without one lists them."""
     parser = argparse.ArgumentParser(prog="python -m fastloss", description="Loss functions on the CPU.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("info", help="print the versions, the build and the threads in use")
     demo = commands.add_parser("demo", help="fit three models to real data and draw the losses")
     demo.add_argument("--output", type=Path, default=Path("fastloss_losses.png"), help="the picture (%(default)s)")
+    which = commands.add_parser("which", help="print the call for a loss by its name in another library")
+    which.add_argument("name", help="such as BCEWithLogitsLoss, log_loss, reg:gamma")
     arguments = parser.parse_args()
     if arguments.command == "info":
         show_config()
-    else:
+    elif arguments.command == "demo":
         run_demo(arguments.output)
+    elif arguments.command == "which":
+        print_call(arguments.name)
+    else:
+        parser.print_help()
+
+
+def print_call(name: str) -> None:
+    """Prints the call that makes the loss of another library."""
+    call = _peers.call_for(name)
+    if call is None:
+        sys.exit(f"no known library calls a loss {name!r}; docs/guide/which.md has the names that are known")
+    print(f"fastloss.{call}")
 
 
 def run_demo(output: Path) -> None:

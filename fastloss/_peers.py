@@ -168,9 +168,9 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def call_for(name: str) -> str | None:
-    """The call for what another library calls ``name``, without its module; None where no library does."""
+    """The call for what another library calls ``name``, with its module or without; None where no library does."""
     for _, known, call, remark in rows():
-        if known.rpartition(".")[2].casefold() == name.casefold():
+        if name.casefold() in (known.casefold(), known.rpartition(".")[2].casefold()):
             return f"{call}, {remark}" if remark else call
     return None
 

@@ -10,6 +10,7 @@ import pytest
 
 import fastloss as fl
 from fastloss import _peers
+from fastloss.__main__ import main
 
 Array = np.ndarray[Any, Any]
 ROWS = list(_peers.rows())
@@ -56,6 +57,29 @@ def test_a_name_of_another_library_says_the_call(name: str, call: str) -> None:
 def test_another_name_is_missing_as_usual(name: str) -> None:
     with pytest.raises(AttributeError, match=rf"^module 'fastloss' has no attribute '{name}'$"):
         getattr(fl, name)
+
+
+@pytest.mark.parametrize("name", ["torch.nn.MSELoss", "mseloss", "mse_loss"])
+def test_the_command_prints_the_call(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["fastloss", "which", name])
+    main()
+    assert capsys.readouterr().out == 'fastloss.L2Loss(weight=2, reduction="mean")\n'
+
+
+def test_the_command_knows_no_such_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["fastloss", "which", "NoSuchLoss"])
+    with pytest.raises(SystemExit, match=r"no known library calls a loss 'NoSuchLoss'; docs/guide/which\.md has"):
+        main()
+
+
+def test_without_a_command_they_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["fastloss"])
+    main()
+    text = capsys.readouterr().out
+    for command in ("info", "demo", "which"):
+        assert f"\n    {command} " in text
 
 
 def draw(kind: str) -> tuple[Array, Array]:
