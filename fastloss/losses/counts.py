@@ -83,7 +83,8 @@ class NegativeBinomialLoss(Loss):
 
     The logarithm of the coefficient, which depends on y and theta alone, is left out: compare values of one theta only.
     As theta grows, the loss becomes Poisson's; theta = 1 is the geometric distribution. Of large theta, values near a
-    mean of theta are within abs(log(theta)) units in the last place in float64.
+    mean of theta are within abs(log(theta)) units in the last place in float64. In float32 digits are lost where the
+    mean over theta is below 1e-38.
 
     Source: Lawless 1987; Cameron and Trivedi 1986 (NB2). Gluon, PyTorch: none. scipy: ``nbinom(theta, theta / (theta +
     exp(x)))``. statsmodels: alpha = 1/theta.
