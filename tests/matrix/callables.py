@@ -186,7 +186,7 @@ def arguments() -> Iterator[Case]:
         for n in range(1, 5):
             run = functools.partial(refusal, functools.partial(loss, *positional, *[None] * n), [TypeError], "argument")
             yield Case((loss.__name__, "of", len(positional) + n, "arguments"), run)
-        for word in ("beta", "Reduction", "reduce", "size_average", "self", "", "weight ", "кернел", "__init__"):
+        for word in ("nu", "Reduction", "reduce", "size_average", "self", "", "weight ", "кернел", "__init__"):
             run = functools.partial(refusal, functools.partial(loss, **{word: 1}), [TypeError], "argument")
             yield Case((loss.__name__, repr(word)), run)
         run = functools.partial(refusal, functools.partial(loss, positional[0], **{first: 1}), [TypeError], first)
