@@ -161,14 +161,6 @@ def number(
     return value
 
 
-def nonnegative(name: str, x: Any) -> float:
-    """A constructor's argument as a float from 0 up."""
-    value = finite(name, x)
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, got {x!r}")
-    return value
-
-
 def fraction(name: str, x: Any) -> float:
     """A constructor's argument as a float from 0 to 1."""
     value = finite(name, x)

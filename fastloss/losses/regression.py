@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastloss import _domains as domain
-from fastloss._arguments import nonnegative, number
+from fastloss._arguments import number
 from fastloss._core import Loss
 from fastloss._inputs import Input, Reduction, pair
 from fastloss._isa import kernels
@@ -138,7 +138,7 @@ class EpsilonInsensitiveLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        super().__init__(kernels.EpsilonInsensitive(nonnegative("epsilon", epsilon)), weight, batch_axis, reduction)
+        super().__init__(kernels.EpsilonInsensitive(number("epsilon", epsilon, least=0)), weight, batch_axis, reduction)
 
 
 class SquaredEpsilonInsensitiveLoss(Loss):
@@ -178,7 +178,7 @@ class SquaredEpsilonInsensitiveLoss(Loss):
         reduction: Reduction = "example",
     ) -> None:
         super().__init__(
-            kernels.SquaredEpsilonInsensitive(nonnegative("epsilon", epsilon)), weight, batch_axis, reduction
+            kernels.SquaredEpsilonInsensitive(number("epsilon", epsilon, least=0)), weight, batch_axis, reduction
         )
 
 
