@@ -104,7 +104,8 @@ cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, 
     gather(&p.inputs[SECOND], start, n, label)
     gather_rows(&p.inputs[FIRST], start, n, p.size, width, tile)
     missing = find_classes(kernel, n, width, label, y, weight)
-    kernel.tile(p, n, m, y, weight, tile, hess, l, <double*>(hess + n * width))
+    # n (1 + 2 width) numbers lie before it, and a double is twice as long as a float
+    kernel.tile(p, n, m, y, weight, tile, hess, l, <double*>(hess + n * width + n % 2))
     for i in range(n if missing else 0):
         if y[i] < 0:
             l[i] = <real_t>label[i]
