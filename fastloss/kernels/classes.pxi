@@ -5,7 +5,9 @@ from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
 from fastloss._machine cimport prefetch_512
-from fastloss._math cimport exp_from, exp_nonpositive, exp_range, fma, log1p_unit, log_sum, minus_absolute, real_t
+from fastloss._math cimport (
+    exp_from, exp_nonpositive, exp_range, fma, log_sum, lost, minus_absolute, real_t, signed_as,
+)
 from fastloss._plan cimport (
     BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, HESS, SECOND, STRIP_BYTES, THIRD, plan_t, rows_t,
 )
@@ -345,28 +347,26 @@ cdef void few_classes(const plan_t* p, Py_ssize_t n, const real_t* m, const real
 
 cdef void two_classes(Py_ssize_t n, double factor, const real_t* m, const real_t* y, const double* weight,
                       real_t* tile, real_t* hess, real_t* l) noexcept nogil:
-    """few_classes() for two: a logistic loss of z, the other's logit less the label's.
+    """few_classes() for two: a logistic loss of z, the other's logit less the label's, and of a label of 0.
 
-    With u = e^-|z|: l = max(z, 0) + log(1 + u), the other's gradient is (1 or u)/(1 + u), the Hessian u/(1 + u)^2.
-    e^z would magnify the rounding error of z, so z comes in two parts (Knuth 1969).
+    e^z would magnify the rounding error of z, so z comes in two parts. The Hessian is the same for both logits.
     """
     cdef Py_ssize_t i
-    cdef real_t own, other, z, part, rest, u, s, scale, g, one = 1, zero = 0
+    cdef real_t own, other, z, rest, u, loss, g, h, scale, one = 1, zero = 0
     for i in range(n):
         own = tile[i] if y[i] == 0 else tile[n + i]
         other = tile[n + i] if y[i] == 0 else tile[i]
         # no number where the higher logit is infinite
         z = fma(zero, own if own > other else other, other - own)
-        part = z - other
-        rest = (other - (z - part)) - (own + part)
+        rest = lost(other, -own, z)
         rest = rest if rest == rest else zero
         u = exp_nonpositive(minus_absolute(z))
         u = fma(u, rest if z < 0 else -rest, u)
-        s = one + u
-        l[i] = <real_t>weight[i] * ((z if z > 0 else zero) + (log1p_unit(u) + (rest if z > 0 else zero)))
+        logistic_from(u, z, one if signed_as(one, z) > 0 else zero, one, &loss, &g, &h)
+        l[i] = <real_t>weight[i] * (loss + (rest if z > 0 else zero))
         scale = <real_t>(factor * weight[i])
-        g = scale * ((one if z > 0 else u) / s)
-        hess[i] = hess[n + i] = scale * (u / s / s)
+        g = scale * g
+        hess[i] = hess[n + i] = scale * h
         tile[i] = -g if y[i] == 0 else g
         tile[n + i] = g if y[i] == 0 else -g
     for i in range(2 if m != NULL else 0):

@@ -72,7 +72,10 @@ cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, P
 
 cdef Py_ssize_t find_classes(ClassKernel kernel, Py_ssize_t n, Py_ssize_t classes, double* id, real_t* y,
                              double* weight) noexcept nogil:
-    """find_class() for n rows: their classes y, or -1 where id becomes what the row costs; how many those are."""
+    """The classes y of n rows, and their weights; returns how many rows have none.
+
+    Such a row has the class -1, and its id becomes what the row costs, as find_class() says.
+    """
     cdef Py_ssize_t i, missing = 0
     cdef double ignored = kernel.ignored if kernel.has_ignored else <double>NAN
     cdef bint known

@@ -16,9 +16,9 @@ cdef inline real_t power(real_t k, real_t low, real_t top, real_t tail) noexcept
 
     Rounding in an exponent is magnified by it, so that of the product and of the sum is carried along.
     """
-    cdef real_t a = k * top, b = fma(k, tail, fma(low, top, fma(k, top, -a))), x = a + b, t = x - a
+    cdef real_t a = k * top, b = fma(k, tail, fma(low, top, fma(k, top, -a))), x = a + b
     cdef real_t e = exp_nonpositive(x)
-    return fma(e, (a - (x - t)) + (b - t), e)
+    return fma(e, lost(a, b, x), e)
 
 
 cdef inline real_t bias_of(real_t one) noexcept nogil:
