@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,9 @@ OTHERS: dict[type[fl.Loss], Callable[[Axes], None]] = {
 }
 
 
-def curves(cls: type[fl.Loss]) -> Callable[[Axes], None]:
+def curves(cls: type[fl.Loss], ax: Axes) -> None:
     label = {"label": 0 if cls.__module__ in ERRORS else 1}
-    return lambda ax: plot.curves(cls(), ax=ax, **CURVES.get(cls, label)) and None
+    plot.curves(cls(), ax=ax, **CURVES.get(cls, label))
 
 
 def what_shows(cls: type[fl.Loss]) -> str:
@@ -111,7 +112,7 @@ def draw(cls: type[fl.Loss]) -> dict[str, str]:
     for name, of in STYLES.items():
         with style.context(of), mpl.rc_context({"svg.hashsalt": "fastloss", "font.size": 11}):
             figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-            OTHERS.get(cls, curves(cls))(figure.subplots())
+            OTHERS.get(cls, partial(curves, cls))(figure.subplots())
             svg = io.StringIO()
             figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         found[name] = svg.getvalue()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastloss._core import Loss as Loss
     from fastloss.losses._families import *  # noqa: F403
 else:
-    # to type checkers every name would be there
+    # a __getattr__ of the module would tell type checkers that it has every name
 
     def __getattr__(name: str) -> None:
         from fastloss._peers import no_such_name

@@ -15,40 +15,32 @@ BCE = f"SigmoidBCELoss({MEAN})"
 # PyTorch's place of the classes, the id that it ignores, and the sum that its mean divides by
 IDS = 'axis=1, ignore_index=-100, reduction="weighted_mean"'
 
+# PyTorch's classes and functions of the same loss
+OF_TORCH = {
+    ("L1Loss", "l1_loss"): (f"L1Loss({MEAN})", ""),
+    ("MSELoss", "mse_loss"): (f"L2Loss(weight=2, {MEAN})", ""),
+    ("SmoothL1Loss", "smooth_l1_loss"): (f"HuberLoss(rho=beta, {MEAN})", ""),
+    ("HuberLoss", "huber_loss"): (f"HuberLoss(rho=delta, weight=delta, {MEAN})", ""),
+    ("BCELoss", "binary_cross_entropy"): (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", ""),
+    ("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"): (BCE, ""),
+    ("MultiLabelSoftMarginLoss", "multilabel_soft_margin_loss"): (BCE, ""),
+    ("SoftMarginLoss", "soft_margin_loss"): (f"LogisticLoss({MEAN})", ""),
+    ("MarginRankingLoss", "margin_ranking_loss"): (f"HingeLoss(margin=margin, {MEAN})", "of x1 - x2"),
+    ("HingeEmbeddingLoss", "hinge_embedding_loss"): (f"HingeEmbeddingLoss({MEAN})", ""),
+    ("PoissonNLLLoss", "poisson_nll_loss"): (f"PoissonNLLLoss({MEAN})", ""),
+    ("KLDivLoss", "kl_div"): (f"KLDivLoss({MEAN})", ""),
+    ("CrossEntropyLoss", "cross_entropy"): (f"SoftmaxCELoss({IDS})", ""),
+    ("NLLLoss", "nll_loss"): (f"SoftmaxCELoss(from_logits=True, {IDS})", ""),
+    ("CosineEmbeddingLoss", "cosine_embedding_loss"): (f"CosineEmbeddingLoss({MEAN})", ""),
+    ("CTCLoss", "ctc_loss"): ('CTCLoss(layout="TNC", blank="first", reduction="sum")', 'of reduction="sum"'),
+}
+
 # library -> its name of a loss -> the call, and what else is to be known
 CALLS: dict[str, dict[str, tuple[str, str]]] = {
     "PyTorch": {
-        "torch.nn.L1Loss": (f"L1Loss({MEAN})", ""),
-        "torch.nn.MSELoss": (f"L2Loss(weight=2, {MEAN})", ""),
-        "torch.nn.SmoothL1Loss": (f"HuberLoss(rho=beta, {MEAN})", ""),
-        "torch.nn.HuberLoss": (f"HuberLoss(rho=delta, weight=delta, {MEAN})", ""),
-        "torch.nn.BCELoss": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", ""),
-        "torch.nn.BCEWithLogitsLoss": (BCE, ""),
-        "torch.nn.MultiLabelSoftMarginLoss": (BCE, ""),
-        "torch.nn.SoftMarginLoss": (f"LogisticLoss({MEAN})", ""),
-        "torch.nn.MarginRankingLoss": (f"HingeLoss(margin=margin, {MEAN})", "of x1 - x2"),
-        "torch.nn.HingeEmbeddingLoss": (f"HingeEmbeddingLoss({MEAN})", ""),
-        "torch.nn.PoissonNLLLoss": (f"PoissonNLLLoss({MEAN})", ""),
-        "torch.nn.KLDivLoss": (f"KLDivLoss({MEAN})", ""),
-        "torch.nn.CrossEntropyLoss": (f"SoftmaxCELoss({IDS})", ""),
-        "torch.nn.NLLLoss": (f"SoftmaxCELoss(from_logits=True, {IDS})", ""),
-        "torch.nn.CosineEmbeddingLoss": (f"CosineEmbeddingLoss({MEAN})", ""),
-        "torch.nn.CTCLoss": ('CTCLoss(layout="TNC", blank="first", reduction="sum")', 'of reduction="sum"'),
-        "torch.nn.functional.l1_loss": (f"L1Loss({MEAN})", ""),
-        "torch.nn.functional.mse_loss": (f"L2Loss(weight=2, {MEAN})", ""),
-        "torch.nn.functional.smooth_l1_loss": (f"HuberLoss(rho=beta, {MEAN})", ""),
-        "torch.nn.functional.huber_loss": (f"HuberLoss(rho=delta, weight=delta, {MEAN})", ""),
-        "torch.nn.functional.binary_cross_entropy": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", ""),
-        "torch.nn.functional.binary_cross_entropy_with_logits": (BCE, ""),
-        "torch.nn.functional.multilabel_soft_margin_loss": (BCE, ""),
-        "torch.nn.functional.soft_margin_loss": (f"LogisticLoss({MEAN})", ""),
-        "torch.nn.functional.margin_ranking_loss": (f"HingeLoss(margin=margin, {MEAN})", "of x1 - x2"),
-        "torch.nn.functional.hinge_embedding_loss": (f"HingeEmbeddingLoss({MEAN})", ""),
-        "torch.nn.functional.poisson_nll_loss": (f"PoissonNLLLoss({MEAN})", ""),
-        "torch.nn.functional.kl_div": (f"KLDivLoss({MEAN})", ""),
-        "torch.nn.functional.cross_entropy": (f"SoftmaxCELoss({IDS})", ""),
-        "torch.nn.functional.nll_loss": (f"SoftmaxCELoss(from_logits=True, {IDS})", ""),
-        "torch.nn.functional.cosine_embedding_loss": (f"CosineEmbeddingLoss({MEAN})", ""),
+        f"torch.nn.{name}": entry
+        for (of_class, function), entry in OF_TORCH.items()
+        for name in (of_class, f"functional.{function}")
     },
     "scikit-learn": {
         "sklearn.metrics.mean_squared_error": (f"L2Loss(weight=2, {MEAN})", ""),

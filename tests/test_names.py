@@ -122,7 +122,7 @@ TORCH: dict[str, tuple[str, dict[str, float]]] = {
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.filterwarnings("ignore:reduction")
 def test_pytorch(name: str) -> None:
-    torch: Any = pytest.importorskip("torch")
+    torch: Any = pytest.importorskip("torch", reason="torch, to compare with, is not installed")
     kind, arguments = TORCH[name]
     x, y = draw(kind)
     want = getattr(torch.nn, name)(**arguments)(torch.tensor(x), torch.tensor(y)).item()
@@ -142,7 +142,7 @@ SKLEARN: dict[str, tuple[str, Callable[[Any, Array, Array], Any]]] = {
 
 @pytest.mark.parametrize("name", SKLEARN)
 def test_scikit_learn(name: str) -> None:
-    metrics: Any = pytest.importorskip("sklearn.metrics")
+    metrics: Any = pytest.importorskip("sklearn.metrics", reason="scikit-learn, to compare with, is not installed")
     kind, metric = SKLEARN[name]
     x, y = draw(kind)
     call, _ = _peers.CALLS["scikit-learn"][f"sklearn.metrics.{name}"]

@@ -15,11 +15,15 @@ Array = np.ndarray[Any, Any]
 Peer = Callable[..., tuple[Any, ...]]
 
 
+def peer(module: str) -> Any:
+    return pytest.importorskip(module, reason=f"{module}, to compare with, is not installed")
+
+
 def scikit_learn(name: str, **parameters: Any) -> Peer:
     """A loss of boosting and of generalized linear models, which is private there."""
 
     def results(x: Array, y: Array) -> tuple[Any, ...]:
-        losses = pytest.importorskip("sklearn._loss.loss")
+        losses = peer("sklearn._loss.loss")
         value, gradient = getattr(losses, name)(**parameters).loss_gradient(y, x)
         return value, gradient
 
@@ -30,7 +34,7 @@ def descent(name: str, *parameters: float) -> Peer:
     """A loss of scikit-learn's stochastic gradient descent, of one number at a time."""
 
     def results(x: Array, y: Array) -> tuple[Any, ...]:
-        loss = getattr(pytest.importorskip("sklearn.linear_model._sgd_fast"), name)(*parameters)
+        loss = getattr(peer("sklearn.linear_model._sgd_fast"), name)(*parameters)
         pairs = list(zip(x.tolist(), y.tolist(), strict=True))
         return [loss.py_loss(*pair) for pair in pairs], [loss.py_dloss(*pair) for pair in pairs]
 
@@ -41,7 +45,7 @@ def least_squares(rho: str, scale: float) -> Peer:
     """A loss of scipy.optimize.least_squares, whose cost is half of scale^2 rho(z^2/scale^2)."""
 
     def results(x: Array, y: Array) -> tuple[Any, ...]:
-        loss = pytest.importorskip("scipy.optimize._lsq.least_squares").IMPLEMENTED_LOSSES[rho]
+        loss = peer("scipy.optimize._lsq.least_squares").IMPLEMENTED_LOSSES[rho]
         z = x - y
         out = np.empty((3, z.size))
         loss((z / scale) ** 2, out, False)
@@ -54,7 +58,7 @@ def torch(formula: Callable[..., Any]) -> Peer:
     """A formula of PyTorch's functions, which differentiates it."""
 
     def results(x: Array, *others: Array) -> tuple[Any, ...]:
-        library = pytest.importorskip("torch")
+        library = peer("torch")
         pred = library.tensor(x, requires_grad=True)
         value = formula(library, pred, *map(library.tensor, others))
         value.sum().backward()
@@ -67,8 +71,7 @@ def likelihood(formula: Callable[..., Any]) -> Peer:
     """A log-likelihood of scipy's."""
 
     def results(*inputs: Array) -> tuple[Any, ...]:
-        pytest.importorskip("scipy.special")
-        return (-formula(pytest.importorskip("scipy.stats"), pytest.importorskip("scipy.special"), *inputs),)
+        return (-formula(peer("scipy.stats"), peer("scipy.special"), *inputs),)
 
     return results
 
@@ -135,9 +138,9 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
 
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_agree(rng: np.random.Generator, name: str) -> None:
-    loss, draw, peer = PEERS[name]
+    loss, draw, results = PEERS[name]
     pred, label, *third = draw(rng, (500,))
-    want = peer(pred, label, *third)
+    want = results(pred, label, *third)
     got = loss.value_and_grad(pred, label, None, *third)
     for a, b in zip(got, want, strict=False):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
