@@ -41,9 +41,9 @@ def call(
 ) -> Any:
     """What a task returns in a process of its own, with variables of its environment as given.
 
-    It has 10 seconds and those that its Pythons need to start.
+    A task that hangs has ended after 60 seconds and those that its Pythons need to start.
     """
-    limit = 10 + 5 * seconds_to_start(before)
+    limit = 60 + 5 * seconds_to_start(before)
     with subprocess.Popen(
         [*prefix, *command(task, *args, before=before)],
         cwd=ROOT,
