@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastloss._domains import Domain
@@ -10,6 +11,7 @@ from fastloss._inputs import Input
 Result: TypeAlias = Any
 Out: TypeAlias = NDArray[Any] | tuple[Any, ...] | None
 Wrt: TypeAlias = str | tuple[str, ...] | None
+Hessian: TypeAlias = Literal["exact", "majorizer", "expected"]
 
 class Loss:
     @property
@@ -22,6 +24,10 @@ class Loss:
     def fixed(self) -> tuple[str, ...]: ...
     @property
     def no_hessian(self) -> str | None: ...
+    @property
+    def link_name(self) -> str | None: ...
+    @property
+    def hessians(self) -> tuple[Hessian, ...]: ...
     @property
     def domains(self) -> Mapping[str, Domain]: ...
     @property
@@ -46,6 +52,9 @@ class Loss:
         axis: int = -1,
         plain: Any = None,
         no_hessian: str | None = None,
+        surrogate: Literal["majorizer", "expected"] | None = None,
+        exact_is: tuple[Hessian, ...] = (),
+        link: Literal["identity", "log", "margin", "softmax"] | None = "identity",
         couples: str | None = None,
         single_ndim: int = -1,
         row: tuple[str, str] = ("class", "classes"),
@@ -65,6 +74,11 @@ class Loss:
     def validate(
         self, label: ArrayLike | None = None, pred: ArrayLike | None = None, **inputs: ArrayLike | None
     ) -> None: ...
+    def inverse_link(self, raw: ArrayLike, **inputs: ArrayLike | None) -> NDArray[Any]: ...
+    def link(self, mean: ArrayLike) -> NDArray[Any]: ...
+    def best_constant(
+        self, label: ArrayLike, sample_weight: ArrayLike | None = None, **inputs: Any
+    ) -> NDArray[np.float64]: ...
     def __getattr__(self, name: str) -> Any: ...
     def __call__(self, *inputs: ArrayLike | None, out: Out = None, **named: ArrayLike | None) -> Result: ...
     def grad(
@@ -88,6 +102,7 @@ class Loss:
         *inputs: ArrayLike | None,
         head_grad: ArrayLike | None = None,
         out: Out = None,
+        hessian: Hessian = "exact",
         **named: ArrayLike | None,
     ) -> tuple[Result, Result]: ...
     def value_grad_and_hess(
@@ -95,5 +110,6 @@ class Loss:
         *inputs: ArrayLike | None,
         head_grad: ArrayLike | None = None,
         out: Out = None,
+        hessian: Hessian = "exact",
         **named: ArrayLike | None,
     ) -> tuple[Result, Result, Result]: ...

@@ -21,16 +21,16 @@ from cpython.tuple cimport PyTuple_GetSlice
 from libc.math cimport NAN, fabs
 from libc.stdlib cimport calloc, free, malloc
 
-from fastloss import _domains, _foreign, _isa, _processors
+from fastloss import _domains, _foreign, _isa, _links, _processors
 from fastloss._arguments import arguments_of, as_float, integer, not_finite, rebuild
 from fastloss._inputs import pair
 from fastloss.backends import backend_of
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD,
     GRAD_WEIGHT, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS,
-    PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN, PASS_VALUE, PASS_VALUE_GRADIENT, SECOND,
-    SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, UINT8, UINT16, UINT32, UINT64, VALUE, WEIGHT,
-    array_t, complaint_t, kernel_t, plan_t, range_t, runner_t, watch_t,
+    PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN, PASS_SURROGATE, PASS_VALUE, PASS_VALUE_GRADIENT,
+    SECOND, SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, UINT8, UINT16, UINT32, UINT64, VALUE,
+    WEIGHT, array_t, complaint_t, kernel_t, plan_t, range_t, runner_t, watch_t,
 )
 from fastloss._threads cimport threads
 
@@ -110,6 +110,7 @@ cdef struct call_t:
     const kernel_t* kernel
     PyObject* given[INPUTS]                 # NULL: not given
     bint foreign                            # whether one of these is no array of NumPy's
+    bint surrogate                          # whether the Hessian is the kernel's surrogate
     PyObject* out                           # NULL: not given
     PyObject* wrt
     PyObject* results[OUTPUTS]              # NULL: not wanted
@@ -159,10 +160,17 @@ cdef double finite(str name, x) except? -1:
     return value
 
 
+cdef kernel_t* table_of(kernel, bint has_surrogate) except NULL:
+    cdef kernel_t* table = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(kernel), "fastloss.kernel")
+    if has_surrogate and table.loops[0][PASS_SURROGATE] == NULL:
+        raise ValueError(f"{type(kernel).__name__} is in no list of kernels with a surrogate")
+    return table
+
+
 cdef void begin(call_t* c) noexcept:
     """Nothing is given, wanted or owned yet."""
     cdef int k
-    c.foreign = False
+    c.foreign = c.surrogate = False
     c.out = c.wrt = NULL
     c.plan.state = NULL
     for k in range(INPUTS):
@@ -217,6 +225,10 @@ cdef class Loss:
       shape. All come from one pass, but for one in weights that are broadcast in another way than the value is
       reduced, which takes one of its own.
 
+    - hessian, of ``grad_and_hess`` and ``value_grad_and_hess``: "exact", the default; "majorizer", by which a parabola
+      that touches the loss at pred lies above it; "expected", the mean over labels of a likelihood. The last two are
+      never below 0. ``hessians`` says which of them a loss has.
+
     Raises TypeError for what holds no real numbers and for unknown arguments, ValueError for shapes and labels that do
     not fit. A NaN spoils the value and the gradient of its own example, and the totals that contain it.
     """
@@ -232,6 +244,9 @@ cdef class Loss:
     cdef readonly tuple fixed       # those that nothing is differentiated with respect to
     cdef readonly object domains    # by input: what its numbers mean
     cdef readonly str no_hessian    # why there is none
+    cdef readonly tuple hessians    # the kinds of Hessian that a call may name
+    cdef readonly str link_name     # in _links.LINKS; None: its first input predicts no label
+    cdef str surrogate              # of these, what the kernel's surrogate is; None: it has none
     cdef readonly str couples       # the input of all examples that each one's loss depends on; None: it has its own
     cdef readonly str row_parameter         # the argument that may have a number for each of a row; None: there is none
     cdef Py_ssize_t row_length              # how many it has; -1: none
@@ -269,7 +284,8 @@ cdef class Loss:
 
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None,
-        no_hessian=None, couples=None, single_ndim=-1, row=("class", "classes"), row_parameter=None,
+        no_hessian=None, surrogate=None, exact_is=(), link="identity", couples=None, single_ndim=-1,
+        row=("class", "classes"), row_parameter=None,
     ):
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
@@ -286,14 +302,16 @@ cdef class Loss:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
         self.reduction = REDUCTIONS.index(reduction)
         self.no_hessian, self.couples, self.single_ndim = no_hessian, couples, single_ndim
+        self.surrogate, self.link_name = surrogate, link
+        self.hessians = () if no_hessian else ("exact", *exact_is, *(() if surrogate is None else (surrogate,)))
         self.row_name, self.row_numbers = row
         self.row_parameter, self.row_length = row_parameter or (None, -1)
         self.has_shape_rule = type(self).check_shapes is not Loss.check_shapes
         self.wide = any(list(map(is_wide, self.arguments)))
         self.kernel_object, self.plain_object = kernel, plain or kernel
-        self.plain = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(self.plain_object), "fastloss.kernel")
+        self.plain = table_of(self.plain_object, surrogate is not None and self.layout == ELEMENTS)
         # last: a loss without one cannot be called
-        self.kernel = <kernel_t*>PyCapsule_GetPointer(_isa.kernels.table(kernel), "fastloss.kernel")
+        self.kernel = table_of(kernel, surrogate is not None and self.layout == ELEMENTS)
 
     cdef int take_inputs(self, tuple specs) except -1:
         """Lays out the inputs by slot: those of the loss in their order, the weights, the head_grad."""
@@ -380,6 +398,32 @@ cdef class Loss:
         """
         self.check_built()
         _domains.validate(self, self.inputs, self.domains, label, pred, inputs)
+
+    def inverse_link(self, raw, **inputs):
+        """Return the mean of the label for which a raw prediction is best, of raw's shape.
+
+        It is the probability of a label of 1 for losses of two classes, probabilities along the class axis for
+        those of several, e^raw for those of logarithms, and raw itself for errors. For losses that are no likelihood,
+        such as focal ones, it is not the sigmoid. Smoothing of labels is not undone.
+        """
+        self.check_built()
+        return _links.inverse_link(self, raw, inputs)
+
+    def link(self, mean):
+        """Return the raw prediction that is best where the label has this mean: what inverse_link() leads back."""
+        self.check_built()
+        return _links.link(self, mean)
+
+    def best_constant(self, label, sample_weight=None, **inputs):
+        """Return the raw prediction that makes the sum over all examples least, a number for each column of label.
+
+        Examples are counted along the first axis. sample_weight has one number for each, or label's shape. A loss over
+        classes takes ``classes``, how many there are, where the labels' ids do not tell. The result is infinite where
+        no finite prediction is best: all labels are of one class, or all counts are 0. A loss that is not convex may
+        have several minima: this is the first that is met downhill from the median.
+        """
+        self.check_built()
+        return _links.best_constant(self, label, sample_weight, inputs)
 
     cdef int check_built(self) except -1:
         if self.kernel == NULL:

@@ -104,6 +104,7 @@ def unknown_keyword(kind: str, inputs: tuple[str, ...], method: str, name: str) 
     """What a method of a loss says that has no such argument."""
     known = [*inputs, "out"]
     known += ["head_grad"] * ("grad" in method) + ["wrt"] * (method in ("grad", "value_and_grad"))
+    known += ["hessian"] * method.endswith("hess")
     what = "a call" if method == "__call__" else method
     return f"{kind} got an unexpected keyword argument {name!r}; {what} takes {', '.join(known)}"
 

@@ -43,6 +43,7 @@ cdef enum:
     PASS_VALUE_GRADIENT
     PASS_GRADIENT_HESSIAN
     PASS_EVERYTHING
+    PASS_SURROGATE      # everything, with the kernel's surrogate in place of the Hessian
     PASSES
 
 # what an element is, by kind and size: NumPy has several type numbers for one
@@ -118,7 +119,7 @@ cdef struct kernel_t:
     void* parameters                    # the kernel object
     int inputs                          # that the formula reads
     bint light                          # waits for memory, not for arithmetic
-    loop_t loops[2][PASSES]             # float, double: of an elementwise loss
+    loop_t loops[2][PASSES]             # float, double: of an elementwise loss; NULL: it has no surrogate
     # float, double: alone, with the gradient; NULL where it is as fast to store the losses
     sum_t sums[2][2]
     rows_t rows[2]                      # float, double: of all other losses
@@ -142,6 +143,7 @@ cdef struct plan_t:
     double value_scale
     double grad_scale
     bint counts_only                    # the losses are what the elements count: the sum is that of the weights
+    bint surrogate                      # the Hessian is the kernel's surrogate
 
     void* parameters                    # of the kernel
     void* state                         # that the kernel has prepared for this call

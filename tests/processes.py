@@ -231,10 +231,10 @@ def every_call() -> list[Callable[[], Any]]:
 
 
 def many_callers(callers: int, most: int) -> tuple[int, list[str]]:
-    """Calls by Python threads, each a share of every_call() in an order of its own, while the number of threads changes.
+    """Calls by Python threads while another sets the number of threads, up to a most.
 
-    One more Python thread sets that number, up to a most. Returns how many calls it were, and which had other bits than
-    alone.
+    Each thread takes a share of every_call(), in an order of its own. Returns how many calls it were, and which had
+    other bits than alone.
     """
     calls = every_call()
     with fl.num_threads(1):

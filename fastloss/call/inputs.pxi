@@ -34,6 +34,8 @@ cdef int bind_named(Loss loss, call_t* c, Py_ssize_t n_args, dict options, int w
         elif name == "wrt" and want & WANT_GRAD and not want & WANT_HESS:
             if x is not None:
                 own(&c.wrt, x)
+        elif name == "hessian" and want & WANT_HESS:
+            c.surrogate = is_surrogate(loss, x)
         elif name in loss.inputs:
             k = loss.inputs.index(name)
             if k < n_args:
@@ -42,6 +44,16 @@ cdef int bind_named(Loss loss, call_t* c, Py_ssize_t n_args, dict options, int w
         else:
             raise TypeError(_foreign.unknown_keyword(type(loss).__name__, loss.inputs, METHODS[want], name))
     return 0
+
+
+cdef bint is_surrogate(Loss loss, kind) except -1:
+    """Whether the Hessian that a call names is the kernel's surrogate."""
+    if loss.no_hessian is not None:
+        return False
+    if not isinstance(kind, str) or kind not in loss.hessians:
+        raise ValueError(
+            f"hessian of {type(loss).__name__} must be one of {', '.join(map(repr, loss.hessians))}, got {kind!r}")
+    return kind == loss.surrogate
 
 
 cdef int describe_inputs(Loss loss, call_t* c) except -1:
@@ -165,6 +177,7 @@ cdef void open_plan(call_t* c) noexcept:
     p.row_buffers = kernel.row_buffers
     p.watch = NULL
     p.counts_only = False
+    p.surrogate = c.surrogate
     p.work = p.size * max(p.row_length, 1) * (1 if kernel.light else HEAVY)
     p.extra = 0
     for k in range(INPUTS):

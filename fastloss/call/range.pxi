@@ -51,6 +51,8 @@ cdef int evaluate_in_double(Loss loss, call_t* c, int want, int exponent) except
             named[loss.slot_names[k]] = <object>c.given[k]
     if c.wrt != NULL:
         named["wrt"] = <object>c.wrt
+    if c.surrogate:
+        named["hessian"] = loss.surrogate
     with np.errstate(all="ignore"):
         named[loss.inputs[0]] = np.asarray(<object>c.given[FIRST], np.float64)
         if c.given[WEIGHT] != NULL:

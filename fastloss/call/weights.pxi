@@ -22,7 +22,9 @@ cdef void choose_loop(call_t* c) noexcept:
     # a value with a Hessian is rare: what else that loop stores, to buffers that nobody reads, costs little
     cdef bint everything = c.wanted[GRAD_SECOND] or c.wanted[GRAD_THIRD] or c.wanted[HESS] and needs_loss
     cdef int stored = PASS_VALUE
-    if everything:
+    if c.surrogate:
+        stored = PASS_SURROGATE
+    elif everything:
         stored = PASS_EVERYTHING
     elif c.wanted[HESS]:
         stored = PASS_GRADIENT_HESSIAN

@@ -4,7 +4,7 @@ from fastloss._machine cimport doubles_apart, floats_apart, lanes_t
 from fastloss._math cimport real_t
 from fastloss._plan cimport (
     GRAD, GRAD_SECOND, GRAD_THIRD, GRAD_WEIGHT, HESS, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_VALUE, PASS_VALUE_GRADIENT, VALUE, loop_t, sum_t,
+    PASS_SURROGATE, PASS_VALUE, PASS_VALUE_GRADIENT, VALUE, loop_t, sum_t,
 )
 
 ctypedef fused two_inputs_t:
@@ -24,6 +24,24 @@ ctypedef fused loss_t:
     two_inputs_t
     three_inputs_t
 
+# Errors of which larger ones pull less than in proportion. At z != 0 the parabola of the curvature g/z, which touches
+# the loss there, lies above it everywhere (de Leeuw and Lange 2009).
+ctypedef fused even_t:
+    regression_even_t
+    robust_t
+
+# that have a method for their surrogate: a curvature that is never below 0, by the point, g and h
+ctypedef fused own_surrogate_t:
+    regression_surrogate_t
+    quantile_t
+    binary_surrogate_t
+    focal_surrogate_t
+    count_surrogate_t
+
+ctypedef fused surrogate_t:
+    even_t
+    own_surrogate_t
+
 # A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
 # part of the work.
 ctypedef fused light_t:
@@ -42,6 +60,8 @@ cdef struct GradientHessian:
     int unused
 cdef struct Everything:
     int unused
+cdef struct Surrogate:
+    int unused
 
 ctypedef fused pass_t:
     Value
@@ -49,6 +69,7 @@ ctypedef fused pass_t:
     ValueGradient
     GradientHessian
     Everything
+    Surrogate
 
 
 # what a sum comes with
@@ -65,14 +86,24 @@ cdef enum:
     GRAIN = 8       # elements of whose multiple a loop takes: it needs no second body for single ones
 
 
-cdef inline void evaluate_one(loss_t kernel, bint value, bint grad, bint hess, bint others, double scale, real_t x,
-                              real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d, real_t* e) noexcept nogil:
+cdef inline void evaluate_one(loss_t kernel, bint value, bint grad, bint hess, bint others, bint surrogate,
+                              double scale, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                              real_t* e) noexcept nogil:
     """One element: what is not stored, which is known at compile time, is not computed."""
     cdef real_t c = <real_t>scale, li, gi, hi, di, ei
     if loss_t in three_inputs_t:
         kernel.at(x, y, q, &li, &gi, &hi, &di, &ei)
     else:
         kernel.at(x, y, &li, &gi, &hi, &di)
+    if loss_t in surrogate_t:
+        if surrogate:
+            if loss_t in even_t:
+                hi = hi if x == y else gi / (x - y)
+            elif loss_t in three_inputs_t:
+                hi = kernel.surrogate(x, y, q, gi, hi)
+            else:
+                hi = kernel.surrogate(x, y, gi, hi)
+            hi = hi if li == li else li
     if value:
         l[0] = li
     if grad:
@@ -95,8 +126,9 @@ cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart
     for i in range(n & -GRAIN):
         evaluate_one(
             kernel, pass_t is not Gradient and pass_t is not GradientHessian, pass_t is not Value,
-            pass_t is GradientHessian or pass_t is Everything, pass_t is Everything, scale, x[i], y[i], q[i],
-            l + i, g + i, h + i, d + i, e + i)
+            pass_t is GradientHessian or pass_t is Everything or pass_t is Surrogate,
+            pass_t is Everything or pass_t is Surrogate, pass_t is Surrogate, scale, x[i], y[i], q[i], l + i, g + i,
+            h + i, d + i, e + i)
 
 
 cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
@@ -172,3 +204,5 @@ cdef void fill(loss_t kernel, loop_t* loops, apart_t tag) noexcept:
     loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, apart_t]
     loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, apart_t]
     loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, apart_t]
+    if loss_t in surrogate_t:
+        loops[PASS_SURROGATE] = <loop_t>evaluate[loss_t, Surrogate, apart_t]

@@ -57,7 +57,13 @@ class HingeLoss(Loss):
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
         super().__init__(
-            kernels.Hinge(number("margin", margin)), weight, batch_axis, reduction, inputs=pair(domain.SIGN)
+            kernels.Hinge(number("margin", margin)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.SIGN),
+            surrogate="majorizer",
+            link=None,
         )
 
 
@@ -90,7 +96,13 @@ class SquaredHingeLoss(Loss):
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
         super().__init__(
-            kernels.SquaredHinge(number("margin", margin)), weight, batch_axis, reduction, inputs=pair(domain.SIGN)
+            kernels.SquaredHinge(number("margin", margin)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.SIGN),
+            surrogate="majorizer",
+            link="margin",
         )
 
 
@@ -141,6 +153,8 @@ class SmoothedHingeLoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(domain.SIGN_OF_CLASS if signed else domain.BINARY_OF_CLASS),
+            surrogate="majorizer",
+            link="margin",
         )
 
 
@@ -188,6 +202,8 @@ class ModifiedHuberLoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(domain.SIGN_OF_CLASS if signed else domain.BINARY_OF_CLASS),
+            surrogate="majorizer",
+            link="margin",
         )
 
 
@@ -222,7 +238,12 @@ class HingeEmbeddingLoss(Loss):
         self, margin: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
         super().__init__(
-            kernels.HingeEmbedding(number("margin", margin)), weight, batch_axis, reduction, inputs=pair(domain.SIGN)
+            kernels.HingeEmbedding(number("margin", margin)),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.SIGN),
+            link=None,
         )
 
 
@@ -273,6 +294,7 @@ class ExponentialLoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(domain.SIGN_OF_CLASS if signed else domain.SHARE_OF_CLASS, domain.LOG_ODDS),
+            link="margin",
         )
 
 
@@ -323,6 +345,9 @@ class LogisticLoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(domain.SIGN_OF_CLASS if signed else domain.SHARE_OF_CLASS, domain.LOG_ODDS),
+            surrogate="majorizer",
+            exact_is=("expected",),
+            link="margin",
         )
 
 
@@ -378,6 +403,9 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
             batch_axis,
             reduction,
             plain=None if is_probability else kernels.SigmoidCrossEntropy(),
+            surrogate=None if is_probability else "majorizer",
+            exact_is=() if is_probability else ("expected",),
+            link="identity" if is_probability else "margin",
             inputs=(
                 *pair(domain.SHARE, domain.PROBABILITY if is_probability else domain.LOG_ODDS),
                 Input("pos_weight", "broadcast", required=False),
@@ -429,6 +457,8 @@ class PolyBCELoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(domain.SHARE, domain.LOG_ODDS),
+            surrogate="majorizer",
+            link="margin",
         )
 
 
@@ -490,6 +520,8 @@ class SigmoidFocalLoss(Loss):
             batch_axis,
             reduction,
             inputs=focal_inputs(),
+            surrogate="majorizer",
+            link="margin",
         )
 
 
@@ -555,4 +587,5 @@ class AsymmetricLoss(Loss):
             batch_axis,
             reduction,
             inputs=focal_inputs(),
+            link="margin",
         )

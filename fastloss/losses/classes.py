@@ -123,6 +123,7 @@ class KLDivLoss(Loss):
             layout="elements" if is_log else "coupled",
             axis=axis,
             inputs=pair(domain.MASS, domain.LOG_PROBABILITY if is_log else domain.LOGARITHM),
+            link=None if is_log else "softmax",
         )
 
 
@@ -209,6 +210,8 @@ class SoftmaxCrossEntropyLoss(Loss):
                 WEIGHT,
             ),
             row_parameter=row_parameter,
+            exact_is=("expected",),
+            link="softmax",
         )
 
 

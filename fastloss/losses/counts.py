@@ -62,6 +62,8 @@ class PoissonNLLLoss(Loss):
                 *pair(domain.COUNT, domain.LOGARITHM if is_log else domain.RATE),
                 Input("epsilon", "number", required=False, differentiable=False, default=1e-8),
             ),
+            exact_is=("expected",) if is_log else (),
+            link="log" if is_log else "identity",
         )
 
 
@@ -105,6 +107,8 @@ class NegativeBinomialLoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(domain.COUNT, domain.LOGARITHM),
+            surrogate="expected",
+            link="log",
         )
 
 
@@ -146,6 +150,9 @@ class BinomialLoss(Loss):
                 *pair(domain.COUNT, domain.LOG_ODDS),
                 Input("trials", "broadcast", domain.COUNT, required=False),
             ),
+            surrogate="majorizer",
+            exact_is=("expected",),
+            link="margin",
         )
 
 
@@ -176,7 +183,15 @@ class GammaLoss(Loss):
     __slots__ = ()
 
     def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
-        super().__init__(kernels.Gamma(), weight, batch_axis, reduction, inputs=pair(domain.POSITIVE))
+        super().__init__(
+            kernels.Gamma(),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.POSITIVE),
+            surrogate="expected",
+            link="log",
+        )
 
 
 class InverseGaussianLoss(Loss):
@@ -204,7 +219,15 @@ class InverseGaussianLoss(Loss):
     __slots__ = ()
 
     def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
-        super().__init__(kernels.InverseGaussian(), weight, batch_axis, reduction, inputs=pair(domain.POSITIVE))
+        super().__init__(
+            kernels.InverseGaussian(),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=pair(domain.POSITIVE),
+            surrogate="expected",
+            link="log",
+        )
 
 
 class TweedieLoss(Loss):
@@ -254,4 +277,7 @@ class TweedieLoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(label, domain.LOGARITHM if p < 2 else domain.REAL),
+            surrogate=None if p == 1 else "expected",
+            exact_is=("expected",) if p == 1 else (),
+            link="log",
         )

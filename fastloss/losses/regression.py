@@ -36,7 +36,7 @@ class L1Loss(Loss):
     __slots__ = ()
 
     def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
-        super().__init__(kernels.L1(), weight, batch_axis, reduction)
+        super().__init__(kernels.L1(), weight, batch_axis, reduction, surrogate="majorizer")
 
 
 class L2Loss(Loss):
@@ -63,7 +63,7 @@ class L2Loss(Loss):
     __slots__ = ()
 
     def __init__(self, weight: float | None = 1.0, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
-        super().__init__(kernels.L2(), weight, batch_axis, reduction)
+        super().__init__(kernels.L2(), weight, batch_axis, reduction, exact_is=("majorizer", "expected"))
 
 
 class HuberLoss(Loss):
@@ -99,7 +99,9 @@ class HuberLoss(Loss):
     def __init__(
         self, rho: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.Huber(number("rho", rho, above=0)), weight, batch_axis, reduction)
+        super().__init__(
+            kernels.Huber(number("rho", rho, above=0)), weight, batch_axis, reduction, surrogate="majorizer"
+        )
 
 
 class EpsilonInsensitiveLoss(Loss):
@@ -138,7 +140,13 @@ class EpsilonInsensitiveLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        super().__init__(kernels.EpsilonInsensitive(number("epsilon", epsilon, least=0)), weight, batch_axis, reduction)
+        super().__init__(
+            kernels.EpsilonInsensitive(number("epsilon", epsilon, least=0)),
+            weight,
+            batch_axis,
+            reduction,
+            surrogate="majorizer",
+        )
 
 
 class SquaredEpsilonInsensitiveLoss(Loss):
@@ -178,7 +186,11 @@ class SquaredEpsilonInsensitiveLoss(Loss):
         reduction: Reduction = "example",
     ) -> None:
         super().__init__(
-            kernels.SquaredEpsilonInsensitive(number("epsilon", epsilon, least=0)), weight, batch_axis, reduction
+            kernels.SquaredEpsilonInsensitive(number("epsilon", epsilon, least=0)),
+            weight,
+            batch_axis,
+            reduction,
+            surrogate="majorizer",
         )
 
 
@@ -215,6 +227,7 @@ class MSLELoss(Loss):
             batch_axis,
             reduction,
             inputs=pair(domain.ABOVE_MINUS_ONE, domain.ABOVE_MINUS_ONE),
+            surrogate="majorizer",
         )
 
 
@@ -256,7 +269,11 @@ class ExpectileLoss(Loss):
         reduction: Reduction = "example",
     ) -> None:
         super().__init__(
-            kernels.Expectile(number("expectile", expectile, above=0, below=1)), weight, batch_axis, reduction
+            kernels.Expectile(number("expectile", expectile, above=0, below=1)),
+            weight,
+            batch_axis,
+            reduction,
+            surrogate="majorizer",
         )
 
 
@@ -316,6 +333,7 @@ class QuantileLoss(Loss):
             reduction,
             plain=kernels.Pinball(q),
             inputs=of_quantile(q),
+            surrogate="majorizer",
         )
 
 
@@ -366,4 +384,5 @@ class SmoothQuantileLoss(Loss):
             batch_axis,
             reduction,
             inputs=of_quantile(q),
+            surrogate="majorizer",
         )

@@ -34,7 +34,7 @@ class LogCoshLoss(Loss):
     __slots__ = ()
 
     def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
-        super().__init__(kernels.LogCosh(), weight, batch_axis, reduction)
+        super().__init__(kernels.LogCosh(), weight, batch_axis, reduction, surrogate="majorizer")
 
 
 class PseudoHuberLoss(Loss):
@@ -69,7 +69,9 @@ class PseudoHuberLoss(Loss):
     def __init__(
         self, delta: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.PseudoHuber(number("delta", delta, above=0)), weight, batch_axis, reduction)
+        super().__init__(
+            kernels.PseudoHuber(number("delta", delta, above=0)), weight, batch_axis, reduction, surrogate="majorizer"
+        )
 
 
 class FairLoss(Loss):
@@ -103,7 +105,7 @@ class FairLoss(Loss):
     def __init__(
         self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.Fair(number("c", c, above=0)), weight, batch_axis, reduction)
+        super().__init__(kernels.Fair(number("c", c, above=0)), weight, batch_axis, reduction, surrogate="majorizer")
 
 
 class CauchyLoss(Loss):
@@ -136,7 +138,7 @@ class CauchyLoss(Loss):
     def __init__(
         self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.Cauchy(number("c", c, above=0)), weight, batch_axis, reduction)
+        super().__init__(kernels.Cauchy(number("c", c, above=0)), weight, batch_axis, reduction, surrogate="majorizer")
 
 
 class GemanMcClureLoss(Loss):
@@ -171,7 +173,9 @@ class GemanMcClureLoss(Loss):
     def __init__(
         self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.GemanMcClure(number("c", c, above=0)), weight, batch_axis, reduction)
+        super().__init__(
+            kernels.GemanMcClure(number("c", c, above=0)), weight, batch_axis, reduction, surrogate="majorizer"
+        )
 
 
 class WelschLoss(Loss):
@@ -206,7 +210,7 @@ class WelschLoss(Loss):
     def __init__(
         self, c: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.Welsch(number("c", c, above=0)), weight, batch_axis, reduction)
+        super().__init__(kernels.Welsch(number("c", c, above=0)), weight, batch_axis, reduction, surrogate="majorizer")
 
 
 class TukeyLoss(Loss):
@@ -241,4 +245,4 @@ class TukeyLoss(Loss):
     def __init__(
         self, c: float = 4.685, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
     ) -> None:
-        super().__init__(kernels.Tukey(number("c", c, above=0)), weight, batch_axis, reduction)
+        super().__init__(kernels.Tukey(number("c", c, above=0)), weight, batch_axis, reduction, surrogate="majorizer")

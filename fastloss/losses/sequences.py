@@ -97,6 +97,7 @@ class CTCLoss(Loss):
                 WEIGHT,
             ),
             no_hessian="its diagonal takes a recursion of its own for each class",
+            link=None,
         )
 
     def check_shapes(self, shapes: Mapping[str, Shape]) -> None:

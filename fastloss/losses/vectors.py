@@ -48,6 +48,7 @@ class TripletLoss(Loss):
             reduction,
             layout="examples",
             inputs=(Input("pred"), Input("positive"), Input("negative"), WEIGHT),
+            link=None,
         )
 
 
@@ -107,6 +108,7 @@ class CosineEmbeddingLoss(Loss):
                 Input("label", "per row", domain.SIGN_OF_PAIR, differentiable=False, integers=signs),
                 WEIGHT,
             ),
+            link=None,
         )
 
 
@@ -159,6 +161,7 @@ class SDMLLoss(Loss):
             inputs=(Input("x1"), Input("x2"), WEIGHT),
             no_hessian="each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per "
             "feature",
+            link=None,
         )
 
     def check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:

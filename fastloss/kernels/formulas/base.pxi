@@ -70,6 +70,18 @@ cdef inline real_t nan_unless(bint good, real_t x) noexcept nogil:
         return from_bits_d(bits_d(x) | -<uint64_t>(not good))
 
 
+cdef inline real_t inverse_distance(real_t a) noexcept nogil:
+    """1/|a|, by which parabolas majorise |a| up to a factor; at its kink, where none does, 1e30."""
+    cdef real_t least = <real_t>1e-30, one = 1, c = absolute(a)
+    return one / (least if c < least else c)
+
+
+cdef inline real_t logistic_bend(real_t x) noexcept nogil:
+    """tanh(x/2)/(2 x), of the parabolas that majorise log(1 + e^x) (Jaakkola and Jordan 2000); 1/4 at 0."""
+    cdef real_t a = absolute(x), u, e = -expm1_nonpositive(-a, &u), one = 1, quarter = .25
+    return e / ((one + u) * (a + a)) if a > <real_t>1e-30 else quarter
+
+
 cdef inline real_t logistic(real_t x, real_t far, real_t total, real_t* l, real_t* g, real_t* h) noexcept nogil:
     """l = p log(1 + e^-x) + m log(1 + e^x) and its derivatives, total = p + m; returns log(1 + e^-|x|)."""
     return logistic_from(exp_nonpositive(minus_absolute(x)), x, far, total, l, g, h)

@@ -22,6 +22,10 @@ cdef class Hinge(Kernel):
         h[0] = zero_like(z)
         d[0] = -x if z > 0 else l[0]
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """That of |z|/2, from which the loss differs by z/2."""
+        return <real_t>.5 * y * y * inverse_distance(fma(-x, y, <real_t>self.margin))
+
 
 @cython.final
 cdef class SquaredHinge(Kernel):
@@ -38,6 +42,9 @@ cdef class SquaredHinge(Kernel):
         g[0] = <real_t>-2 * c * y
         h[0] = zero if z <= 0 else (<real_t>2 * y * y if z > 0 else z)
         d[0] = <real_t>-2 * c * x
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return <real_t>2 * y * y
 
 
 @cython.final
@@ -64,6 +71,12 @@ cdef class SmoothedHinge(Kernel):
         g[0] = zero if r == 0 else -r * s
         h[0] = height / gamma * s * s if (z > 0) & (z <= gamma) else zero_like(z)
         d[0] = zero if r == 0 else -r * x * slope
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """The ratio of slope and distance to the margin; below it, where the slope is 0, its limit 1/gamma."""
+        cdef real_t gamma = <real_t>self.gamma[real_t is double], one = 1
+        cdef real_t s = fma(<real_t>self.slope, y, <real_t>self.shift), z = fma(-x, s, one)
+        return <real_t>self.height * s * s / (z if z > gamma else gamma)
 
 
 @cython.final
@@ -112,6 +125,9 @@ cdef class Logistic(Kernel):
         logistic(x, fma(-half, y, signed_as(half, x)), <real_t>1, l, g, h)
         d[0] = -half * x
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return logistic_bend(x)
+
 
 @cython.final
 cdef class SigmoidCrossEntropy(Kernel):
@@ -120,6 +136,9 @@ cdef class SigmoidCrossEntropy(Kernel):
         cdef real_t half = .5
         logistic(x, (signed_as(half, x) + half) - y, <real_t>1, l, g, h)
         d[0] = -x
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return logistic_bend(x)
 
 
 @cython.final
@@ -141,6 +160,11 @@ cdef class PolySigmoidCrossEntropy(Kernel):
         h[0] *= fma(<real_t>2 * absolute(slope), q if slope > 0 else p, one - absolute(slope))
         d[0] = epsilon * (q - p) - x
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """The second derivative of p is at most 1/(6 sqrt(3))."""
+        cdef real_t slope = <real_t>self.epsilon * (<real_t>1 - (y + y))
+        return fma(absolute(slope), <real_t>.09622504486493764, logistic_bend(x))
+
 
 @cython.final
 cdef class WeightedSigmoidCrossEntropy(Kernel):
@@ -156,6 +180,9 @@ cdef class WeightedSigmoidCrossEntropy(Kernel):
         d[0] = fma(q, positive, -negative)
         # a label of 0 has no part in it: 0 * inf
         e[0] = zero if y == 0 else y * positive
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t q, real_t g, real_t h) noexcept nogil:
+        return absolute(fma(q, y, <real_t>1 - y)) * logistic_bend(x)
 
 
 @cython.final
@@ -193,6 +220,15 @@ ctypedef fused binary_t:
 ctypedef fused weighted_binary_t:
     WeightedSigmoidCrossEntropy
     ProbabilityCrossEntropy
+
+ctypedef fused binary_surrogate_t:
+    Hinge
+    SquaredHinge
+    SmoothedHinge
+    Logistic
+    SigmoidCrossEntropy
+    PolySigmoidCrossEntropy
+    WeightedSigmoidCrossEntropy
 
 ctypedef fused light_binary_t:
     Hinge

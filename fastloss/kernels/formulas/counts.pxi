@@ -108,6 +108,9 @@ cdef class Gamma(Kernel):
         h[0] = t
         d[0] = e * rest
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return 1
+
 
 @cython.final
 cdef class InverseGaussian(Kernel):
@@ -118,6 +121,9 @@ cdef class InverseGaussian(Kernel):
         g[0] = e * (one - t)
         h[0] = e * fma(<real_t>2, t, -one)
         d[0] = half * e * e
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return exp(-x)
 
 
 cdef inline real_t exp_product(double rate, real_t x, real_t share) noexcept nogil:
@@ -152,6 +158,9 @@ cdef class Tweedie(Kernel):
         h[0] = fma(<real_t>(2 - self.power), b, <real_t>(self.power - 1) * a)
         d[0] = first * e * rest
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return exp_product(2 - self.power, x, <real_t>1)
+
 
 @cython.final
 cdef class NegativeBinomial(Kernel):
@@ -178,6 +187,11 @@ cdef class NegativeBinomial(Kernel):
         tail = logistic_from(u, t, theta if above else -y, y + theta, l, g, h)
         d[0] = tail + (-t if t < 0 else zero)
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """theta m/(theta + m) for the mean m = e^x."""
+        cdef real_t t = x - <real_t>self.log_theta, u = exp_nonpositive(minus_absolute(t)), one = 1
+        return <real_t>self.theta * ((one if t > 0 else u) / (one + u))
+
 
 @cython.final
 cdef class Binomial(Kernel):
@@ -187,6 +201,9 @@ cdef class Binomial(Kernel):
         cdef real_t zero = 0, one = 1, tail = logistic(x, q - y if signed_as(one, x) > 0 else -y, q, l, g, h)
         d[0] = -x
         e[0] = tail + (x if x > 0 else zero)
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t q, real_t g, real_t h) noexcept nogil:
+        return q * logistic_bend(x)
 
 
 ctypedef fused count_t:
@@ -200,4 +217,11 @@ ctypedef fused count_t:
 ctypedef fused rate_t:
     PoissonRate
     PoissonRateFull
+    Binomial
+
+ctypedef fused count_surrogate_t:
+    Gamma
+    InverseGaussian
+    Tweedie
+    NegativeBinomial
     Binomial

@@ -64,6 +64,12 @@ cdef class SigmoidFocal(Kernel):
         h[0] = factor * fma(ps, fma(k, p, -q), fma(<real_t>2, k, one) * p * q)
         d[0] = zero
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """h, or p |g| where that is more: h without the curvature that the loss has as a function of s."""
+        cdef real_t one = 1, m = x if y > <real_t>.5 else -x, u = exp_nonpositive(minus_absolute(m))
+        cdef real_t part = absolute(g) * ((one if m > 0 else u) / (one + u))
+        return part if part > h else h
+
 
 cdef inline real_t small_power(real_t k, real_t v) noexcept nogil:
     """v^k for an integer k from 0 to 7."""
@@ -116,3 +122,6 @@ cdef class AsymmetricFocal(Kernel):
 ctypedef fused focal_t:
     SigmoidFocal
     AsymmetricFocal
+
+ctypedef fused focal_surrogate_t:
+    SigmoidFocal

@@ -16,6 +16,9 @@ cdef class L1(Kernel):
         h[0] = zero_like(z)
         d[0] = -g[0]
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return inverse_distance(x - y)
+
 
 @cython.final
 cdef class L2(Kernel):
@@ -59,6 +62,11 @@ cdef class EpsilonInsensitive(Kernel):
         h[0] = zero_like(z)
         d[0] = -g[0]
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """Of two hinges, max(0, z - epsilon) and max(0, -z - epsilon)."""
+        cdef real_t a = absolute(x - y), epsilon = <real_t>self.epsilon
+        return <real_t>.5 * (inverse_distance(a - epsilon) + inverse_distance(a + epsilon))
+
 
 @cython.final
 cdef class SquaredEpsilonInsensitive(Kernel):
@@ -76,6 +84,9 @@ cdef class SquaredEpsilonInsensitive(Kernel):
         h[0] = zero if excess <= 0 else (<real_t>2 if excess > 0 else excess)
         d[0] = -g[0]
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return 2
+
 
 @cython.final
 cdef class Expectile(Kernel):
@@ -92,6 +103,11 @@ cdef class Expectile(Kernel):
         g[0] = (w + w) * z
         h[0] = w + w if z == z else z
         d[0] = -g[0]
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """The larger Hessian of the two sides, of which both see the other."""
+        cdef real_t above = <real_t>self.above, below = <real_t>self.below
+        return <real_t>2 * (above if above > below else below)
 
 
 @cython.final
@@ -113,6 +129,11 @@ cdef class SquaredLogarithmic(Kernel):
         h[0] = (one - slope) / up / up + zero_like(root)
         d[0] = -(one if down == inf else root) / down
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """(1 + |L|)/(1 + x)^2, with which Newton's step takes L to L - log(1 + L) for L > 0: never past the label."""
+        cdef real_t one = 1, up = one + x
+        return (one / up + absolute(g)) / up
+
 
 @cython.final
 cdef class Pinball(Kernel):
@@ -132,6 +153,10 @@ cdef class Pinball(Kernel):
         h[0] = zero_like(z)
         d[0] = -g[0]
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        """That of |z|/2, from which the loss differs by what is linear in z."""
+        return <real_t>.5 * inverse_distance(x - y)
+
 
 @cython.final
 cdef class PinballOfQuantile(Kernel):
@@ -146,6 +171,9 @@ cdef class PinballOfQuantile(Kernel):
         d[0] = -g[0]
         e[0] = -z
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t q, real_t g, real_t h) noexcept nogil:
+        return <real_t>.5 * inverse_distance(x - y)
+
 
 @cython.final
 cdef class SmoothPinball(Scaled):
@@ -158,6 +186,10 @@ cdef class SmoothPinball(Scaled):
         h[0] = over(self, h[0], &rest)
         d[0] = -g[0]
         e[0] = -z
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t q, real_t g, real_t h) noexcept nogil:
+        cdef real_t rest, t = over(self, absolute(x - y), &rest)
+        return over(self, logistic_bend(t), &rest)
 
 
 ctypedef fused regression_t:
@@ -173,6 +205,17 @@ ctypedef fused regression_t:
 ctypedef fused quantile_t:
     PinballOfQuantile
     SmoothPinball
+
+ctypedef fused regression_even_t:
+    Huber
+
+ctypedef fused regression_surrogate_t:
+    L1
+    EpsilonInsensitive
+    SquaredEpsilonInsensitive
+    Expectile
+    SquaredLogarithmic
+    Pinball
 
 ctypedef fused light_regression_t:
     L1

@@ -1,0 +1,242 @@
+"""What a raw prediction means, and which constant is best: of every loss by its link, which it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastloss._core import Loss
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Slope = Callable[[Floats], tuple[Floats, Floats]]
+
+MOST_STEPS = 2000  # to halve a range in float64 that often leaves two neighbours
+FAR = 700.0  # raw predictions beyond it are as good as infinite: e^-FAR is about 0
+
+
+class Label(NamedTuple):
+    """Labels with their weights, examples along the first axis, and the other inputs of the call."""
+
+    numbers: Array
+    weight: Floats
+    others: dict[str, Any]
+
+    @property
+    def mean(self) -> Floats:
+        with np.errstate(invalid="ignore"):
+            return np.asarray((self.weight * self.numbers).sum(0) / self.weight.sum(0))
+
+
+def rebuilt(loss: Loss) -> Loss:
+    """The same loss for each element, and without its own weight, which moves no minimum."""
+    return type(loss)(**dict(loss.arguments) | {"reduction": "none", "weight": None})
+
+
+def bracket(slope: Slope, start: Floats, step: Floats) -> tuple[Floats, Floats]:
+    """Points on both sides of where the slope changes its sign, the nearest such place downhill from start.
+
+    A step is twice as long as the one before. Both points are start where the slope is 0, and one of them is far away
+    where the slope has one sign all the way.
+    """
+    direction = -np.sign(slope(start)[0])
+    near, far = start.copy(), start.copy()
+    searching = direction != 0
+    while searching.any():
+        near, far = np.where(searching, far, near), np.where(searching, far + direction * step, far)
+        searching &= (np.sign(slope(far)[0]) == -direction) & np.isfinite(far)
+        step = step * 2
+    return np.minimum(near, far), np.maximum(near, far)
+
+
+def lowest(slope: Slope, start: Floats, step: Floats) -> Floats:
+    """Where the slope, which comes with its derivative, changes its sign from - to +: the nearest such place.
+
+    A step is Newton's where it stays between the last points on both sides, else it goes to their middle.
+    """
+    low, high = bracket(slope, start, step)
+    at = low / 2 + high / 2
+    for _ in range(MOST_STEPS):
+        gradient, hessian = slope(at)
+        low, high = np.where(gradient <= 0, at, low), np.where(gradient >= 0, at, high)
+        newton = at - np.divide(gradient, hessian, out=np.full_like(at, np.inf), where=hessian > 0)
+        inside = (low < newton) & (newton < high)
+        after = np.where(inside, newton, low / 2 + high / 2)
+        moves = (low < after) & (after < high) & (np.abs(after - at) > 4 * np.spacing(np.abs(at)))
+        if not moves.any():
+            break
+        at = np.where(moves, after, at)
+    return at
+
+
+def weighted_median(label: Floats, weight: Floats) -> Floats:
+    """The median of each column."""
+    order = np.argsort(label, axis=0)
+    total = np.cumsum(np.take_along_axis(np.broadcast_to(weight, label.shape), order, 0), axis=0)
+    middle = np.argmax(total >= total[-1] / 2, axis=0)
+    return np.asarray(np.take_along_axis(label, np.take_along_axis(order, middle[None], 0), 0)[0])
+
+
+def slope_over(loss: Loss, label: Label) -> Slope:
+    """Of the sum over all examples, by the raw prediction of each column."""
+    single = rebuilt(loss)
+    absent = label.weight == 0
+
+    def slope(raw: Floats) -> tuple[Floats, Floats]:
+        pred = np.broadcast_to(raw, label.numbers.shape)
+        parts = single.grad_and_hess(pred, label.numbers, **label.others)
+        gradient, hessian = (np.where(absent, 0, label.weight * part).sum(0) for part in parts)
+        return gradient, hessian
+
+    return slope
+
+
+class Link:
+    """What a loss's raw predictions and the means of its labels have to do with each other: they are the same."""
+
+    def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
+        return raw.copy()
+
+    def raw(self, loss: Loss, mean: Floats) -> Floats:
+        return mean.copy()
+
+    def best(self, loss: Loss, label: Label) -> Floats:
+        numbers = label.numbers.astype(np.float64)
+        start = weighted_median(numbers, label.weight)
+        spread = np.median(np.abs(numbers - start), axis=0)
+        step = np.where(spread > 0, spread, np.maximum(np.abs(start), 1)) / 64
+        return lowest(slope_over(loss, label._replace(numbers=numbers)), start, step)
+
+
+class Log(Link):
+    """A raw prediction is the logarithm of the mean, which is best by itself."""
+
+    def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
+        with np.errstate(over="ignore", under="ignore"):
+            return np.exp(raw)
+
+    def raw(self, loss: Loss, mean: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            return np.log(mean)
+
+    def best(self, loss: Loss, label: Label) -> Floats:
+        return self.raw(loss, label.mean)
+
+
+class Margin(Link):
+    """A raw prediction is best for one share of the positive class, that at which both labels' slopes are in balance.
+
+    It is the sigmoid for a likelihood, and another function for all else (Masnadi-Shirazi and Vasconcelos 2008).
+    """
+
+    def labels(self, loss: Loss) -> tuple[float, float]:
+        """Those of the negative and of the positive class."""
+        domain = loss.domains["label"]
+        return domain.low, min(domain.high, 1.0)
+
+    def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
+        single = rebuilt(loss)
+        down, up = (single.grad(raw, np.full(raw.shape, y, raw.dtype), **others) for y in self.labels(loss))
+        with np.errstate(all="ignore"):
+            share = 1 / (1 - up / down)
+        # where no label has a slope, the loss asks for nothing more: as sure as it can be
+        return np.where((up == 0) & (down == 0), (np.sign(raw) + 1) / 2, share).astype(raw.dtype)
+
+    def raw(self, loss: Loss, mean: Floats) -> Floats:
+        return self.best_of_share(loss, mean, {})
+
+    def best_of_share(self, loss: Loss, share: Floats, others: dict[str, Any]) -> Floats:
+        shape = 2, *share.shape
+        numbers = np.broadcast_to(np.reshape(self.labels(loss), (2, *[1] * share.ndim)), shape)
+        label = Label(numbers, np.stack([1 - share, share]), others)
+        with np.errstate(all="ignore"):
+            found = lowest(slope_over(loss, label), np.zeros(share.shape), np.ones(share.shape))
+        return np.where(np.abs(found) > FAR, np.copysign(np.inf, found), found)
+
+    def best(self, loss: Loss, label: Label) -> Floats:
+        negative, positive = self.labels(loss)
+        if not label.others:
+            return self.best_of_share(loss, (label.mean - negative) / (positive - negative), {})
+        numbers = label.numbers.astype(np.float64)
+        with np.errstate(all="ignore"):
+            start = np.zeros(numbers.shape[1:])
+            found = lowest(slope_over(loss, label._replace(numbers=numbers)), start, np.ones_like(start))
+        return np.where(np.abs(found) > FAR, np.copysign(np.inf, found), found)
+
+
+class Softmax(Link):
+    """Raw predictions are logarithms of the classes' shares, up to a constant of each row."""
+
+    def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
+        axis = loss.row_axis(raw.ndim)
+        with np.errstate(under="ignore", invalid="ignore"):
+            share = np.exp(raw - raw.max(axis, keepdims=True)) / self.weights(loss, raw.ndim)
+        return np.asarray(share / share.sum(axis, keepdims=True), raw.dtype)
+
+    def weights(self, loss: Loss, ndim: int) -> Any:
+        """Of the classes, along their axis."""
+        weights = dict(loss.arguments).get("class_weight")
+        axis = loss.row_axis(ndim)
+        return 1 if weights is None else np.reshape(weights, [-1 if k == axis else 1 for k in range(ndim)])
+
+    def raw(self, loss: Loss, mean: Floats) -> Floats:
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(mean * self.weights(loss, mean.ndim)))
+
+    def best(self, loss: Loss, label: Label) -> Floats:
+        """The logarithms of the weighted shares of the classes in the labels."""
+        arguments = dict(loss.arguments)
+        weights, smoothing = arguments.get("class_weight"), arguments.get("label_smoothing", 0.0)
+        classes = label.others.pop("classes", None) or (None if weights is None else len(weights))
+        if loss.has_rows and arguments.get("sparse_label", True):
+            ids, kept = label.numbers.astype(np.intp), label.numbers != arguments.get("ignore_index")
+            count = np.bincount(ids[kept], label.weight[kept], minlength=classes or 0)
+        else:
+            count = (label.weight * label.numbers).sum(0)
+        count = count if weights is None else count * np.asarray(weights)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.log((1 - smoothing) * count / count.sum() + smoothing / len(count)))
+
+
+LINKS: dict[str, Link] = {"identity": Link(), "log": Log(), "margin": Margin(), "softmax": Softmax()}
+
+
+def link_of(loss: Loss) -> Link:
+    if loss.link_name is None:
+        raise NotImplementedError(
+            f"{type(loss).__name__} has no link: its {loss.inputs[0]} is not a prediction of its label's mean"
+        )
+    return LINKS[loss.link_name]
+
+
+def numbers(name: str, x: Any) -> Array:
+    a = np.asarray(x)
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}")
+    return a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
+
+
+def inverse_link(loss: Loss, raw: Any, others: dict[str, Any]) -> Array:
+    return link_of(loss).mean(loss, numbers("raw", raw), others)
+
+
+def link(loss: Loss, mean: Any) -> Array:
+    a = numbers("mean", mean)
+    return np.asarray(link_of(loss).raw(loss, a.astype(np.float64)), a.dtype)
+
+
+def best_constant(loss: Loss, label: Any, sample_weight: Any, others: dict[str, Any]) -> Array:
+    known = link_of(loss)
+    a = numbers("label", label)
+    if not a.ndim or not len(a):
+        raise ValueError(f"label must have an axis of one or more examples, got shape {a.shape}")
+    weight = np.ones(1) if sample_weight is None else numbers("sample_weight", sample_weight).astype(np.float64)
+    weight = weight.reshape(-1, *[1] * (a.ndim - 1)) if weight.ndim == 1 else weight
+    weight = np.broadcast_to(weight, a.shape)
+    if not (weight.sum(0) > 0).all() or (weight < 0).any():
+        raise ValueError("sample_weight must be from 0 up, and above 0 for one or more examples")
+    return np.asarray(known.best(loss, Label(a, weight, {k: x for k, x in others.items() if x is not None})))
