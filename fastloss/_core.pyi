@@ -25,6 +25,8 @@ class Loss:
     @property
     def no_hessian(self) -> str | None: ...
     @property
+    def newton(self) -> Hessian: ...
+    @property
     def link_name(self) -> str | None: ...
     @property
     def hessians(self) -> tuple[Hessian, ...]: ...
@@ -54,6 +56,7 @@ class Loss:
         no_hessian: str | None = None,
         surrogate: Literal["majorizer", "expected"] | None = None,
         exact_is: tuple[Hessian, ...] = (),
+        newton: Hessian | None = None,
         link: Literal["identity", "log", "margin", "softmax"] | None = "identity",
         couples: str | None = None,
         single_ndim: int = -1,

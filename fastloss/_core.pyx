@@ -245,6 +245,7 @@ cdef class Loss:
     cdef readonly object domains    # by input: what its numbers mean
     cdef readonly str no_hessian    # why there is none
     cdef readonly tuple hessians    # the kinds of Hessian that a call may name
+    cdef readonly str newton        # of these, with which Newton's step goes neither uphill nor far beyond the minimum
     cdef readonly str link_name     # in _links.LINKS; None: its first input predicts no label
     cdef str surrogate              # of these, what the kernel's surrogate is; None: it has none
     cdef readonly str couples       # the input of all examples that each one's loss depends on; None: it has its own
@@ -284,8 +285,8 @@ cdef class Loss:
 
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None,
-        no_hessian=None, surrogate=None, exact_is=(), link="identity", couples=None, single_ndim=-1,
-        row=("class", "classes"), row_parameter=None,
+        no_hessian=None, surrogate=None, exact_is=(), newton=None, link="identity", couples=None,
+        single_ndim=-1, row=("class", "classes"), row_parameter=None,
     ):
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
@@ -303,6 +304,7 @@ cdef class Loss:
         self.reduction = REDUCTIONS.index(reduction)
         self.no_hessian, self.couples, self.single_ndim = no_hessian, couples, single_ndim
         self.surrogate, self.link_name = surrogate, link
+        self.newton = newton or surrogate or "exact"
         self.hessians = () if no_hessian else ("exact", *exact_is, *(() if surrogate is None else (surrogate,)))
         self.row_name, self.row_numbers = row
         self.row_parameter, self.row_length = row_parameter or (None, -1)

@@ -346,6 +346,7 @@ class LogisticLoss(Loss):
             reduction,
             inputs=pair(domain.SIGN_OF_CLASS if signed else domain.SHARE_OF_CLASS, domain.LOG_ODDS),
             surrogate="majorizer",
+            newton="exact",
             exact_is=("expected",),
             link="margin",
         )
@@ -405,6 +406,7 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
             plain=None if is_probability else kernels.SigmoidCrossEntropy(),
             surrogate=None if is_probability else "majorizer",
             exact_is=() if is_probability else ("expected",),
+            newton="exact",
             link="identity" if is_probability else "margin",
             inputs=(
                 *pair(domain.SHARE, domain.PROBABILITY if is_probability else domain.LOG_ODDS),

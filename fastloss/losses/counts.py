@@ -108,6 +108,7 @@ class NegativeBinomialLoss(Loss):
             reduction,
             inputs=pair(domain.COUNT, domain.LOGARITHM),
             surrogate="expected",
+            newton="exact",
             link="log",
         )
 
@@ -151,6 +152,7 @@ class BinomialLoss(Loss):
                 Input("trials", "broadcast", domain.COUNT, required=False),
             ),
             surrogate="majorizer",
+            newton="exact",
             exact_is=("expected",),
             link="margin",
         )
@@ -190,6 +192,7 @@ class GammaLoss(Loss):
             reduction,
             inputs=pair(domain.POSITIVE),
             surrogate="expected",
+            newton="exact",
             link="log",
         )
 
@@ -278,6 +281,7 @@ class TweedieLoss(Loss):
             reduction,
             inputs=pair(label, domain.LOGARITHM if p < 2 else domain.REAL),
             surrogate=None if p == 1 else "expected",
+            newton="exact" if 1 <= p <= 2 else "expected",
             exact_is=("expected",) if p == 1 else (),
             link="log",
         )

@@ -85,7 +85,7 @@ class HuberLoss(Loss):
 
     In Gluon's scale, which this follows, the slope of the linear part is 1: this is PyTorch's ``SmoothL1Loss`` with
     ``beta=rho``. PyTorch's ``HuberLoss`` with ``delta=rho`` is rho times as large. The Hessian, 1/rho, is 0 in the
-    linear part: boosting takes ``1 / max(rho, |x - y|)`` in its place, as the guide to derivatives says.
+    linear part: Newton's method takes ``hessian="majorizer"`` in its place, ``1 / max(rho, |x - y|)``.
 
     Source: Huber 1964. Gluon: ``HuberLoss``. PyTorch: ``SmoothL1Loss(beta=rho)``.
 
@@ -207,7 +207,7 @@ class MSLELoss(Loss):
     Call: ``loss(pred, label, sample_weight=None)``, pred and label greater than -1, of the same shape.
 
     A prediction of -1 costs infinity, one below it has no loss: the result is NaN. The Hessian is negative for
-    predictions that are e times too large: boosting takes 1 / (1 + x)^2 in its place.
+    predictions that are e times too large: ``hessian="majorizer"`` is (1 + abs(log((1 + x)/(1 + y)))) / (1 + x)^2.
 
     Source: XGBoost 1.0, 2020, ``reg:squaredlogerror``, the same scale. Gluon, PyTorch, LightGBM: none. scikit-learn:
     ``mean_squared_log_error``; Keras: ``MeanSquaredLogarithmicError``; CatBoost: ``MSLE``; all twice this. Keras clamps
@@ -274,6 +274,7 @@ class ExpectileLoss(Loss):
             batch_axis,
             reduction,
             surrogate="majorizer",
+            newton="exact",
         )
 
 
@@ -302,7 +303,7 @@ class QuantileLoss(Loss):
     Raises ValueError unless the constructor's quantile is between 0 and 1.
 
     Nothing keeps the quantiles of a row in order: that is the model's to do. At tau = 0.5 it is half of
-    :class:`L1Loss`. For boosting and Newton's method, whose Hessian is not to be 0, take :class:`SmoothQuantileLoss`.
+    :class:`L1Loss`. For Newton's method, whose Hessian is not to be 0, take :class:`SmoothQuantileLoss`.
 
     Source: Koenker and Bassett 1978. Gluon, PyTorch, Keras, optax: none. scikit-learn: ``QuantileRegressor(quantile)``;
     XGBoost: ``reg:quantileerror(quantile_alpha)``; LightGBM: ``quantile(alpha)``; CatBoost: ``Quantile:alpha``; all of
@@ -356,8 +357,8 @@ class SmoothQuantileLoss(Loss):
     Raises ValueError unless quantile is between 0 and 1, and beta is positive and finite.
 
     The loss is above the pinball loss, by at most beta log 2. Its gradient is sigmoid(t) - tau, within 4 units in the
-    last place of the larger of the two; the Hessian is positive, but dies out for large errors: boosting takes
-    tanh(t/2) / (2 t beta) in its place.
+    last place of the larger of the two; the Hessian is positive, but dies out for large errors:
+    ``hessian="majorizer"`` is tanh(t/2) / (2 t beta).
 
     Source: Zheng 2011; Fasiolo et al. 2021, the same scale. Gluon, PyTorch, scikit-learn, LightGBM, CatBoost: none.
 

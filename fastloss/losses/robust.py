@@ -20,8 +20,8 @@ class LogCoshLoss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
 
-    The Hessian, 1 - tanh(x - y)^2, is positive everywhere, but dies out for large errors: boosting takes
-    ``tanh(z) / z`` in its place. Small errors keep their digits, where log(cosh(z)) has none.
+    The Hessian, 1 - tanh(x - y)^2, is positive everywhere, but dies out for large errors: ``hessian="majorizer"`` is
+    tanh(z)/z in its place. Small errors keep their digits, where log(cosh(z)) has none.
 
     Source: Green 1990. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM: none. Keras: ``LogCosh``; optax: ``log_cosh``;
     CatBoost: ``LogCosh``; the same scale.
@@ -89,8 +89,7 @@ class FairLoss(Loss):
 
     Raises ValueError unless c is positive and finite.
 
-    It is convex, and its Hessian 1 / (1 + z/c)^2 falls more slowly than those of other smooth losses: boosting needs
-    no floor for it.
+    It is convex, and its Hessian 1 / (1 + z/c)^2 falls more slowly than those of other smooth losses.
 
     Source: Fair 1974. Gluon, PyTorch, scikit-learn, XGBoost, CatBoost: none. LightGBM: ``fair(fair_c=c)``, the same
     scale.

@@ -1,0 +1,355 @@
+"""Gradient boosting with any loss: one object for XGBoost, LightGBM and CatBoost, of which none is imported here.
+
+>>> import fastloss as fl
+>>> from fastloss.boosting import Objective
+>>> Objective(fl.HuberLoss())
+Objective(HuberLoss(rho=1, weight=None, batch_axis=0, reduction='example'))
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastloss import num_threads as with_threads
+from fastloss._arguments import integer, number
+from fastloss._core import Loss
+from fastloss.losses import PoissonNLLLoss, QuantileLoss, SmoothQuantileLoss
+
+Array = NDArray[Any]
+Library = Literal["xgboost", "lightgbm", "catboost"]
+
+# raw predictions to start from are no farther from 0: a probability is within 1e-16 of 0 or 1 there
+FARTHEST = 36.0
+SAMPLE = 1024  # examples whose Hessians say what is large
+BLUR = 0.25  # of the middle error: the width of a logistic distribution
+
+
+def library_of(data: Any) -> Library:
+    """Which library's data set it is."""
+    for cls in type(data).__mro__:
+        name = cls.__module__.partition(".")[0]
+        if name in ("xgboost", "lightgbm"):
+            return name  # type: ignore[return-value]
+    raise TypeError(
+        f"an objective is called with a DMatrix of XGBoost or a Dataset of LightGBM, got {type(data).__name__}"
+    )
+
+
+def weights_of(given: Any) -> Array | None:
+    """None for no weights, which XGBoost says by an array without any."""
+    return None if given is None or np.size(given) == 0 else np.asarray(given)
+
+
+def weight_column(weight: Array | None, raw: Array) -> Array | None:
+    """Weights in float32 that broadcast to raw predictions."""
+    return None if weight is None else weight.astype(np.float32).reshape(-1, *[1] * (raw.ndim - 1))
+
+
+class Objective:
+    r"""A loss as the objective of gradient boosting: the gradient and the Hessian of each example, as libraries ask.
+
+    .. math:: g_i = w_i \frac{\partial \ell}{\partial x_i}, \quad h_i = s\, w_i \max(H_i, h_{\min})
+
+    Args:
+        loss: the loss, of elements or over classes. Its reduction must not divide by the number of examples.
+        hessian: H. ``"exact"``, ``"majorizer"``, ``"expected"``: see :class:`fastloss.Loss`. ``"ones"``: 1.
+            ``"auto"``: ``loss.newton``, with which Newton's step is safe.
+        min_hessian: the least H, from 0 up.
+        hessian_scale: s. ``"auto"``: what makes the trees those of the library's own objective, by the library that
+            calls: 2 for several classes in XGBoost, K/(K - 1) in LightGBM, and e^0.7 for the Poisson likelihood.
+        num_threads: of a call. More than 1 is rarely faster: XGBoost's threads and these wait for each other.
+        inputs: others of the loss by name, such as ``pos_weight=3`` or ``quantile=[0.1, 0.5, 0.9]``.
+
+    Give the same object to
+
+    - ``xgboost.train(..., obj=objective)``, ``XGBClassifier(objective=objective)`` and ``XGBRegressor``;
+    - ``lightgbm.train({"objective": objective}, ...)``, ``LGBMClassifier(objective=objective)``, ``LGBMRegressor``;
+    - ``CatBoost({"loss_function": objective, "eval_metric": objective.metric})``, for one prediction per example.
+
+    Raises TypeError for what is no loss, and ValueError for a loss that divides by the number of examples. The first
+    call raises ValueError for labels that the loss does not mean, such as 0 and 1 where it takes -1 and +1.
+
+    A library knows neither start nor link of an objective that it is given. ``init_score`` and ``base_score`` are the
+    start, ``predict`` makes probabilities, rates and the like of raw predictions, ``metric`` is an evaluation metric.
+
+    The arrays that a call returns are filled again by the next one of the same thread.
+
+    Source: Friedman 2001; Chen and Guestrin 2016; surrogates of Hessians: de Leeuw and Lange 2009.
+
+    >>> import fastloss as fl
+    >>> from fastloss.boosting import Objective
+    >>> objective = Objective(fl.SigmoidBCELoss())
+    >>> gradient, hessian = objective([0.0, 1.0], [0.0, 0.0])
+    >>> gradient, hessian
+    (array([ 0.5, -0.5], dtype=float32), array([0.25, 0.25], dtype=float32))
+    >>> objective.predict(0.0)
+    array(0.5)
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        *,
+        hessian: Literal["auto", "exact", "majorizer", "expected", "ones"] = "auto",
+        min_hessian: float = 1e-16,
+        hessian_scale: float | Literal["auto"] = "auto",
+        num_threads: int = 1,
+        **inputs: Any,
+    ) -> None:
+        if not isinstance(loss, Loss):
+            raise TypeError(f"loss must be a loss of fastloss, such as HuberLoss(), got {type(loss).__name__}")
+        reduction = dict(loss.arguments).get("reduction")
+        if reduction in ("mean", "weighted_mean"):
+            raise ValueError(
+                f"loss must not divide by the number of examples, got reduction={reduction!r}: trees would have no "
+                "splits; leave reduction out"
+            )
+        kinds = ("auto", *loss.hessians, "ones")
+        if hessian not in kinds:
+            raise ValueError(
+                f"hessian of {type(loss).__name__} must be one of {', '.join(map(repr, kinds))}, got {hessian!r}"
+            )
+        self.loss, self.hessian, self.inputs = loss, hessian, inputs
+        self.min_hessian = number("min_hessian", min_hessian, least=0)
+        self.hessian_scale = (
+            hessian_scale if hessian_scale == "auto" else number("hessian_scale", hessian_scale, above=0)
+        )
+        self.num_threads = integer("num_threads", num_threads)
+        self._summed = type(loss)(**dict(loss.arguments) | {"reduction": "sum"})
+        self._memory = threading.local()
+        self._seen = 0
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: ArrayLike | None = None) -> tuple[Array, Array]:
+        """Return the gradient and the Hessian of each example, in float32 and in the order of the raw predictions.
+
+        Estimators give labels, raw predictions and weights. ``train`` gives raw predictions and the data set, which has
+        the labels and the weights.
+        """
+        if hasattr(y_pred, "get_label"):
+            return self._derivatives(library_of(y_pred), y_true, y_pred.get_label(), y_pred.get_weight())
+        raw = np.asarray(y_pred)
+        # XGBoost's raw predictions are float32
+        return self._derivatives("xgboost" if raw.dtype == np.float32 else "lightgbm", raw, y_true, sample_weight)
+
+    def calc_ders_range(self, approxes: Any, targets: Any, weights: Any) -> Array:
+        """Return minus the gradient and minus the Hessian, as CatBoost asks: an array of shape (N, 2)."""
+        gradient, hessian = self._derivatives("catboost", np.asarray(approxes), np.asarray(targets), weights)
+        return np.stack([-gradient, -hessian], axis=1)
+
+    def calc_ders_multi(self, approxes: Any, target: Any, weight: Any) -> Any:
+        """Refuse: CatBoost calls this for each example alone, 100 times slower than its own objective."""
+        raise NotImplementedError(
+            "CatBoost asks for the derivatives of several predictions one example at a time, which takes minutes; take "
+            'its own loss_function="MultiClass", or XGBoost or LightGBM'
+        )
+
+    def _derivatives(self, library: Library, raw: Any, label: Any, weight: Any) -> tuple[Array, Array]:
+        raw, label, weight = np.asarray(raw), np.asarray(label), weights_of(weight)
+        if raw.ndim == 2 and self.loss.is_elementwise:
+            # a label for each prediction, or one for all of a row
+            label = label.reshape(raw.shape if label.size == raw.size else (-1, 1))
+            label = np.broadcast_to(label, raw.shape)
+        if len(label) != self._seen:
+            self.loss.validate(label, raw)
+            self._seen = len(label)
+        gradient, hessian = out = self._buffers(raw, np.float64 if library == "catboost" else np.float32)
+        kind = self.loss.newton if self.hessian == "auto" else self.hessian
+        with with_threads(self.num_threads):
+            if kind == "ones":
+                self._summed.grad(raw, label, sample_weight=weight, out=gradient, **self.inputs)
+                columns = weight_column(weight, raw)
+                hessian[...] = 1 if columns is None else columns
+            else:
+                self._summed.grad_and_hess(raw, label, sample_weight=weight, out=out, hessian=kind, **self.inputs)
+        if kind == "majorizer" and self._has_kinks:
+            self._bend(raw, label, weight, hessian)
+        self._raise(hessian, weight)
+        scale = self._scale(library, kind, raw) if self.hessian_scale == "auto" else self.hessian_scale
+        if scale != 1:
+            hessian *= hessian.dtype.type(scale)
+        return gradient, hessian
+
+    def _buffers(self, raw: Array, dtype: Any) -> tuple[Array, Array]:
+        """Arrays for the results of this thread, kept from one round to the next."""
+        order: Literal["F", "C"] = "F" if raw.flags.f_contiguous and not raw.flags.c_contiguous else "C"
+        wanted = raw.shape, order, dtype
+        if vars(self._memory).get("wanted") != wanted:
+            self._memory.wanted = wanted
+            self._memory.kept = np.empty(raw.shape, dtype, order), np.empty(raw.shape, dtype, order)
+        kept: tuple[Array, Array] = self._memory.kept
+        return kept
+
+    @functools.cached_property
+    def _has_kinks(self) -> bool:
+        """Whether the loss is made of straight lines: its majoriser is as large as you like near a kink."""
+        signed = self.loss.domains["label"].low == -1
+        pred = np.linspace(-3, 3, 50)
+        label = np.full(50, 1.0 if signed else 0.0)
+        return self.loss.is_elementwise and not self._summed.grad_and_hess(pred, label)[1].any()
+
+    def _bend(self, raw: Array, label: Array, weight: Array | None, hessian: Array) -> None:
+        """Makes Hessians for Newton's step of the majorisers of a loss with kinks.
+
+        At a kink a majoriser is as large as you like, and one example would stop its leaf: the middle one is the most.
+        Of an outer quantile it is far larger than the density of the errors at 0, which Newton's step divides by. There
+        most of that density, of errors blurred by a logistic distribution, takes its place.
+        """
+        columns = weight_column(weight, raw)
+        some = slice(None, None, max(1, len(hessian) // SAMPLE))
+        counted = np.ones(len(hessian[some]), bool) if columns is None else columns[some].ravel() > 0
+        if not counted.any():
+            return
+        middle = np.median(hessian[some][counted] / (1 if columns is None else columns[some][counted]), axis=0)
+        np.minimum(hessian, middle if columns is None else middle * columns, out=hessian)
+        if type(self.loss) is not QuantileLoss:
+            return
+        quantile = np.asarray(self.inputs.get("quantile", self.loss.quantile), np.float64)
+        share = 4 * quantile * (1 - quantile)
+        hessian *= share.astype(hessian.dtype)
+        for k in np.ndindex(raw.shape[1:]):
+            if np.broadcast_to(share, raw.shape[1:])[k] < 1:
+                # a majoriser of 1/(2 |error|) in the middle
+                width = BLUR / 2 / float(np.asarray(middle)[k])
+                smooth = SmoothQuantileLoss(
+                    beta=width, weight=float(1 - np.broadcast_to(share, raw.shape[1:])[k]), reduction="sum"
+                )
+                at = (slice(None), *k)
+                hessian[at] += smooth.grad_and_hess(raw[at], label[at], sample_weight=weight)[1]
+
+    def _raise(self, hessian: Array, weight: Array | None) -> None:
+        """Takes Hessians up to the least that they may be."""
+        columns = weight_column(weight, hessian)
+        least: Any = hessian.dtype.type(self.min_hessian)
+        least = least if columns is None else least * columns
+        np.maximum(hessian, least, out=hessian)
+
+    def _scale(self, library: Library, kind: str, raw: Array) -> float:
+        if kind != "exact":
+            return 1.0
+        if self.loss.link_name == "softmax" and raw.ndim == 2:
+            classes = raw.shape[1]
+            return 2.0 if library == "xgboost" else classes / (classes - 1)
+        if type(self.loss) is PoissonNLLLoss and library in ("xgboost", "lightgbm"):
+            return math.exp(0.7)
+        return 1.0
+
+    def _start(self, label: ArrayLike, weight: ArrayLike | None) -> Array:
+        best = self.loss.best_constant(label, weights_of(weight), **self.inputs)
+        if self.loss.link_name == "softmax":
+            best = np.maximum(best, -FARTHEST)
+            return np.asarray(best - best.mean())
+        return best if self.loss.link_name == "identity" else np.clip(best, -FARTHEST, FARTHEST)
+
+    def init_score(self, label: ArrayLike, weight: ArrayLike | None = None) -> Array:
+        """Return the start of each example, for LightGBM's ``Dataset(init_score=)`` or ``fit(init_score=)``.
+
+        LightGBM's raw predictions lack it: add it to them. Shape (N,), or (N, K) for K classes or quantiles.
+        """
+        start = self._start(label, weight)
+        return np.tile(start, (len(np.asarray(label)), *[1] * start.ndim))
+
+    def base_score(
+        self, label: ArrayLike, weight: ArrayLike | None = None, api: Literal["native", "classifier"] = "native"
+    ) -> float | list[float]:
+        """Return the start as XGBoost's parameter ``base_score``: a list for several classes or quantiles.
+
+        ``api="native"`` is for ``xgboost.train`` and ``XGBRegressor``. ``api="classifier"`` is for ``XGBClassifier``,
+        which takes a probability and makes log-odds of it.
+        """
+        if api not in ("native", "classifier"):
+            raise ValueError(f"api must be 'native' or 'classifier', got {api!r}")
+        start = self._start(label, weight)
+        if start.ndim:
+            return [float(x) for x in start]
+        return float(1 / (1 + np.exp(-start))) if api == "classifier" else float(start)
+
+    def predict(self, raw: ArrayLike) -> Array:
+        """Return what raw predictions mean: probabilities, rates, or the predictions themselves."""
+        return self.loss.inverse_link(raw, **self.inputs)
+
+    @property
+    def metric(self) -> Metric:
+        """The loss as evaluation metric of each of the libraries: the weighted mean over examples."""
+        return Metric(self)
+
+    def params(self, label: ArrayLike, weight: ArrayLike | None = None, library: Library = "xgboost") -> dict[str, Any]:
+        """Return the parameters that a library needs beside this objective, to merge into its others."""
+        start = self._start(label, weight)
+        several = {"num_class": len(start)} if start.ndim and self.loss.link_name == "softmax" else {}
+        if library == "xgboost":
+            return {"base_score": self.base_score(label, weight), "disable_default_eval_metric": True} | several
+        if library == "lightgbm":
+            return {"objective": self, "metric": "None"} | ({"num_class": len(start)} if start.ndim else {})
+        if library == "catboost":
+            # as CatBoost's own losses do without these
+            own = {"boost_from_average": False, "leaf_estimation_iterations": 1}
+            return {"loss_function": self, "eval_metric": self.metric} | own
+        raise ValueError(f"library must be 'xgboost', 'lightgbm' or 'catboost', got {library!r}")
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("hessian", "min_hessian", "hessian_scale", "num_threads")
+        defaults = ("auto", 1e-16, "auto", 1)
+        pairs = zip(names, defaults, strict=True)
+        return {name: getattr(self, name) for name, default in pairs if getattr(self, name) != default} | self.inputs
+
+    def __repr__(self) -> str:
+        return f"Objective({', '.join([repr(self.loss), *[f'{k}={x!r}' for k, x in self._settings().items()]])})"
+
+    def __eq__(self, other: object) -> bool:
+        return repr(self) == repr(other) if isinstance(other, Objective) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __reduce__(self) -> Any:
+        return functools.partial(Objective, self.loss, **self._settings()), ()
+
+
+class Metric:
+    """An objective's loss as evaluation metric: its name, its value, and that less is better, as far as a library asks.
+
+    XGBoost: ``train(custom_metric=)``, ``XGBClassifier(eval_metric=)``; LightGBM: ``train(feval=)``,
+    ``fit(eval_metric=)``; CatBoost: ``eval_metric=``. It takes raw predictions, which these libraries give where the
+    objective is an :class:`Objective`, too.
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self.__name__ = type(objective.loss).__name__
+        arguments = dict(objective.loss.arguments) | {"reduction": "weighted_mean"}
+        self._mean = type(objective.loss)(**arguments)
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: ArrayLike | None = None) -> Any:
+        if hasattr(y_pred, "get_label"):
+            value = self._value(y_true, y_pred.get_label(), y_pred.get_weight())
+            return (self.__name__, value) if library_of(y_pred) == "xgboost" else (self.__name__, value, False)
+        value = self._value(y_pred, y_true, sample_weight)
+        return value if np.asarray(y_pred).dtype == np.float32 else (self.__name__, value, False)
+
+    def _value(self, raw: Any, label: Any, weight: Any) -> float:
+        raw, label = np.asarray(raw), np.asarray(label)
+        if raw.ndim == 2 and self.objective.loss.is_elementwise:
+            label = np.broadcast_to(label.reshape(raw.shape if label.size == raw.size else (-1, 1)), raw.shape)
+        return float(self._mean(raw, label, sample_weight=weights_of(weight), **self.objective.inputs))
+
+    def is_max_optimal(self) -> bool:
+        """Whether more is better, as CatBoost asks."""
+        return False
+
+    def evaluate(self, approxes: Any, target: Any, weight: Any) -> tuple[float, float]:
+        """Return the weighted sum of losses and the sum of weights, as CatBoost asks."""
+        total = float(len(target) if weight is None else np.sum(weight))
+        return self._value(np.asarray(approxes)[0], np.asarray(target), weight) * total, total
+
+    def get_final_error(self, error: float, weight: float) -> float:
+        """Return the mean, as CatBoost asks."""
+        return error / weight if weight else 0.0
+
+    def __reduce__(self) -> Any:
+        return Metric, (self.objective,)

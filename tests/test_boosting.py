@@ -1,0 +1,330 @@
+"""Boosting: the trees of each library's own objectives, and what an objective is asked for."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss.boosting import Objective
+
+REASON = 'not installed: pip install -e ".[boosting]"'
+ROUNDS = 10
+
+
+def library(name: str) -> Any:
+    return pytest.importorskip(name, reason=f"{name} is {REASON}")
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Warnings of these libraries are theirs."""
+    with warnings.catch_warnings(action="ignore"):
+        yield
+
+
+def data(task: str, n: int = 3000, d: int = 10) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(n, d)).astype(np.float32)
+    raw = x[:, 0] + np.sin(2 * x[:, 1])
+    noise = rng.normal(size=n)
+    label = {
+        "logistic": lambda: raw + noise > 0,
+        "softmax": lambda: np.digitize(raw + noise, [-1, 0, 1]),
+        "Poisson": lambda: rng.poisson(np.exp(raw / 2)),
+        "squared": lambda: raw + noise,
+        "Gamma": lambda: rng.gamma(2, np.exp(raw / 2) / 2) + 1e-3,
+        "Tweedie": lambda: rng.poisson(np.exp(raw / 2)) * rng.gamma(2, size=n),
+    }[task]()
+    return x, label.astype(np.float32), rng.uniform(0.5, 2, n).astype(np.float32)
+
+
+OBJECTIVES: dict[str, tuple[fl.Loss, dict[str, Any], dict[str, Any]]] = {
+    "logistic": (fl.SigmoidBCELoss(), {"objective": "binary:logistic"}, {"objective": "binary"}),
+    "softmax": (
+        fl.SoftmaxCELoss(),
+        {"objective": "multi:softprob", "num_class": 4},
+        {"objective": "multiclass", "num_class": 4},
+    ),
+    "Poisson": (fl.PoissonNLLLoss(), {"objective": "count:poisson"}, {"objective": "poisson"}),
+    "squared": (fl.L2Loss(), {"objective": "reg:squarederror"}, {"objective": "regression"}),
+    "Gamma": (fl.GammaLoss(), {"objective": "reg:gamma"}, {"objective": "gamma"}),
+    "Tweedie": (
+        fl.TweedieLoss(1.5),
+        {"objective": "reg:tweedie", "tweedie_variance_power": 1.5},
+        {"objective": "tweedie", "tweedie_variance_power": 1.5},
+    ),
+}
+
+
+def xgboost_splits(booster: Any) -> list[Any]:
+    """The features and thresholds of all trees."""
+    trees = [json.loads(text) for text in booster.get_dump(dump_format="json")]
+
+    def nodes(node: Any) -> Any:
+        return [node["split"], node["split_condition"], *map(nodes, node["children"])] if "split" in node else []
+
+    return list(map(nodes, trees))
+
+
+def lightgbm_splits(booster: Any) -> list[Any]:
+    def nodes(node: Any) -> Any:
+        if "split_feature" not in node:
+            return []
+        return [node["split_feature"], node["threshold"], nodes(node["left_child"]), nodes(node["right_child"])]
+
+    return [nodes(tree["tree_structure"]) for tree in booster.dump_model()["tree_info"]]
+
+
+def start_of_xgboost(task: str, objective: Objective, label: Any, weight: Any) -> Any:
+    """What its own objective takes as base_score, for the same start: a mean, or margins of classes."""
+    if task == "softmax":
+        return objective.base_score(label, weight)
+    return float(objective.predict(objective.base_score(label, weight)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("task", OBJECTIVES)
+def test_xgboost_grows_the_trees_of_its_own_objective(task: str, weighted: bool) -> None:
+    xgboost = library("xgboost")
+    x, label, weight = data(task)
+    weight = weight if weighted else None
+    loss, own, _ = OBJECTIVES[task]
+    objective = Objective(loss)
+    common = {"max_depth": 4, "nthread": 1, "max_delta_step": 0.7 if task == "Poisson" else 0}
+    start = {"base_score": start_of_xgboost(task, objective, label, weight)}
+    matrix = xgboost.DMatrix(x, label, weight=weight)
+    want = xgboost.train(common | own | start, matrix, ROUNDS)
+    got = xgboost.train(common | objective.params(label, weight), matrix, ROUNDS, obj=objective)
+    assert xgboost_splits(got) == xgboost_splits(want)
+    np.testing.assert_allclose(
+        objective.predict(got.predict(matrix, output_margin=True)), want.predict(matrix), rtol=2e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("task", OBJECTIVES)
+def test_lightgbm_grows_the_trees_of_its_own_objective(task: str, weighted: bool) -> None:
+    lightgbm = library("lightgbm")
+    x, label, weight = data(task)
+    weight = weight if weighted else None
+    loss, _, own = OBJECTIVES[task]
+    objective = Objective(loss)
+    common = {"num_leaves": 15, "num_threads": 1, "verbose": -1, "seed": 1}
+    start = objective.init_score(label, weight)
+    want = lightgbm.train(common | own, lightgbm.Dataset(x, label, weight=weight), ROUNDS)
+    got = lightgbm.train(
+        common | objective.params(label, weight, library="lightgbm"),
+        lightgbm.Dataset(x, label, weight=weight, init_score=start),
+        ROUNDS,
+    )
+    assert lightgbm_splits(got) == lightgbm_splits(want)
+    np.testing.assert_allclose(objective.predict(got.predict(x) + start), want.predict(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["logistic", "squared"])
+def test_catboost_predicts_what_its_own_objective_does(task: str) -> None:
+    catboost = library("catboost")
+    x, label, weight = data(task, 4000)
+    objective = Objective(OBJECTIVES[task][0])
+    common = {"iterations": ROUNDS, "thread_count": 1, "verbose": 0, "allow_writing_files": False}
+    params = objective.params(label, weight, library="catboost")
+    own = {"loss_function": {"logistic": "Logloss", "squared": "RMSE"}[task], "eval_metric": None}
+    pool = catboost.Pool(x, label, weight=weight)
+    got = catboost.CatBoost(common | params).fit(pool, eval_set=pool)
+    want = catboost.CatBoost(common | {k: x for k, x in (params | own).items() if x is not None}).fit(pool)
+    np.testing.assert_allclose(got.predict(x), want.predict(x), rtol=1e-12, atol=1e-12)
+    [scores] = got.get_evals_result()["validation"].values()
+    mean = type(objective.loss)(reduction="weighted_mean")(got.predict(x), label, weight)
+    assert np.isclose(scores[-1], mean)
+    with pytest.raises(NotImplementedError, match="one example at a time"):
+        objective.calc_ders_multi([0.0, 1.0], 0, 1.0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_estimators_of_xgboost(weighted: bool) -> None:
+    xgboost = library("xgboost")
+    base, selection = library("sklearn.base"), library("sklearn.model_selection")
+    x, label, weight = data("logistic", 4000)
+    weight = weight if weighted else None
+    objective = Objective(fl.SigmoidBCELoss())
+    common = {"n_estimators": 20, "max_depth": 3, "n_jobs": 1}
+    start = objective.base_score(label, weight, api="classifier")
+    want = xgboost.XGBClassifier(base_score=start, **common).fit(x, label, sample_weight=weight)
+    model = xgboost.XGBClassifier(
+        objective=objective, base_score=start, eval_metric=objective.metric, early_stopping_rounds=50, **common
+    )
+    assert base.clone(model).get_params()["objective"] == objective
+    model.fit(x, label, sample_weight=weight, eval_set=[(x, label)], verbose=False)
+    assert xgboost_splits(model.get_booster()) == xgboost_splits(want.get_booster())
+    np.testing.assert_allclose(model.predict_proba(x), want.predict_proba(x), rtol=1e-5)
+    scores = model.evals_result()["validation_0"]["SigmoidBinaryCrossEntropyLoss"]
+    raw = model.predict(x, output_margin=True)
+    assert np.isclose(scores[-1], fl.SigmoidBCELoss(reduction="mean")(raw, label), rtol=1e-5)
+    model.set_params(early_stopping_rounds=None, eval_metric=None)
+    assert selection.cross_val_score(model, x[:1000], label[:1000], cv=2).min() > 0.5
+    grid = selection.GridSearchCV(model, {"max_depth": [2, 3]}, cv=2).fit(x[:1000], label[:1000])
+    assert grid.best_params_["max_depth"] in (2, 3)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_estimators_of_lightgbm(weighted: bool) -> None:
+    lightgbm = library("lightgbm")
+    x, label, weight = data("softmax", 4000)
+    weight = weight if weighted else None
+    objective = Objective(fl.SoftmaxCELoss())
+    common = {"n_estimators": 10, "num_leaves": 7, "n_jobs": 1, "verbose": -1}
+    want = lightgbm.LGBMClassifier(**common).fit(x, label, sample_weight=weight)
+    model = lightgbm.LGBMClassifier(objective=objective, **common)
+    start = objective.init_score(label, weight)
+    model.fit(x, label, sample_weight=weight, init_score=start, eval_set=[(x, label)], eval_metric=objective.metric)
+    assert lightgbm_splits(model.booster_) == lightgbm_splits(want.booster_)
+    got = objective.predict(model.predict_proba(x, raw_score=True) + start)
+    np.testing.assert_allclose(got, want.predict_proba(x), rtol=1e-4, atol=1e-6)
+    assert "SoftmaxCrossEntropyLoss" in model.evals_result_["training"]
+
+
+def test_metrics_of_data_sets() -> None:
+    xgboost, lightgbm = library("xgboost"), library("lightgbm")
+    x, label, weight = data("squared", 500)
+    metric = Objective(fl.L2Loss()).metric
+    want = fl.L2Loss(reduction="weighted_mean")(np.zeros(500), label.astype(float), weight)
+    name, value = metric(np.zeros(500, np.float32), xgboost.DMatrix(x, label, weight=weight))
+    assert (name, np.isclose(value, want, rtol=1e-6)) == ("L2Loss", True)
+    name, value, higher = metric(np.zeros(500), lightgbm.Dataset(x, label, weight=weight).construct())
+    assert (name, np.isclose(value, want), higher) == ("L2Loss", True, False)
+    assert pickle.loads(pickle.dumps(metric)).__name__ == "L2Loss"
+
+
+def test_several_quantiles_in_one_model() -> None:
+    xgboost = library("xgboost")
+    x, label, _ = data("squared", 4000)
+    objective = Objective(fl.QuantileLoss(), quantile=[0.1, 0.5, 0.9])
+    matrix = xgboost.DMatrix(x, np.tile(label[:, None], 3))
+    params = {"max_depth": 3, "nthread": 1, "base_score": 0.0}
+    raw = xgboost.train(params, matrix, 60, obj=objective).predict(matrix)
+    assert raw.shape == (4000, 3)
+    assert np.abs((label[:, None] <= raw).mean(0) - [0.1, 0.5, 0.9]).max() < 0.06
+    assert np.allclose(
+        objective.base_score(label[:, None] + np.zeros(3)), np.quantile(label, [0.1, 0.5, 0.9]), atol=0.01
+    )
+
+
+def test_results_are_float32_in_the_order_of_raw_predictions(rng: np.random.Generator) -> None:
+    objective = Objective(fl.SoftmaxCELoss())
+    label = rng.integers(0, 3, 50)
+    for raw in (rng.normal(size=(50, 3)), np.asfortranarray(rng.normal(size=(50, 3)))):
+        gradient, hessian = objective(label, raw)
+        assert gradient.dtype == hessian.dtype == np.float32
+        assert gradient.flags.f_contiguous == raw.flags.f_contiguous
+        want = fl.SoftmaxCELoss(reduction="sum").grad_and_hess(raw, label)
+        np.testing.assert_allclose(gradient, want[0], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(hessian, want[1] * 1.5, rtol=1e-6, atol=1e-7)
+        assert objective(label, raw)[0] is gradient
+
+
+@pytest.mark.parametrize("weight", [None, np.array([]), np.array([1.0, 2.0, 0.0, 0.5])])
+@pytest.mark.parametrize("loss", [fl.L1Loss(), fl.HuberLoss(), fl.HingeLoss(), fl.SigmoidFocalLoss(), fl.TukeyLoss()])
+@pytest.mark.parametrize("hessian", ["auto", "exact", "ones"])
+def test_hessians_are_weighted_once_and_at_least_the_least(loss: fl.Loss, hessian: Any, weight: Any) -> None:
+    label, raw = np.array([1.0, 1, 1, 1]), np.array([-1.0, 0.5, 3.0, 1.0])
+    gradient, found = (a.copy() for a in Objective(loss, hessian=hessian, min_hessian=1e-3)(label, raw, weight))
+    one, whole = (a.copy() for a in Objective(loss, hessian=hessian, min_hessian=1e-3)(label, raw))
+    factor = np.ones(4) if weight is None or not len(weight) else weight
+    np.testing.assert_allclose(gradient, one * factor, rtol=1e-6)
+    assert (found >= np.float32(1e-3) * factor.astype(np.float32)).all()
+    if hessian != "auto":
+        np.testing.assert_allclose(found, whole * factor, rtol=1e-6)
+
+
+def test_the_scale_of_hessians() -> None:
+    raw, label = np.zeros(3, np.float32), np.ones(3)
+    exact = Objective(fl.PoissonNLLLoss(), hessian_scale=1)(label, raw)[1].copy()
+    np.testing.assert_allclose(Objective(fl.PoissonNLLLoss())(label, raw)[1], exact * np.exp(0.7), rtol=1e-6)
+    np.testing.assert_allclose(Objective(fl.HuberLoss(), hessian_scale=3.0)(label, raw)[1], 3)
+
+
+def test_starts() -> None:
+    label = np.array([0.0, 1.0, 1.0, 1.0])
+    objective = Objective(fl.SigmoidBCELoss())
+    assert np.isclose(objective.base_score(label), np.log(3))
+    assert np.isclose(objective.base_score(label, api="classifier"), 0.75)
+    np.testing.assert_allclose(objective.init_score(label), np.full(4, np.log(3)))
+    assert objective.base_score(np.ones(4)) == 36
+    weighted = Objective(fl.SigmoidBCELoss(), pos_weight=1 / 3)
+    assert np.isclose(weighted.base_score(label), 0, atol=1e-12)
+    assert np.isclose(weighted.predict(0.0), 0.75)
+    classes = Objective(fl.SoftmaxCELoss())
+    np.testing.assert_allclose(classes.base_score(label), np.log([1 / 4, 3 / 4]) - np.log([1 / 4, 3 / 4]).mean())
+    assert classes.init_score(label).shape == (4, 2)
+    assert classes.params(label)["num_class"] == classes.params(label, library="lightgbm")["num_class"] == 2
+    assert Objective(fl.L1Loss()).base_score([1e3, 2e3, 5e3]) == 2e3
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Objective(fl.HuberLoss), TypeError, r"loss must be a loss of fastloss, such as HuberLoss\(\), got"),
+        (lambda: Objective(fl.HuberLoss().grad_and_hess), TypeError, "loss must be a loss of fastloss"),
+        (lambda: Objective(fl.HuberLoss(reduction="mean")), ValueError, "got reduction='mean': trees would have no"),
+        (
+            lambda: Objective(fl.ExponentialLoss(), hessian="majorizer"),
+            ValueError,
+            "must be one of 'auto', 'exact', 'ones'",
+        ),
+        (lambda: Objective(fl.HuberLoss(), min_hessian=-1), ValueError, "min_hessian must be at least 0"),
+        (lambda: Objective(fl.HuberLoss(), hessian_scale=0), ValueError, "hessian_scale must be greater than 0"),
+        (lambda: Objective(fl.SigmoidBCELoss())([-1.0, 1.0], [0.0, 0.0]), ValueError, "label must hold"),
+        (lambda: Objective(fl.SigmoidBCELoss())([5.0, -3.0], [0.0, 1.0]), ValueError, "label must hold"),
+        (lambda: Objective(fl.L2Loss()).base_score([1.0], api="sklearn"), ValueError, "api must be 'native' or"),
+        (lambda: Objective(fl.L2Loss()).params([1.0], library="other"), ValueError, "library must be 'xgboost'"),
+        (lambda: Objective(fl.L2Loss())([0.0], Foreign()), TypeError, "a DMatrix of XGBoost or a Dataset of LightGBM"),
+    ],
+)
+def test_what_is_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+class Foreign:
+    def get_label(self) -> Any:
+        return np.zeros(1)
+
+
+def test_an_objective_is_a_value() -> None:
+    objective = Objective(fl.QuantileLoss(0.9), hessian="ones", min_hessian=0.5, num_threads=2, quantile=[0.1, 0.9])
+    assert eval(repr(objective), vars(fl) | {"Objective": Objective}) == objective
+    for again in (copy.deepcopy(objective), pickle.loads(pickle.dumps(objective))):
+        assert again == objective
+        assert hash(again) == hash(objective)
+    assert objective != Objective(fl.QuantileLoss(0.9))
+    assert objective != "Objective"
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_workers_of_dask(name: str) -> None:
+    module, distributed, da = library(name), library("distributed"), library("dask.array")
+    x, label, _ = data("logistic", 2000)
+    objective = Objective(fl.SigmoidBCELoss())
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        parts = da.from_array(x, chunks=(1000, 10)), da.from_array(label, chunks=1000)
+        if name == "xgboost":
+            remote = library("xgboost.dask")
+            matrix = remote.DaskDMatrix(client, *parts)
+            params = {"tree_method": "hist", "max_depth": 3, "base_score": 0.0}
+            model = remote.train(client, params, matrix, num_boost_round=10, obj=objective)["booster"]
+            raw = model.predict(module.DMatrix(x))
+        else:
+            estimator = module.DaskLGBMRegressor(client=client, objective=objective, n_estimators=10, verbose=-1)
+            raw = estimator.fit(*parts).to_local().predict(x)
+    assert ((raw > 0) == label).mean() > 0.7
