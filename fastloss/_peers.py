@@ -31,6 +31,7 @@ OF_TORCH = {
     ("KLDivLoss", "kl_div"): (f"KLDivLoss({MEAN})", ""),
     ("CrossEntropyLoss", "cross_entropy"): (f"SoftmaxCELoss({IDS})", ""),
     ("NLLLoss", "nll_loss"): (f"SoftmaxCELoss(from_logits=True, {IDS})", ""),
+    ("MultiMarginLoss", "multi_margin_loss"): (f"MultiMarginLoss(p=p, margin=margin, {MEAN})", ""),
     ("CosineEmbeddingLoss", "cosine_embedding_loss"): (f"CosineEmbeddingLoss({MEAN})", ""),
     ("CTCLoss", "ctc_loss"): ('CTCLoss(layout="TNC", blank="first", reduction="sum")', 'of reduction="sum"'),
 }
@@ -80,6 +81,8 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "optax.perceptron_loss": (f"HingeLoss(margin=0, {NONE})", ""),
         "optax.sigmoid_binary_cross_entropy": (f"SigmoidBCELoss({NONE})", ""),
         "optax.sigmoid_focal_loss": (f"SigmoidFocalLoss(alpha=alpha, gamma=gamma, {NONE})", "of labels 0 and 1"),
+        "optax.losses.multiclass_hinge_loss": ("CrammerSingerLoss()", ""),
+        "optax.poly_loss_cross_entropy": ("PolyCELoss(epsilon=epsilon)", "class ids for one-hot labels"),
         "optax.softmax_cross_entropy": ("SoftmaxCELoss(sparse_label=False)", ""),
         "optax.softmax_cross_entropy_with_integer_labels": ("SoftmaxCELoss()", ""),
     },
@@ -101,12 +104,30 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
             "of from_logits=True",
         ),
         "keras.losses.SparseCategoricalCrossentropy": (f"SoftmaxCELoss({MEAN})", "of from_logits=True"),
+        "keras.losses.CategoricalFocalCrossentropy": (
+            f"SoftmaxFocalLoss(gamma=gamma, weight=alpha, {MEAN})",
+            "of from_logits=True, class ids for one-hot labels",
+        ),
+        "keras.losses.CategoricalGeneralizedCrossEntropy": (
+            f"GeneralizedCELoss(q=q, {MEAN})",
+            "logits for probabilities, class ids for one-hot labels",
+        ),
         "keras.losses.Poisson": (f"PoissonNLLLoss(from_logits=False, {MEAN})", ""),
         "keras.losses.CTC": ('CTCLoss(blank="first")', ""),
     },
     "torchvision, timm": {
         "torchvision.ops.sigmoid_focal_loss": (f"SigmoidFocalLoss({NONE})", "of labels 0 and 1"),
         "timm.loss.AsymmetricLossMultiLabel": ('AsymmetricLoss(reduction="sum")', 'of reduction="sum"'),
+    },
+    "kornia, MONAI": {
+        "kornia.losses.focal_loss": (
+            'SoftmaxFocalLoss(gamma=gamma, axis=1, reduction="sum")',
+            'of alpha=None and reduction="sum"',
+        ),
+        "monai.losses.FocalLoss": (
+            'SoftmaxFocalLoss(gamma=gamma, axis=1, reduction="sum")',
+            'of use_softmax=True, to_onehot_y=True and reduction="sum", without axes of space',
+        ),
     },
     "XGBoost": {
         "reg:squarederror": ("L2Loss()", ""),

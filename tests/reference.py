@@ -518,6 +518,71 @@ def softmax(
     }
 
 
+def of_entropy(value: Formula, slope: Formula, curvature: Formula, **classes: Any) -> dict[str, Any]:
+    """A function of the softmax cross-entropy s."""
+
+    def parts(x: Array, y: Array) -> tuple[Array, ...]:
+        own = y[..., None] == np.arange(x.shape[-1])
+        log_p = x - np.log(np.exp(x).sum(-1, keepdims=True))
+        return np.exp(log_p), np.exp(log_p) - own, -(own * log_p).sum(-1, keepdims=True)
+
+    def gradient(x: Array, y: Array) -> Array:
+        _, g, s = parts(x, y)
+        return slope(s) * g
+
+    def hessian(x: Array, y: Array) -> Array:
+        p, g, s = parts(x, y)
+        return curvature(s) * g**2 + slope(s) * p * (1 - p)
+
+    return over_classes(lambda x, y: value(parts(x, y)[2])[..., 0], gradient, hessian, **classes)
+
+
+def softmax_focal(k: float, **classes: Any) -> dict[str, Any]:
+    def curvature(s: Array) -> Array:
+        p, q = np.exp(-s), 1 - np.exp(-s)
+        return k * p * q ** (k - 2) * ((2 - s) * q + (k - 1) * s * p)
+
+    return of_entropy(
+        lambda s: (1 - np.exp(-s)) ** k * s,
+        lambda s: (1 - np.exp(-s)) ** k + k * s * np.exp(-s) * (1 - np.exp(-s)) ** (k - 1),
+        curvature,
+        **classes,
+    )
+
+
+def multi_margin(p: int, margin: float, **classes: Any) -> dict[str, Any]:
+    def excess(x: Array, y: Array) -> tuple[Array, Array]:
+        own = y[..., None] == np.arange(x.shape[-1])
+        return own, np.where(own, 0, np.maximum(0, margin + x - np.where(own, x, 0).sum(-1, keepdims=True)))
+
+    def slope(x: Array, y: Array) -> Array:
+        own, u = excess(x, y)
+        g = np.where(u > 0, p * u ** (p - 1), 0) / max(x.shape[-1], 1)
+        return g - own * g.sum(-1, keepdims=True)
+
+    def curvature(x: Array, y: Array) -> Array:
+        own, u = excess(x, y)
+        h = np.where(u > 0, p * (p - 1), 0) / max(x.shape[-1], 1)
+        return h + own * h.sum(-1, keepdims=True)
+
+    return over_classes(lambda x, y: (excess(x, y)[1] ** p).sum(-1) / max(x.shape[-1], 1), slope, curvature, **classes)
+
+
+def crammer_singer(**classes: Any) -> dict[str, Any]:
+    def excess(x: Array, y: Array) -> tuple[Array, Array]:
+        own = y[..., None] == np.arange(x.shape[-1])
+        return own, np.where(own, -1e300, 1 + x - np.where(own, x, 0).sum(-1, keepdims=True))
+
+    def gradient(x: Array, y: Array) -> Array:
+        own, u = excess(x, y)
+        highest = (u > 0) & (u == u.max(-1, keepdims=True, initial=0))
+        return highest * 1.0 - own * highest.any(-1, keepdims=True)
+
+    return over_classes(
+        lambda x, y: excess(x, y)[1].max(-1, initial=0), gradient, lambda x, y: np.zeros_like(x), **classes
+    )
+
+
 CLASS_WEIGHT = (1.0, 0.5, 2.0, 0.0, 1.0, 3.0, 0.25)
 SIGNED_WEIGHT = (1.0, -0.5, 2.0, 0.0, 1.0, -3.0, -0.25)
 
@@ -793,6 +858,33 @@ LOSSES = {
     "softmax dense log-probabilities": Reference(
         **softmax(sparse=False, log_probabilities=True), loop="targets beside what is linear in them"
     ),
+    "softmax focal": Reference(fl.SoftmaxFocalLoss, **softmax_focal(2), source="Lin et al. 2017"),
+    "softmax focal class_weight ignore": Reference(
+        fl.SoftmaxFocalLoss,
+        **softmax_focal(2.5, class_weight=CLASS_WEIGHT, ignore=2),
+        source="Lin et al. 2017",
+        parameters={"gamma": 2.5, "class_weight": CLASS_WEIGHT, "ignore_index": 2},
+    ),
+    "softmax poly": Reference(
+        fl.PolyCELoss,
+        **of_entropy(lambda s: s + 2 * (1 - np.exp(-s)), lambda s: 1 + 2 * np.exp(-s), lambda s: -2 * np.exp(-s)),
+        source="Leng et al. 2022",
+    ),
+    "generalized cross-entropy": Reference(
+        fl.GeneralizedCELoss,
+        **of_entropy(
+            lambda s: (1 - np.exp(-0.7 * s)) / 0.7, lambda s: np.exp(-0.7 * s), lambda s: -0.7 * np.exp(-0.7 * s)
+        ),
+        source="Zhang and Sabuncu 2018",
+    ),
+    "multi-margin": Reference(fl.MultiMarginLoss, **multi_margin(1, 1), source="Weston and Watkins 1999"),
+    "multi-margin squared": Reference(
+        fl.MultiMarginLoss,
+        **multi_margin(2, 0.5, class_weight=CLASS_WEIGHT, ignore=2),
+        source="Weston and Watkins 1999",
+        parameters={"p": 2, "margin": 0.5, "class_weight": CLASS_WEIGHT, "ignore_index": 2},
+    ),
+    "Crammer-Singer": Reference(fl.CrammerSingerLoss, **crammer_singer(), source="Crammer and Singer 2001"),
 }
 
 

@@ -15,10 +15,12 @@ from fastloss.__main__ import main
 Array = np.ndarray[Any, Any]
 ROWS = list(_peers.rows())
 # of the peer's arguments that a call names
-ARGUMENTS = dict.fromkeys(
-    ("alpha", "beta", "delta", "epsilon", "fair_c", "gamma", "huber_slope", "margin", "quantile", "quantile_alpha"),
-    0.25,
-) | dict.fromkeys(("power", "tweedie_variance_power", "variance_power"), 1.5)
+QUARTERS = "alpha beta delta epsilon fair_c gamma huber_slope margin q quantile quantile_alpha"
+ARGUMENTS = (
+    dict.fromkeys(QUARTERS.split(), 0.25)
+    | dict.fromkeys(("power", "tweedie_variance_power", "variance_power"), 1.5)
+    | {"p": 1}
+)
 NAMES = {name: getattr(fl, name) for name in fl.losses.__all__} | ARGUMENTS
 
 
@@ -116,6 +118,7 @@ TORCH: dict[str, tuple[str, dict[str, float]]] = {
     "KLDivLoss": ("log-probabilities", {}),
     "CrossEntropyLoss": ("ids", {}),
     "NLLLoss": ("log ids", {}),
+    "MultiMarginLoss": ("ids", {"margin": 0.25}),
 }
 
 

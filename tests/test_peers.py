@@ -95,6 +95,21 @@ def asymmetric(library: Any, x: Any, y: Any) -> Any:
     return library.where(y == 1, (p - 1) * library.log(p), -(v**4) * library.log(1 - v))
 
 
+def entropy(formula: Callable[..., Any]) -> Peer:
+    """A function of PyTorch's cross-entropy."""
+    return torch(lambda library, x, y: formula(library, library.nn.functional.cross_entropy(x, y, reduction="none")))
+
+
+def highest_of_others(library: Any, x: Any, y: Any) -> Any:
+    """The formula of optax."""
+    own = library.nn.functional.one_hot(y, x.shape[-1])
+    return (x + 1 - own).max(-1)[0] - (x * own).sum(-1)
+
+
+def rows_of(name: str) -> Callable[..., tuple[Array, ...]]:
+    return lambda rng, shape: data.LOSSES[name].data(rng, (*shape, 7))
+
+
 # a loss, the data of its case, and the peer
 PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     "pseudo-Huber": (fl.PseudoHuberLoss(2), data.regression_data, least_squares("soft_l1", 2)),
@@ -125,6 +140,29 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     ),
     "focal": (fl.SigmoidFocalLoss(), data.hard_data, torch(focal)),
     "asymmetric": (fl.AsymmetricLoss(), data.hard_data, torch(asymmetric)),
+    "softmax focal": (
+        fl.SoftmaxFocalLoss(),
+        rows_of("softmax focal"),
+        entropy(lambda library, s: (1 - library.exp(-s)) ** 2 * s),
+    ),
+    # optax's formula
+    "softmax poly": (
+        fl.PolyCELoss(epsilon=1.5),
+        rows_of("softmax poly"),
+        entropy(lambda library, s: s + 1.5 * (1 - library.exp(-s))),
+    ),
+    # Keras's formula
+    "generalized cross-entropy": (
+        fl.GeneralizedCELoss(q=0.5),
+        rows_of("generalized cross-entropy"),
+        entropy(lambda library, s: (1 - library.exp(-s) ** 0.5) / 0.5),
+    ),
+    "multi-margin": (
+        fl.MultiMarginLoss(p=2, margin=0.5),
+        rows_of("multi-margin"),
+        torch(lambda library, x, y: library.nn.functional.multi_margin_loss(x, y, p=2, margin=0.5, reduction="none")),
+    ),
+    "Crammer-Singer": (fl.CrammerSingerLoss(), rows_of("Crammer-Singer"), torch(highest_of_others)),
     "negative binomial": (fl.NegativeBinomialLoss(theta=2.5), data.count_data, likelihood(negative_binomial)),
     "binomial": (fl.BinomialLoss(), data.trials_data, likelihood(binomial)),
     "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),

@@ -6,7 +6,8 @@ from libc.string cimport memcpy
 
 from fastloss._machine cimport prefetch_512
 from fastloss._math cimport (
-    exp_from, exp_nonpositive, exp_range, fma, log_sum, lost, minus_absolute, real_t, signed_as,
+    exp_from, exp_nonpositive, exp_range, expm1_sum, fma, log_from_one, log_sum, lost, minus_absolute, normal, real_t,
+    signed_as,
 )
 from fastloss._plan cimport (
     BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, HESS, SECOND, STRIP_BYTES, THIRD, plan_t, rows_t,
@@ -46,8 +47,13 @@ cdef inline void exponentiate(const real_t* x, Py_ssize_t n, real_t base, real_t
         start += strip
 
 
-cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double factor, real_t* e, real_t* piece,
-                              real_t* g, real_t* h) noexcept nogil:
+ctypedef fused sparse_t:
+    SoftmaxCrossEntropy
+    EntropyFunction
+
+
+cdef double sparse_row(sparse_t kernel, const plan_t* p, const real_t* x, Py_ssize_t y, double factor, real_t* e,
+                       real_t* piece, real_t* g, real_t* h) noexcept nogil:
     """-log softmax(x)_y of one row of logits, g = factor (softmax(x) - onehot(y)) and h its derivative unless NULL.
 
     With m = max x, e_j = e^(x_j - m) times a constant, e_m the highest, s the sum of the e_j but e_y, and S = s + e_y:
@@ -59,7 +65,7 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
     cdef real_t logit = x[y]
     cdef real_t own, highest
     cdef real_t* part
-    cdef double others, total
+    cdef double others, total, loss = 0, slope, bend
     cdef total_t sums, belows
     sums.sum = sums.rest = belows.sum = belows.rest = 0
     exp_range(top, &base, &lowest, &shift)
@@ -79,6 +85,10 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
         k += n
     others = total_of(&sums)
     total = others + own
+    if sparse_t is EntropyFunction:
+        loss = kernel.of_row(top, logit, log_sum(<double>1, (others + (<double>own - <double>highest)) / highest),
+                             own / total, others / total, &slope, &bend)
+        factor *= slope
     scale = <real_t>(factor / total)
     if h != NULL:
         e[y] = own
@@ -86,11 +96,29 @@ cdef double sparse_row(const plan_t* p, const real_t* x, Py_ssize_t y, double fa
         sum_ = <real_t>total
         for i in range(classes):
             h[i] = scale * e[i] * ((rest if e[i] == highest else sum_ - e[i]) / sum_)
+    if sparse_t is EntropyFunction:
+        if h != NULL:
+            bend_row(classes, e, <real_t>others, scale, <real_t>bend, h)
+            h[y] = <real_t>(factor * (others / total) * (own / total + bend))
     if g != NULL:
         for i in range(classes):
             g[i] = scale * e[i]
         g[y] = <real_t>(-factor * (others / total))
-    return (<double>top - <double>logit) + log_sum(<double>1, (others + (<double>own - <double>highest)) / highest)
+    if sparse_t is EntropyFunction:
+        return loss
+    else:
+        return ((<double>top - <double>logit)
+                + log_sum(<double>1, (others + (<double>own - <double>highest)) / highest))
+
+
+cdef void bend_row(Py_ssize_t classes, const real_t* e, real_t others, real_t scale, real_t bend,
+                   real_t* h) noexcept nogil:
+    """Adds what the curvature of a function makes of the Hessian beside the label, as EntropyFunction says."""
+    cdef Py_ssize_t i
+    # nothing is left beside the label
+    cdef real_t rest = others if others > 0 else <real_t>1
+    for i in range(classes):
+        h[i] += scale * e[i] * (bend * (e[i] / rest))
 
 
 cdef struct softmax_t:
@@ -408,7 +436,7 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
         if self.weighs_rows and self.from_logits:
             return picked_row(x, <Py_ssize_t>label, p.row_length, factor, g, h)
         if self.weighs_rows:
-            return sparse_row(p, x, <Py_ssize_t>label, factor, e, piece, g, h)
+            return sparse_row(self, p, x, <Py_ssize_t>label, factor, e, piece, g, h)
         set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
         if self.from_logits:
             return linear_row(self, p, x, t, factor, g, h, d, piece)
@@ -423,8 +451,182 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
             few_classes(p, n, m, y, weight, tile, hess, l, memory)
 
 
+cdef class EntropyFunction(ClassKernel):
+    """l = phi(s) of the softmax cross-entropy s = -log p of a class id, phi increasing.
+
+    With q = 1 - p, the sum of the others' p_j, and b = q phi''/phi': g_y = -phi' q, h_y = phi' q (p + b), and beside
+    the label g_j = phi' p_j, h_j = g_j (1 - p_j + b p_j/q), whose quotients are from 0 to 1 however small q is.
+    A surrogate takes b for 0: its Hessian is never below 0.
+    """
+    cdef bint surrogate
+
+    cdef double of_row(self, double top, double logit, double tail, double p, double q, double* slope,
+                       double* bend) noexcept nogil:
+        """phi(s), phi' and b, of s = top - logit + tail."""
+        cdef double lead = top - logit, rest = lost(top, -logit, lead)
+        cdef double loss = self.at(lead, tail + (rest if rest == rest else 0), p, q, slope, bend)
+        if self.surrogate:
+            bend[0] = 0
+        return loss
+
+    cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
+        """phi(s), phi' and b, of s = lead + tail: rounded to one number, it would lose digits of its exponential."""
+        slope[0], bend[0] = 1, 0
+        return lead + tail
+
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
+                    double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
+        cdef real_t* e = piece + BLOCK_BYTES // sizeof(real_t)
+        return sparse_row(self, p, x, <Py_ssize_t>label, factor, e, piece, g, h)
+
+
+cdef inline double fractional_power(double k, double v) noexcept nogil:
+    """v^k for v from 0 to 1 and k > 0; log(v) is in two parts, the first of 2 to the power of v's exponent."""
+    cdef double n = -54, mantissa = normal(v * 18014398509481984., &n)
+    cdef double e = power(k, <double>0, n * 0.6931471803691238,
+                          fma(n, 1.9082149292705877e-10, log_from_one(mantissa)))
+    return 0 if v == 0 else e
+
+
+@cython.final
+cdef class SoftmaxFocal(EntropyFunction):
+    """phi = q^k s. From q' = p: phi' = q^k (1 + k r) and b = k (p (2 + (k - 1) r) - p s)/(1 + k r), with r = p s/q."""
+    cdef double exponent
+    cdef bint is_small      # an integer up to 7
+
+    def __cinit__(self, double exponent, ignored, bytes class_weight, bint surrogate=False):
+        self.set_classes(True, ignored, class_weight)
+        # beyond, q^k is 0 for every q but 1
+        self.exponent, self.surrogate = min(exponent, 1e15), surrogate
+        self.is_small = exponent in range(8)
+
+    cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
+        cdef double k = self.exponent, s = lead + tail
+        cdef double factor = small_power(k, q) if self.is_small else fractional_power(k, q)
+        # an infinite s has no p: 0 * inf; s/q tends to 1 where q vanishes
+        cdef double ps = 0 if p == 0 else p * s, r = ps / q if q > 0 else p, change = 1 + k * r
+        slope[0] = factor * change
+        bend[0] = k * (p * (2 + (k - 1) * r) - ps) / change
+        return factor * s
+
+
+@cython.final
+cdef class PolyCrossEntropy(EntropyFunction):
+    """phi = s + epsilon q, phi' = q + (1 + epsilon) p, of which nothing cancels, b = -epsilon p q/phi'."""
+    cdef double epsilon
+
+    def __cinit__(self, double epsilon, ignored, bytes class_weight, bint surrogate=False):
+        self.set_classes(True, ignored, class_weight)
+        self.epsilon, self.surrogate = epsilon, surrogate
+
+    cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
+        slope[0] = q + (1 + self.epsilon) * p
+        bend[0] = -self.epsilon * p * q / slope[0]
+        return lead + tail + self.epsilon * q
+
+
+@cython.final
+cdef class GeneralizedCrossEntropy(EntropyFunction):
+    """phi = (1 - p^k)/k = (1 - e^(-k s))/k, phi' = p^k, b = -k q."""
+    cdef double exponent
+
+    def __cinit__(self, double exponent, ignored, bytes class_weight, bint surrogate=False):
+        self.set_classes(True, ignored, class_weight)
+        self.exponent, self.surrogate = exponent, surrogate
+
+    cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
+        cdef double k = self.exponent, a = -k * lead
+        # of an infinite product there is no rest: inf - inf
+        cdef double rest = fma(-k, lead, -a) if a > <double>-INFINITY else 0
+        cdef double less = expm1_sum(a, fma(-k, tail, rest), slope)
+        bend[0] = -k * q
+        return -less / k
+
+
+cdef inline real_t excess(real_t margin, real_t x, real_t own) noexcept nogil:
+    """max(0, margin + x - own); near the margin the rounding of the difference would be all that is left."""
+    cdef real_t zero = 0, difference = x - own, rest = lost(x, -own, difference)
+    cdef real_t z = (margin + difference) + (rest if rest == rest else zero)
+    return zero if z <= 0 else z
+
+
+@cython.final
+cdef class MultiMargin(ClassKernel):
+    """l = 1/C sum of u_j^p over the classes j but y, u_j = max(0, margin + x_j - x_y), p 1 or 2."""
+    cdef bint squares       # p is 2
+    cdef double margin
+
+    def __cinit__(self, bint squares, double margin, ignored, bytes class_weight):
+        self.set_classes(True, ignored, class_weight)
+        self.squares, self.margin = squares, margin
+
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
+                    double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
+        cdef Py_ssize_t i, own = <Py_ssize_t>label, n = p.row_length
+        cdef real_t* u = piece + BLOCK_BYTES // sizeof(real_t)
+        cdef real_t c = <real_t>(factor / n), zero = 0, one = 1, two = 2, bend = two if self.squares else zero
+        for i in range(n):
+            u[i] = excess(<real_t>self.margin, x[i], x[own])
+        # the label has no margin to itself, but may be NaN
+        u[own] = zero_like(x[own])
+        if g != NULL:
+            for i in range(n):
+                g[i] = one if u[i] > 0 else zero
+            for i in range(n if self.squares else 0):
+                g[i] = two * u[i]
+            # 0 at the label, which is set last
+            g[own] = <real_t>-sum_of(g, n)
+            for i in range(n):
+                g[i] *= c
+        if h != NULL:
+            for i in range(n):
+                h[i] = bend if u[i] > 0 else zero
+            h[own] = <real_t>sum_of(h, n)
+            for i in range(n):
+                h[i] *= c
+        for i in range(n if self.squares else 0):
+            u[i] *= u[i]
+        return sum_of(u, n) / n
+
+
+@cython.final
+cdef class CrammerSinger(ClassKernel):
+    """l = max(0, margin + x_k - x_y), x_k the first of the highest of all x but x_y."""
+    cdef double margin
+
+    def __cinit__(self, double margin, ignored, bytes class_weight):
+        self.set_classes(True, ignored, class_weight)
+        self.margin = margin
+
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
+                    double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
+        cdef Py_ssize_t i, own = <Py_ssize_t>label, n = p.row_length, k = 0
+        cdef real_t* u = piece + BLOCK_BYTES // sizeof(real_t)
+        cdef real_t top, loss, zero = 0
+        # the highest is found past NaN
+        for i in range(n):
+            u[i] = zero_like(x[i])
+        loss = <real_t>sum_of(u, n)
+        memcpy(u, x, n * sizeof(real_t))
+        u[own] = <real_t>-INFINITY
+        top = lane_max(u, n)
+        loss += excess(<real_t>self.margin, top, x[own])
+        if h != NULL:
+            set_all(h, zero, n)
+        if g != NULL:
+            set_all(g, zero, n)
+        if g != NULL and loss > 0:
+            while u[k] < top:
+                k += 1
+            g[k], g[own] = <real_t>factor, <real_t>-factor
+        return loss
+
+
 ctypedef fused class_loss_t:
     SoftmaxCrossEntropy
+    EntropyFunction
+    MultiMargin
+    CrammerSinger
 
 # lanes run over rows of these, where they are short
 ctypedef fused short_loss_t:
