@@ -30,11 +30,11 @@ CURVES: dict[type[fl.Loss], dict[str, Any]] = {
 ERRORS = {"fastloss.losses.regression", "fastloss.losses.robust"}
 
 
-def two_logits(ax: Axes) -> None:
-    """Cross-entropy over the logits of the label and of another class; that of a third is 0."""
+def two_logits(cls: type[fl.Loss], ax: Axes) -> None:
+    """The value over the logits of the label and of another class; that of a third is 0."""
     x, y = np.meshgrid(np.linspace(-4, 4, 81), np.linspace(-4, 4, 81))
     logits = np.stack([x, y, np.zeros_like(x)], axis=-1)
-    value = fl.SoftmaxCELoss(reduction="none")(logits, np.zeros(x.shape, int))
+    value = cls(reduction="none")(logits, np.zeros(x.shape, int))
     ax.contourf(x, y, value, levels=14, cmap="viridis")
     ax.set(xlabel="logit of the label", ylabel="logit of another class")
 
@@ -86,12 +86,13 @@ def alignments(ax: Axes) -> None:
 
 
 OTHERS: dict[type[fl.Loss], Callable[[Axes], None]] = {
-    fl.SoftmaxCELoss: two_logits,
     fl.TripletLoss: triangle,
     fl.CosineEmbeddingLoss: angle,
     fl.SDMLLoss: pairs,
     fl.CTCLoss: alignments,
 }
+# labels are class ids there, but for elementwise losses
+OVER_CLASSES = "fastloss.losses.classes"
 
 
 def curves(cls: type[fl.Loss], ax: Axes) -> None:
@@ -99,10 +100,15 @@ def curves(cls: type[fl.Loss], ax: Axes) -> None:
     plot.curves(cls(), ax=ax, **CURVES.get(cls, label))
 
 
+def has_logits(cls: type[fl.Loss]) -> bool:
+    """Whether class ids are its labels."""
+    return cls.__module__ == OVER_CLASSES and not cls().is_elementwise
+
+
 def what_shows(cls: type[fl.Loss]) -> str:
     """What the picture of a loss shows, for those who do not see it; nothing if there is none."""
-    if cls in OTHERS:
-        return (OTHERS[cls].__doc__ or "").rstrip(".")
+    if cls in OTHERS or has_logits(cls):
+        return (OTHERS.get(cls, two_logits).__doc__ or "").rstrip(".")
     return "value, gradient and Hessian against the prediction" if cls().is_elementwise else ""
 
 
@@ -112,7 +118,7 @@ def draw(cls: type[fl.Loss]) -> dict[str, str]:
     for name, of in STYLES.items():
         with style.context(of), mpl.rc_context({"svg.hashsalt": "fastloss", "font.size": 11}):
             figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-            OTHERS.get(cls, partial(curves, cls))(figure.subplots())
+            OTHERS.get(cls, partial(two_logits if has_logits(cls) else curves, cls))(figure.subplots())
             svg = io.StringIO()
             figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         found[name] = svg.getvalue()
