@@ -85,7 +85,15 @@ def alignments(ax: Axes) -> None:
     ax.set(xlabel="frame", ylabel="class, the blank last")
 
 
+def uncertain(cls: type[fl.Loss], ax: Axes) -> None:
+    """The value over both predictions, for a label of 0."""
+    x, scale = np.meshgrid(np.linspace(-4, 4, 81), np.linspace(-1, 3, 81))
+    ax.contourf(x, scale, cls(reduction="none")(x, np.zeros(x.shape), scale), levels=14, cmap="viridis")
+    ax.set(xlabel="prediction (label 0)", ylabel=cls().inputs[2].replace("_", " "))
+
+
 OTHERS: dict[type[fl.Loss], Callable[[Axes], None]] = {
+    **{cls: partial(uncertain, cls) for cls in (fl.GaussianNLLLoss, fl.LaplaceNLLLoss, fl.StudentTNLLLoss)},
     fl.TripletLoss: triangle,
     fl.CosineEmbeddingLoss: angle,
     fl.SDMLLoss: pairs,
@@ -108,7 +116,8 @@ def has_logits(cls: type[fl.Loss]) -> bool:
 def what_shows(cls: type[fl.Loss]) -> str:
     """What the picture of a loss shows, for those who do not see it; nothing if there is none."""
     if cls in OTHERS or has_logits(cls):
-        return (OTHERS.get(cls, two_logits).__doc__ or "").rstrip(".")
+        of = OTHERS.get(cls, two_logits)
+        return ((of.func if isinstance(of, partial) else of).__doc__ or "").rstrip(".")
     return "value, gradient and Hessian against the prediction" if cls().is_elementwise else ""
 
 

@@ -39,6 +39,8 @@ class Loss:
     @property
     def differentiable(self) -> tuple[str, ...]: ...
     @property
+    def twice_differentiable(self) -> tuple[str, ...]: ...
+    @property
     def is_elementwise(self) -> bool: ...
     def value_axes(self, ndim: int) -> tuple[int, ...] | None: ...
     def is_separable(self, ndim: int) -> bool: ...
@@ -105,6 +107,7 @@ class Loss:
         *inputs: ArrayLike | None,
         head_grad: ArrayLike | None = None,
         out: Out = None,
+        wrt: Wrt = None,
         hessian: Hessian = "exact",
         **named: ArrayLike | None,
     ) -> tuple[Result, Result]: ...
@@ -113,6 +116,7 @@ class Loss:
         *inputs: ArrayLike | None,
         head_grad: ArrayLike | None = None,
         out: Out = None,
+        wrt: Wrt = None,
         hessian: Hessian = "exact",
         **named: ArrayLike | None,
     ) -> tuple[Result, Result, Result]: ...

@@ -27,7 +27,7 @@ from fastloss._inputs import pair
 from fastloss.backends import backend_of
 from fastloss._plan cimport (
     BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD,
-    GRAD_WEIGHT, HEAD, HESS, INPUTS, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS,
+    GRAD_WEIGHT, HEAD, HESS, HESS_THIRD, INPUTS, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS,
     PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN, PASS_SURROGATE, PASS_VALUE, PASS_VALUE_GRADIENT,
     SECOND, SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, UINT8, UINT16, UINT32, UINT64, VALUE,
     WEIGHT, array_t, complaint_t, kernel_t, plan_t, range_t, runner_t, watch_t,
@@ -103,7 +103,9 @@ cdef enum:
     OWN
 
 cdef int[INPUTS] GRADIENT_OF = [GRAD, GRAD_SECOND, GRAD_THIRD, -1, GRAD_WEIGHT, -1]
-cdef int[OUTPUTS] INPUT_OF = [-1, FIRST, FIRST, SECOND, THIRD, WEIGHT]      # that a result is a derivative in
+# by the gradient, the second derivative in the same input; -1: there is none
+cdef int[OUTPUTS] HESSIAN_OF = [-1, HESS, -1, -1, HESS_THIRD, -1, -1]
+cdef int[OUTPUTS] INPUT_OF = [-1, FIRST, FIRST, SECOND, THIRD, THIRD, WEIGHT]   # that a result is a derivative in
 
 cdef struct call_t:
     plan_t plan
@@ -220,10 +222,11 @@ cdef class Loss:
       of a handler of signals such as KeyboardInterrupt, undefined.
     - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
       An array is read in pred's precision.
-    - wrt, of ``grad`` and ``value_and_grad``: the name of the input to differentiate with respect to, or a tuple of
-      them, for which a tuple of gradients is returned; "pred", the first input, by default. A gradient has its input's
-      shape. All come from one pass, but for one in weights that are broadcast in another way than the value is
-      reduced, which takes one of its own.
+    - wrt, where a gradient is returned: the name of the input to differentiate with respect to, or a tuple of them, for
+      which a tuple of gradients is returned; "pred", the first input, by default. A gradient has its input's shape. All
+      come from one pass, but for one in weights that are broadcast in another way than the value is reduced, which
+      takes one of its own. Where a Hessian is returned, it is of the same inputs, in the same structure: all of them
+      must be among ``twice_differentiable``.
 
     - hessian, of ``grad_and_hess`` and ``value_grad_and_hess``: "exact", the default; "majorizer", by which a parabola
       that touches the loss at pred lies above it; "expected", the mean over labels of a likelihood. The last two are
@@ -248,6 +251,7 @@ cdef class Loss:
     cdef readonly str newton        # of these, with which Newton's step goes neither uphill nor far beyond the minimum
     cdef readonly str link_name     # in _links.LINKS; None: its first input predicts no label
     cdef str surrogate              # of these, what the kernel's surrogate is; None: it has none
+    cdef readonly tuple twice_differentiable    # the predictions, that there are Hessians with respect to
     cdef readonly str couples       # the input of all examples that each one's loss depends on; None: it has its own
     cdef readonly str row_parameter         # the argument that may have a number for each of a row; None: there is none
     cdef Py_ssize_t row_length              # how many it has; -1: none
@@ -314,6 +318,14 @@ cdef class Loss:
         self.plain = table_of(self.plain_object, surrogate is not None and self.layout == ELEMENTS)
         # last: a loss without one cannot be called
         self.kernel = table_of(kernel, surrogate is not None and self.layout == ELEMENTS)
+        self.twice_differentiable = self.predictions()
+
+    cdef tuple predictions(self):
+        """The names of the inputs that there are Hessians with respect to."""
+        if self.no_hessian is not None:
+            return ()
+        names = self.slot_names
+        return (names[FIRST], names[THIRD]) if self.kernel.has_third_hessian else (names[FIRST],)
 
     cdef int take_inputs(self, tuple specs) except -1:
         """Lays out the inputs by slot: those of the loss in their order, the weights, the head_grad."""
@@ -384,11 +396,11 @@ cdef class Loss:
         return self.call(inputs, options, WANT_VALUE | WANT_GRAD)
 
     def grad_and_hess(self, *inputs, **options):
-        """Return the gradient and the diagonal of the Hessian in the first input, computed in one pass over memory."""
+        """Return the gradient and the diagonal of the Hessian with respect to `wrt`, computed in one pass."""
         return self.call(inputs, options, WANT_GRAD | WANT_HESS)
 
     def value_grad_and_hess(self, *inputs, **options):
-        """Return the value, the gradient and the diagonal of the Hessian in the first input, computed in one pass."""
+        """Return the value, the gradient and the diagonal of the Hessian with respect to `wrt`, in one pass."""
         return self.call(inputs, options, WANT_VALUE | WANT_GRAD | WANT_HESS)
 
     def validate(self, label=None, pred=None, **inputs):

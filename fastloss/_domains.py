@@ -264,7 +264,7 @@ def counted(
     if name == (loss.couples or first) and loss.couples != first:
         # an element with a weight needs those that it is normalized with, an x1 every x2
         used = np.broadcast_to(used.any(axis=tuple(layout.whole), keepdims=True), shape)
-    if not spec.required:
+    if spec.lies in ("broadcast", "number"):
         return broadcast_back(name, used, a, what)
     if not fits(a.shape, used.shape):
         raise ValueError(f"{name} must have {what}, though one of the two may lack axes of size 1, got shape {a.shape}")

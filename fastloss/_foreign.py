@@ -103,7 +103,7 @@ def wrong_arguments(kind: type, signature: inspect.Signature, error: TypeError) 
 def unknown_keyword(kind: str, inputs: tuple[str, ...], method: str, name: str) -> str:
     """What a method of a loss says that has no such argument."""
     known = [*inputs, "out"]
-    known += ["head_grad"] * ("grad" in method) + ["wrt"] * (method in ("grad", "value_and_grad"))
+    known += ["head_grad", "wrt"] if "grad" in method else []
     known += ["hessian"] * method.endswith("hess")
     what = "a call" if method == "__call__" else method
     return f"{kind} got an unexpected keyword argument {name!r}; {what} takes {', '.join(known)}"

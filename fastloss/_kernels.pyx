@@ -1,9 +1,9 @@
 """The kernels: the mathematics of every loss, and the loops over it. Built once per instruction set from these files.
 
 Notation: x prediction, y target, z = x - y, a = |x| or |z|; l the loss, g and h its first and second derivative
-in x, d its derivative in y; q a third input and e the derivative in it.
+in x, d its derivative in y; q a third input, e the derivative in it, f the second one where q is a prediction, too.
 
-Where l is NaN, so are all derivatives. For d and e the loop sees to that, which has l at hand; g and h are computed
+Where l is NaN, so are all derivatives. For d, e and f the loop sees to that, which has l at hand; g and h are computed
 without l where nobody wants it, so each formula gives them a NaN of their own.
 
 An argument named tag carries a type alone: Cython chooses the copy of a function by it, and nobody reads it.
@@ -23,6 +23,7 @@ include "fastloss/kernels/formulas/binary.pxi"
 include "fastloss/kernels/formulas/focal.pxi"
 include "fastloss/kernels/formulas/counts.pxi"
 include "fastloss/kernels/formulas/divergence.pxi"
+include "fastloss/kernels/formulas/uncertain.pxi"
 include "fastloss/kernels/elements.pxi"
 include "fastloss/kernels/pipeline.pxi"
 include "fastloss/kernels/checks.pxi"
@@ -46,6 +47,7 @@ def table(any_loss_t kernel):
     kernel.table.parameters = <void*>kernel
     kernel.table.rounds = 1
     kernel.table.inputs = 3 if any_loss_t in three_inputs_t else 2
+    kernel.table.has_third_hessian = any_loss_t in two_predictions_t
     kernel.table.light = any_loss_t in light_t
     if any_loss_t in loss_t:
         fill[any_loss_t, floats_apart](kernel, kernel.table.loops[0], NULL)

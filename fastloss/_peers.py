@@ -28,6 +28,10 @@ OF_TORCH = {
     ("MarginRankingLoss", "margin_ranking_loss"): (f"HingeLoss(margin=margin, {MEAN})", "of x1 - x2"),
     ("HingeEmbeddingLoss", "hinge_embedding_loss"): (f"HingeEmbeddingLoss({MEAN})", ""),
     ("PoissonNLLLoss", "poisson_nll_loss"): (f"PoissonNLLLoss({MEAN})", ""),
+    ("GaussianNLLLoss", "gaussian_nll_loss"): (
+        f'GaussianNLLLoss(scale="variance", compute_full=full, eps=eps, {MEAN})',
+        "",
+    ),
     ("KLDivLoss", "kl_div"): (f"KLDivLoss({MEAN})", ""),
     ("CrossEntropyLoss", "cross_entropy"): (f"SoftmaxCELoss({IDS})", ""),
     ("NLLLoss", "nll_loss"): (f"SoftmaxCELoss(from_logits=True, {IDS})", ""),
@@ -143,6 +147,11 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "reg:gamma": ("GammaLoss()", ""),
         "reg:tweedie": ("TweedieLoss(power=tweedie_variance_power)", ""),
     },
+    "NGBoost": {
+        "ngboost.distns.Normal": ('GaussianNLLLoss(scale="log_scale", compute_full=True)', ""),
+        "ngboost.distns.Laplace": ("LaplaceNLLLoss(compute_full=True)", ""),
+        "ngboost.distns.T": ("StudentTNLLLoss(df=3, compute_full=True)", ""),
+    },
     "LightGBM": {
         "regression": ("L2Loss()", ""),
         "regression_l1": ("L1Loss()", ""),
@@ -166,6 +175,10 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "MSLE": ("MSLELoss(weight=2)", ""),
         "Poisson": ("PoissonNLLLoss()", ""),
         "Tweedie": ("TweedieLoss(power=variance_power)", ""),
+        "RMSEWithUncertainty": (
+            'GaussianNLLLoss(scale="log_scale", compute_full=True)',
+            "of raw predictions",
+        ),
         "Logloss": ("SigmoidBCELoss()", ""),
         "CrossEntropy": ("SigmoidBCELoss()", ""),
         "MultiClass": ("SoftmaxCELoss()", ""),

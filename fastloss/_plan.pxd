@@ -10,7 +10,7 @@ cdef enum:
     BLOCK_BYTES = 8192      # of one buffer: a dozen stay in the L2 cache, the few in use in L1
     STRIP_BYTES = 1024      # of one array, between two looks ahead
     SHORT_STRIP_BYTES = 512     # where the writing of results is to overlap with the reading
-    BUFFERS = 12
+    BUFFERS = 13
     OWN_BUFFERS = 5         # of these the pipeline's, the others the loss's
     SMALL_BYTES = 512       # of one buffer of a call that needs no more: these are on the stack
     CACHE_LINE = 64
@@ -26,13 +26,14 @@ cdef enum:
     HEAD
     INPUTS
 
-# what a call writes: the value, the derivatives in the first input, and the gradients in the others
+# what a call writes: the value, the derivatives in the first input, and those in the others
 cdef enum:
     VALUE
     GRAD
     HESS
     GRAD_SECOND
     GRAD_THIRD
+    HESS_THIRD
     GRAD_WEIGHT
     OUTPUTS
 
@@ -78,7 +79,7 @@ cdef struct array_t:
     Py_ssize_t stride[MAX_AXES + 1]     # bytes; 0 where broadcast
 
 ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, const void* x, const void* y,
-                        const void* q, void* l, void* g, void* h, void* d, void* e) noexcept nogil
+                        const void* q, void* l, void* g, void* h, void* d, void* e, void* f) noexcept nogil
 
 # Adds n losses to lanes, as evaluate_sum() says; their gradients, which overlay neither x nor y, to g.
 ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, Py_ssize_t at, double scale, const void* x,
@@ -118,6 +119,7 @@ cdef struct complaint_t:
 cdef struct kernel_t:
     void* parameters                    # the kernel object
     int inputs                          # that the formula reads
+    bint has_third_hessian              # the third input is a prediction, too
     bint light                          # waits for memory, not for arithmetic
     loop_t loops[2][PASSES]             # float, double: of an elementwise loss; NULL: it has no surrogate
     # float, double: alone, with the gradient; NULL where it is as fast to store the losses
@@ -153,6 +155,7 @@ cdef struct plan_t:
     rows_t rows                         # all other losses: computes a block
     counts_t counts
     int row_buffers
+    bint has_third_hessian
     watch_t* watch                      # NULL: the call is short, or not the main thread's
 
     Py_ssize_t row_length               # elements of a row; 0: elementwise

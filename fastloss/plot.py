@@ -139,6 +139,8 @@ def check_losses(losses: tuple[Loss, ...]) -> None:
             raise TypeError(f"only losses can be drawn, got {loss!r}")
         if not loss.is_elementwise:
             raise TypeError(f"{title(loss)} has no value per element, which a curve is made of")
+        if loss.required > 2:
+            raise TypeError(f"{title(loss)} needs {', '.join(loss.inputs[2 : loss.required])}, and a curve has none")
 
 
 def numbers(pred: ArrayLike) -> NDArray[Any]:

@@ -48,9 +48,10 @@ def row_shape(reference: Reference, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape[:k], -(-n // reference.classes), *shape[k + 1 :]) if reference.row and n > 100 else shape
 
 
-def call_args(inputs: tuple[NDArray[Any], ...], sample_weight: Any = None) -> tuple[Any, ...]:
-    """Inputs in the order of the call, where the sample weights stand third."""
-    return (*inputs[:2], sample_weight, *inputs[2:])
+def call_args(reference: Reference, inputs: tuple[NDArray[Any], ...], sample_weight: Any = None) -> tuple[Any, ...]:
+    """Inputs in the order of the call, where the sample weights stand behind those that it must have."""
+    required = reference.build().required
+    return (*inputs[:required], sample_weight, *inputs[required:])
 
 
 def assert_close(got: Any, want: Any, dtype: DTypeLike, terms: Any = 1) -> None:

@@ -61,10 +61,10 @@ def calls(s: Specimen, n: int, dtype: Any) -> Iterator[tuple[str, dict[str, Any]
     for weighted in (False, True):
         loss = s.loss(**s.parameters, reduction="none")
         given = inputs | ({"sample_weight": rng.random(np.shape(loss(**inputs))).astype(dtype)} if weighted else {})
-        wrt = tuple(k for k in loss.differentiable if k in given)
         for method in METHODS:
             if not (loss.no_hessian and "hess" in method):
-                named = given | ({"wrt": wrt} if method in ("grad", "value_and_grad") else {})
+                wrt = s.targets(method)
+                named = given | ({} if wrt is None else {"wrt": tuple(k for k in wrt if k in given)})
                 yield method, named, getattr(loss, method)(**named)
 
 

@@ -222,7 +222,7 @@ def every_call() -> list[Callable[[], Any]]:
     for reference in LOSSES.values():
         for size in (100, 100_000):
             inputs = draw(reference, rng, (size // reference.classes if reference.row else size,), np.float32)
-            calls.append(partial(reference.build(reduction="mean").value_grad_and_hess, *call_args(inputs)))
+            calls.append(partial(reference.build(reduction="mean").value_grad_and_hess, *call_args(reference, inputs)))
     for structured in STRUCTURED.values():
         for n in (3, 300):
             named = dict(zip(structured.names, structured.data(rng, n), strict=False))

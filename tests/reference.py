@@ -5,6 +5,7 @@ The tests are parametrised over LOSSES. Nothing here is stable or fast; it is th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Reference(Case):
     source: str
     third: str | None = None
     third_gradient: Formula | None = None
+    third_hessian: Formula | None = None
     row: bool = False
     classes: int = 7
     class_weight: Formula | None = None
@@ -106,6 +108,10 @@ def trials_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array
 
 def distance_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
     return rng.gamma(2.0, 0.5, shape), signed_data(rng, shape)[1]
+
+
+def uncertain_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    return (*regression_data(rng, shape), rng.normal(size=shape[-1:] if shape else ()))
 
 
 def sigmoid(x: Array) -> Array:
@@ -247,6 +253,66 @@ def smooth_pinball(tau: float, beta: float) -> dict[str, Any]:
 
 def of_quantiles(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
     return (*regression_data(rng, shape), rng.uniform(0.1, 0.9, shape[-1:] if shape else ()))
+
+
+def gaussian(k: float, constant: float) -> dict[str, Any]:
+    """Of a second prediction q, where k q is the logarithm of the variance."""
+    return {
+        "value": lambda x, y, q: (k * q + (x - y) ** 2 * np.exp(-k * q)) / 2 + constant,
+        "gradient": lambda x, y, q: (x - y) * np.exp(-k * q),
+        "hessian": lambda x, y, q: np.exp(-k * q) + 0 * x,
+        "label_gradient": lambda x, y, q: (y - x) * np.exp(-k * q),
+        "third_gradient": lambda x, y, q: k * (1 - (x - y) ** 2 * np.exp(-k * q)) / 2,
+        "third_hessian": lambda x, y, q: k**2 * (x - y) ** 2 * np.exp(-k * q) / 2,
+        "data": uncertain_data,
+    }
+
+
+def gaussian_of_variance(eps: float) -> dict[str, Any]:
+    def variance(q: Array) -> Array:
+        return np.maximum(q, eps)
+
+    return {
+        "value": lambda x, y, q: (np.log(2 * np.pi * variance(q)) + (x - y) ** 2 / variance(q)) / 2,
+        "gradient": lambda x, y, q: (x - y) / variance(q),
+        "hessian": lambda x, y, q: 1 / variance(q) + 0 * x,
+        "label_gradient": lambda x, y, q: (y - x) / variance(q),
+        "third_gradient": lambda x, y, q: (1 / variance(q) - (x - y) ** 2 / variance(q) ** 2) / 2,
+        "third_hessian": lambda x, y, q: (x - y) ** 2 / variance(q) ** 3 - 1 / variance(q) ** 2 / 2,
+        "data": lambda rng, shape: (*regression_data(rng, shape), rng.uniform(0.5, 3, shape[-1:] if shape else ())),
+    }
+
+
+def laplace() -> dict[str, Any]:
+    return {
+        "value": lambda x, y, q: q + abs(x - y) * np.exp(-q),
+        "gradient": lambda x, y, q: np.sign(x - y) * np.exp(-q),
+        "hessian": lambda x, y, q: 0 * (x + q),
+        "label_gradient": lambda x, y, q: -np.sign(x - y) * np.exp(-q),
+        "third_gradient": lambda x, y, q: 1 - abs(x - y) * np.exp(-q),
+        "third_hessian": lambda x, y, q: abs(x - y) * np.exp(-q),
+        "data": uncertain_data,
+    }
+
+
+def student(df: float) -> dict[str, Any]:
+    constant = math.lgamma(df / 2) - math.lgamma((df + 1) / 2) + math.log(math.pi * df) / 2
+
+    def square(x: Array, y: Array, q: Array) -> Array:
+        return (x - y) ** 2 * np.exp(-2 * q) / df
+
+    def gradient(x: Array, y: Array, q: Array) -> Array:
+        return (df + 1) / df * (x - y) * np.exp(-2 * q) / (1 + square(x, y, q))
+
+    return {
+        "value": lambda x, y, q: constant + q + (df + 1) / 2 * np.log(1 + square(x, y, q)),
+        "gradient": gradient,
+        "hessian": lambda x, y, q: (df + 1) / df * np.exp(-2 * q) * (1 - square(x, y, q)) / (1 + square(x, y, q)) ** 2,
+        "label_gradient": lambda x, y, q: -gradient(x, y, q),
+        "third_gradient": lambda x, y, q: 1 - (df + 1) * square(x, y, q) / (1 + square(x, y, q)),
+        "third_hessian": lambda x, y, q: 2 * (df + 1) * square(x, y, q) / (1 + square(x, y, q)) ** 2,
+        "data": uncertain_data,
+    }
 
 
 def hinge(margin: float) -> dict[str, Any]:
@@ -818,6 +884,35 @@ LOSSES = {
     "Tweedie power=2.5": Reference(
         fl.TweedieLoss, **tweedie(2.5), data=positive_data, source="Jorgensen 1987", parameters={"power": 2.5}
     ),
+    "Gaussian": Reference(
+        fl.GaussianNLLLoss,
+        **gaussian(1, 0),
+        source="Nix and Weigend 1994",
+        third="log_variance",
+        loop="three inputs, of which the third has a Hessian, too",
+    ),
+    "Gaussian log_scale": Reference(
+        fl.GaussianNLLLoss,
+        **gaussian(2, math.log(2 * math.pi) / 2),
+        source="NGBoost",
+        third="log_scale",
+        parameters={"scale": "log_scale", "compute_full": True},
+    ),
+    "Gaussian variance": Reference(
+        fl.GaussianNLLLoss,
+        **gaussian_of_variance(1e-6),
+        source="PyTorch",
+        third="variance",
+        parameters={"scale": "variance", "compute_full": True},
+    ),
+    "Laplace": Reference(fl.LaplaceNLLLoss, **laplace(), source="Laplace 1774", third="log_scale"),
+    "Student's t": Reference(
+        fl.StudentTNLLLoss,
+        **student(4),
+        source="Lange et al. 1989",
+        third="log_scale",
+        parameters={"df": 4, "compute_full": True},
+    ),
     "KL": Reference(
         fl.KLDivLoss,
         lambda x, y: y * (np.log(y + 1e-12) - x),
@@ -897,6 +992,7 @@ class Expected:
     hessian: Array
     label_gradient: Array | None
     third_gradient: Array | None
+    third_hessian: Array | None
     weight_gradient: Array
     weight_terms: Array  # what the gradient in the weights is a difference of, at the largest
 
@@ -950,9 +1046,10 @@ def expected(
         to_pred * reference.gradient(*inputs),
         to_pred * reference.hessian(*inputs),
         None if reference.label_gradient is None else to_pred * reference.label_gradient(*inputs),
-        None
-        if reference.third_gradient is None
-        else unbroadcast(to_pred * reference.third_gradient(*inputs), inputs[2].shape),
+        *[
+            None if formula is None else unbroadcast(to_pred * formula(*inputs), inputs[2].shape)
+            for formula in (reference.third_gradient, reference.third_hessian)
+        ],
         unbroadcast(weight_gradient, given.shape),
         weight_terms,
     )

@@ -49,6 +49,7 @@ class Specimen:
     value: Callable[..., Array]
     gradients: Callable[..., dict[str, Array]]
     hessian: Callable[..., Array] | None = None
+    third_hessian: Callable[..., Array] | None = None  # where the third input is a prediction, too
     example_weight: Callable[..., Array] | None = None  # what an example counts in a weighted mean, by its label
     magnitude: Specimen | None = None  # the same without the signs of its parameters
     given: int = 2  # how many inputs are drawn
@@ -111,6 +112,12 @@ class Specimen:
     def differentiable(self) -> tuple[str, ...]:
         """The inputs that there is a gradient in, sample_weight among them."""
         return tuple(name for name in self.built.differentiable if name in self.specs or name == "sample_weight")
+
+    def targets(self, method: str) -> tuple[str, ...] | None:
+        """All that a method can differentiate in; None where that is the first input alone, or nothing."""
+        if "hessian" not in METHODS[method]:
+            return self.differentiable if "gradient" in METHODS[method] else None
+        return self.built.twice_differentiable if len(self.built.twice_differentiable) > 1 else None
 
     @cached_property
     def is_of_sequences(self) -> bool:
@@ -178,7 +185,7 @@ def specimen(case: Entry) -> Specimen:
 
 def of_reference(r: Reference) -> Specimen:
     """A loss of elements, or of rows, whose derivatives are multiplied by the multipliers."""
-    others = {"label": r.label_gradient} | ({} if r.third is None else {r.third: r.third_gradient})
+    others = {r.names[1]: r.label_gradient} | ({} if r.third is None else {r.third: r.third_gradient})
 
     def spread(m: Array) -> Array:
         return m[..., None] if r.row else m
@@ -192,6 +199,10 @@ def of_reference(r: Reference) -> Specimen:
                 found[name] = unbroadcast(found[name], a.shape)
         return found
 
+    def third_hessian(m: Array, *inputs: Array) -> Array:
+        assert r.third_hessian
+        return unbroadcast(spread(m) * r.third_hessian(*inputs), inputs[2].shape)
+
     return Specimen(
         r.loss,  # type: ignore[arg-type]
         r.parameters,
@@ -199,6 +210,7 @@ def of_reference(r: Reference) -> Specimen:
         r.value,
         gradients,
         lambda m, *inputs: spread(m) * r.hessian(*inputs),
+        None if r.third_hessian is None else third_hessian,
         r.class_weight,
         None if r.magnitude is None else of_reference(r.magnitude),
         1 + len(others),
@@ -296,7 +308,7 @@ class Expected:
 
     value: Array
     gradients: dict[str, Array]
-    hessian: Array | None
+    hessians: dict[str, Array]
     terms: dict[str, float]
 
 
@@ -382,7 +394,7 @@ def expected(
         terms["pred"] = largest(unsigned.gradients(seen(abs(m)), *sizes)["pred"])
     terms["value"] = largest(full * loss_terms * scale) * max(1.0, loss.size / max(value.size, 1))
     at_all = {k: np.zeros(a.shape) for k, a in wide.items() if k not in s.ids}
-    hessian = None if s.hessian is None else np.zeros(shape)
+    hessians = {name: np.zeros(wide[name].shape) for name in s.built.twice_differentiable}
     if not empty:
         for k, found in s.gradients(seen(m)[kept], *met).items():
             a = among_all(found)
@@ -391,7 +403,10 @@ def expected(
             # a sum, whose terms have the label's sign
             terms[k] = largest(s.gradients(seen(abs(m)), laid[0], abs(laid[1]), *laid[2:])[k])
         if s.hessian is not None:
-            hessian = lay.back(s.hessian(seen(m), *laid), ndim).reshape(shape)
+            hessians[s.names[0]] = lay.back(s.hessian(seen(m), *laid), ndim).reshape(shape)
+        if s.third_hessian is not None:
+            hessians[s.names[2]] = s.third_hessian(m, *laid)
+            terms[f"hessian of {s.names[2]}"] = largest(s.third_hessian(abs(m), *laid))
     to_weight = factor * loss
     terms["sample_weight"] = largest(unbroadcast(abs(factor) * loss_terms, given.shape))
     if reduction == "weighted_mean" and count:
@@ -400,7 +415,7 @@ def expected(
         share_terms = (abs(full * scale) * loss_terms).sum() / count * per_class * head
         terms["sample_weight"] = max(terms["sample_weight"], largest(unbroadcast(abs(share_terms), given.shape)))
     at_all["sample_weight"] = unbroadcast(to_weight, given.shape)
-    return Expected(value, at_all, hessian, terms)
+    return Expected(value, at_all, hessians, terms)
 
 
 def as_dtype(a: Array, dtype: DTypeLike) -> Array:
@@ -430,6 +445,6 @@ def nested(flat: list[Any], method: str, wrt: Any) -> Any:
     rest = list(flat)
     structure: list[Any] = []
     for part in METHODS[method]:
-        many = part == "gradient" and isinstance(wrt, tuple)
+        many = part != "value" and isinstance(wrt, tuple)
         structure.append(tuple(rest.pop(0) for _ in wrt) if many else rest.pop(0))
     return structure[0] if len(structure) == 1 else tuple(structure)

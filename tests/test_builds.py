@@ -31,13 +31,13 @@ for name, reference in LOSSES.items():
         inputs = draw(reference, rng, (37, 129), dtype)
         weight = rng.random(37)
         loss = reference.build(reduction="mean")
-        got = loss.value_grad_and_hess(*call_args(inputs, weight))
+        got = loss.value_grad_and_hess(*call_args(reference, inputs, weight))
         want = expected(reference, inputs, weight[:, None], reduction="mean")
         tolerance = 2e-6 if dtype == np.float32 else 1e-12
         for a, b in zip(got, (want.value, want.gradient, want.hessian)):
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
         # without weights and Hessian the sum may come from a loop of its own
-        got = (*got, *loss.value_and_grad(*call_args(inputs)))
+        got = (*got, *loss.value_and_grad(*call_args(reference, inputs)))
         print(name, np.dtype(dtype), hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in got)).hexdigest())
 """
 

@@ -42,7 +42,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "unknown": (lambda: L2(X, X, weights=W), TypeError, "unexpected keyword argument 'weights'"),
     "head_grad of a value": (lambda: L2(X, X, head_grad=W), TypeError, "unexpected keyword argument 'head_grad'"),
     "wrt of a value": (lambda: L2(X, X, wrt="pred"), TypeError, "unexpected keyword argument 'wrt'"),
-    "wrt of a Hessian": (lambda: L2.grad_and_hess(X, X, wrt="label"), TypeError, "unexpected keyword argument 'wrt'"),
+    "wrt of a Hessian": (
+        lambda: L2.grad_and_hess(X, X, wrt="label"),
+        ValueError,
+        "wrt='label': L2Loss has no Hessian in label, only in pred; grad and value_and_grad give the gradient alone",
+    ),
     "pos_weight of L2": (lambda: L2(X, X, pos_weight=W), TypeError, "unexpected keyword argument 'pos_weight'"),
     # dtypes
     "complex": (lambda: L2(X + 1j, X), TypeError, "pred must be an array of real numbers, got dtype complex128"),

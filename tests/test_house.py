@@ -40,7 +40,7 @@ ENGINE = [
     *("backends/jax.py", "backends/jax_calls.py", "backends/autograd.py", "backends/dask.py"),
 ]
 # what every loss takes, or so many that it is the engine's affair, and words of every language
-SHARED = {"weight", "batch_axis", "reduction", "axis", "layout", "pred", "label", "sample_weight"}
+SHARED = {"weight", "batch_axis", "reduction", "axis", "layout", "scale", "pred", "label", "sample_weight"}
 
 
 def losses() -> list[type[fl.Loss]]:

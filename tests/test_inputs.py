@@ -66,7 +66,7 @@ def test_layout_does_not_matter(
     inputs = draw(reference, rng, shape, dtype)
     weight = rng.random(shape).astype(dtype)
     head = rng.random(shape[:1]).astype(dtype)
-    args = call_args(inputs, weight)
+    args = call_args(reference, inputs, weight)
     loss = reference.build()
     want = loss.value_grad_and_hess(*args, head_grad=head)
     change = LAYOUTS[layout]
@@ -152,7 +152,8 @@ def test_empty(reference: Reference, rng: np.random.Generator, shape: Any, reduc
     inputs = draw(reference, rng, shape)
     loss = reference.build(reduction=reduction)
     weight = np.ones(shape[0])
-    value, (gradient, weights) = loss.value_and_grad(*call_args(inputs, weight), wrt=("pred", "sample_weight"))
+    args = call_args(reference, inputs, weight)
+    value, (gradient, weights) = loss.value_and_grad(*args, wrt=("pred", "sample_weight"))
     assert gradient.shape == inputs[0].shape
     assert weights.shape == (shape[0],)
     assert not np.any(value)
@@ -181,7 +182,8 @@ def test_totals_are_floats(dtype: Any, reduction: str) -> None:
 
 @pytest.mark.parametrize("reference", ELEMENTS, indirect=True)
 def test_totals_of_float32_are_summed_and_returned_in_float64(reference: Reference, rng: np.random.Generator) -> None:
-    args = call_args(draw(reference, rng, (5000, 2), np.float32), rng.random((5000, 1) if not reference.row else 5000))
+    weight = rng.random((5000, 1) if not reference.row else 5000)
+    args = call_args(reference, draw(reference, rng, (5000, 2), np.float32), weight)
     for reduction, total in (("sum", np.sum), ("mean", np.mean)):
         each = reference.build(reduction="none")(*args)
         value = reference.build(reduction=reduction)(*args)
@@ -257,13 +259,13 @@ def test_shapes_fit_but_for_axes_of_size_1(shape: Any, other: Any, fits: bool) -
 @every_loss(position=[0, 3, 4999])
 def test_nan_spoils_its_example_alone(reference: Reference, rng: np.random.Generator, position: int) -> None:
     inputs = draw(reference, rng, (5000, 2))
-    args = call_args(inputs)
+    args = call_args(reference, inputs)
     loss = reference.build()
     clean = loss.value_and_grad(*args)
     inputs[0][position, 0] = np.nan
     if reference.parameters.get("ignore_index") is not None:
         inputs[1][position, 0] = 0
-        clean = loss.value_and_grad(*call_args((np.nan_to_num(inputs[0]), *inputs[1:])))
+        clean = loss.value_and_grad(*call_args(reference, (np.nan_to_num(inputs[0]), *inputs[1:])))
     if reference.parameters.get("from_logits") and reference.row:
         # only the label's own log-probability is read
         inputs[0][position, 0] = np.nan

@@ -296,7 +296,7 @@ def test_an_unknown_argument_of_a_call(cls: type[fl.Loss]) -> None:
         "__call__": "a call takes {}, out",
         "grad": "grad takes {}, out, head_grad, wrt",
         "value_and_grad": "value_and_grad takes {}, out, head_grad, wrt",
-        "grad_and_hess": "grad_and_hess takes {}, out, head_grad, hessian",
+        "grad_and_hess": "grad_and_hess takes {}, out, head_grad, wrt, hessian",
     }.items():
         with pytest.raises(TypeError, match=rf"^{cls.__name__} got .* 'weights'; {more.format(inputs)}$"):
             getattr(loss, method)(**given, weights=X)

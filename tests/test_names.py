@@ -16,10 +16,10 @@ Array = np.ndarray[Any, Any]
 ROWS = list(_peers.rows())
 # of the peer's arguments that a call names
 QUARTERS = "alpha beta delta epsilon fair_c gamma huber_slope margin q quantile quantile_alpha"
-ARGUMENTS = (
+ARGUMENTS: dict[str, Any] = (
     dict.fromkeys(QUARTERS.split(), 0.25)
     | dict.fromkeys(("power", "tweedie_variance_power", "variance_power"), 1.5)
-    | {"p": 1}
+    | {"p": 1, "full": True, "eps": 0.5}
 )
 NAMES = {name: getattr(fl, name) for name in fl.losses.__all__} | ARGUMENTS
 

@@ -49,7 +49,7 @@ def buffer_like(a: Any, layout: str) -> NDArray[Any]:
 def test_results_go_to_out(
     reference: Reference, rng: np.random.Generator, shape: Any, method: str, layout: str, reduction: str
 ) -> None:
-    args = call_args(draw(reference, rng, shape), rng.random(shape))
+    args = call_args(reference, draw(reference, rng, shape), rng.random(shape))
     call = getattr(reference.build(reduction=reduction), method)
     want = call(*args)
     many = METHODS[method] > 1
@@ -98,7 +98,7 @@ def test_results_may_lie_exactly_over_inputs(
     reference = LOSSES[name]
     inputs = draw(reference, rng, (3, 700))
     call = getattr(reference.build(reduction="none" if method == "__call__" else "mean"), method)
-    want = call(*call_args(inputs, np.ones(3)))
+    want = call(*call_args(reference, inputs, np.ones(3)))
     laid = []
     for a in inputs:
         b = buffer_like(a, layout)
@@ -109,7 +109,7 @@ def test_results_may_lie_exactly_over_inputs(
     # over the input goes the gradient where the value is a number, else the first result
     position = int(method.startswith("value"))
     out = tuple(target if k == position else None for k in range(METHODS[method])) if many else target
-    got = call(*call_args(tuple(laid), np.ones(3)), out=out)
+    got = call(*call_args(reference, tuple(laid), np.ones(3)), out=out)
     for a, b in zip(got, want, strict=True) if many else [(got, want)]:
         np.testing.assert_array_equal(a, b)
     assert (got[position] if many else got) is target
@@ -122,15 +122,15 @@ def test_the_layout_of_one_result_does_not_change_another(reference: Reference, 
     weight = rng.random((4, 1, 70))
     loss = reference.build(batch_axis=batch_axis)
     wrt = ("pred", "sample_weight")
-    value, (_, weights) = loss.value_and_grad(*call_args(inputs, weight), wrt=wrt)
+    value, (_, weights) = loss.value_and_grad(*call_args(reference, inputs, weight), wrt=wrt)
     buffer = np.empty(inputs[0].shape, order="F")
     got = loss.value_and_grad(
-        *call_args(inputs, weight), wrt=wrt, out=(None, (buffer, np.empty((4, 1, 70), order="F")))
+        *call_args(reference, inputs, weight), wrt=wrt, out=(None, (buffer, np.empty((4, 1, 70), order="F")))
     )
     np.testing.assert_array_equal(got[0], value)
     np.testing.assert_array_equal(got[1][1], weights)
     laid = (np.asarray(inputs[0], order="F"), *inputs[1:])
-    np.testing.assert_array_equal(loss(*call_args(laid, weight)), value)
+    np.testing.assert_array_equal(loss(*call_args(reference, laid, weight)), value)
 
 
 def test_a_weighted_mean_may_overwrite_the_labels() -> None:
@@ -223,9 +223,8 @@ def test_out_of_another_dtype(
     reference: Reference, rng: np.random.Generator, computed: Any, stored: str, layout: str
 ) -> None:
     """Results are computed in pred's precision, and rounded once as they are stored."""
-    args = call_args(
-        draw(reference, rng, (40, 6), computed), rng.random((40, 6)) if not reference.row else rng.random(40)
-    )
+    weight = rng.random((40, 6)) if not reference.row else rng.random(40)
+    args = call_args(reference, draw(reference, rng, (40, 6), computed), weight)
     for reduction in ("example", "none", "sum", "weighted_mean"):
         loss = reference.build(reduction=reduction)
         wrt = ("pred", "sample_weight")
@@ -249,7 +248,7 @@ def test_fortran_order_has_the_same_bits(rng: np.random.Generator, name: str, me
     inputs = draw(LOSSES[name], rng, (300, 7))
     for weight in (None, rng.random(300), rng.random((1, 7)), rng.random((300, 7))):
         for reduction in ("none", "example", "mean", "weighted_mean"):
-            args = call_args(inputs, weight)
+            args = call_args(LOSSES[name], inputs, weight)
             call = getattr(LOSSES[name].build(reduction=reduction), method)
             want = call(*args)
             turned = [None if a is None else np.array(a, order="F") for a in args]
@@ -348,7 +347,7 @@ def assert_untouched_around(a: NDArray[Any]) -> None:
 
 @every_loop(dtype=[np.float32, np.float64], offset=[0, 4, 16, 40, 60])
 def test_any_place_in_memory(reference: Reference, dtype: Any, offset: int, rng: np.random.Generator) -> None:
-    args = call_args(draw(reference, rng, (9, 1001), dtype))
+    args = call_args(reference, draw(reference, rng, (9, 1001), dtype))
     loss = reference.build(reduction="none")
     want = loss.value_and_grad(*args)
     # float64 cannot begin 4 bytes behind its own multiples and be aligned
@@ -396,7 +395,7 @@ class Lying(np.ndarray):
 
 @every_loop(shape=[(4, 6), (0, 6)])
 def test_a_subclass_is_its_memory(reference: Reference, rng: np.random.Generator, shape: Any) -> None:
-    args = call_args(draw(reference, rng, shape), rng.random(shape[0]))
+    args = call_args(reference, draw(reference, rng, shape), rng.random(shape[0]))
     loss = reference.build(reduction="weighted_mean")
     wrt = ("pred", "sample_weight")
     want = loss.grad(*args, wrt=wrt)

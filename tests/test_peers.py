@@ -85,6 +85,10 @@ def binomial(stats: Any, special: Any, x: Array, y: Array, n: Array) -> Any:
     return stats.binom.logpmf(y, n, special.expit(x)) - np.log(special.comb(n, y))
 
 
+def student(stats: Any, special: Any, x: Array, y: Array, q: Array) -> Any:
+    return stats.t.logpdf(y, 4, x, np.exp(q))
+
+
 def focal(library: Any, x: Any, y: Any) -> Any:
     entropy = library.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
     return (0.25 * y + 0.75 * (1 - y)) * (1 - library.exp(-entropy)) ** 2 * entropy
@@ -165,6 +169,22 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     "Crammer-Singer": (fl.CrammerSingerLoss(), rows_of("Crammer-Singer"), torch(highest_of_others)),
     "negative binomial": (fl.NegativeBinomialLoss(theta=2.5), data.count_data, likelihood(negative_binomial)),
     "binomial": (fl.BinomialLoss(), data.trials_data, likelihood(binomial)),
+    "Gaussian": (
+        fl.GaussianNLLLoss("variance", True, 0.75),
+        data.gaussian_of_variance(0.75)["data"],
+        torch(lambda library, x, y, q: library.nn.functional.gaussian_nll_loss(x, y, q, True, 0.75, "none")),
+    ),
+    "Gaussian log_variance": (
+        fl.GaussianNLLLoss(compute_full=True),
+        data.uncertain_data,
+        likelihood(lambda stats, special, x, y, q: stats.norm.logpdf(y, x, np.exp(q / 2))),
+    ),
+    "Laplace": (
+        fl.LaplaceNLLLoss(compute_full=True),
+        data.uncertain_data,
+        likelihood(lambda stats, special, x, y, q: stats.laplace.logpdf(y, x, np.exp(q))),
+    ),
+    "Student's t": (fl.StudentTNLLLoss(4, compute_full=True), data.uncertain_data, likelihood(student)),
     "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),
     "inverse Gaussian": (fl.InverseGaussianLoss(), data.positive_data, scikit_learn("HalfTweedieLoss", power=3)),
     "Tweedie power=-1": (fl.TweedieLoss(power=-1), data.regression_data, scikit_learn("HalfTweedieLoss", power=-1)),
@@ -174,11 +194,15 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
 }
 
 
+def without_weights(loss: fl.Loss) -> list[str]:
+    return [name for name in loss.inputs if name != "sample_weight"]
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_peers_agree(rng: np.random.Generator, name: str) -> None:
     loss, draw, results = PEERS[name]
     pred, label, *third = draw(rng, (500,))
     want = results(pred, label, *third)
-    got = loss.value_and_grad(pred, label, None, *third)
+    got = loss.value_and_grad(**dict(zip(without_weights(loss), (pred, label, *third), strict=False)))
     for a, b in zip(got, want, strict=False):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)

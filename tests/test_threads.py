@@ -47,7 +47,7 @@ def test_same_bits(reference: Reference, rng: np.random.Generator, case: Any, re
     inputs = draw(reference, rng, shape, np.float32)
     weight = rng.random(shape[batch_axis]).astype(np.float32)
     loss = reference.build(reduction=reduction, batch_axis=batch_axis)
-    args = call_args(inputs, weight)
+    args = call_args(reference, inputs, weight)
     results = []
     for n in (1, 2, 3, 8):
         fl.set_num_threads(n)
@@ -69,15 +69,15 @@ def test_a_value_has_the_same_bits_whatever_comes_with_it(
 ) -> None:
     inputs = draw(reference, rng, (*row_shape(reference, shape), 3) if reference.row else shape, dtype)
     loss = reference.build(reduction=reduction)
-    args = call_args(inputs)
+    args = call_args(reference, inputs)
     want, gradient, _ = loss.value_grad_and_hess(*args)
     np.testing.assert_array_equal(loss(*args), want)
     value, got = loss.value_and_grad(*args)
     np.testing.assert_array_equal(value, want)
     np.testing.assert_array_equal(got, gradient)
-    np.testing.assert_array_equal(loss(*call_args(inputs, np.ones(len(inputs[0])))), want)
+    np.testing.assert_array_equal(loss(*call_args(reference, inputs, np.ones(len(inputs[0])))), want)
     over = inputs[0].copy()
-    value, got = loss.value_and_grad(*call_args((over, *inputs[1:])), out=(None, over))
+    value, got = loss.value_and_grad(*call_args(reference, (over, *inputs[1:])), out=(None, over))
     np.testing.assert_array_equal(value, want)
     np.testing.assert_array_equal(got, gradient)
 
@@ -85,11 +85,11 @@ def test_a_value_has_the_same_bits_whatever_comes_with_it(
 def test_same_bits_at_any_position(reference: Reference, rng: np.random.Generator) -> None:
     inputs = draw(reference, rng, (100, 1), np.float32)
     loss = reference.build(reduction="none")
-    want = loss.value_grad_and_hess(*call_args(inputs))
+    want = loss.value_grad_and_hess(*call_args(reference, inputs))
     for offset in range(1, 40):
         # a third input of 1 element broadcasts, it has no position
         part = tuple(a[offset:] if a.size > 1 else a for a in inputs)
-        for a, b in zip(loss.value_grad_and_hess(*call_args(part)), want, strict=True):
+        for a, b in zip(loss.value_grad_and_hess(*call_args(reference, part)), want, strict=True):
             np.testing.assert_array_equal(a, b[offset:])
 
 

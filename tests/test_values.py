@@ -33,7 +33,7 @@ def test_the_data_reach_every_branch(reference: Reference, rng: np.random.Genera
         assert (gradient < 0).any()
 
 
-@pytest.mark.parametrize("derivative", ["gradient", "hessian", "label_gradient", "third_gradient"])
+@pytest.mark.parametrize("derivative", ["gradient", "hessian", "label_gradient", "third_gradient", "third_hessian"])
 def test_the_reference_differentiates_itself(reference: Reference, rng: np.random.Generator, derivative: str) -> None:
     formula = getattr(reference, derivative)
     if formula is None:
@@ -41,10 +41,11 @@ def test_the_reference_differentiates_itself(reference: Reference, rng: np.rando
     inputs = list(draw(reference, rng, (20,)))
     # away from the kinks, where the two-sided difference is none of the one-sided ones
     inputs = [a + 0.0123 * (k + 1) if a.dtype.kind == "f" else a.astype(float) for k, a in enumerate(inputs)]
-    argument = {"gradient": 0, "hessian": 0, "label_gradient": 1, "third_gradient": 2}[derivative]
-    of = reference.gradient if derivative == "hessian" else reference.value
+    argument = {"gradient": 0, "hessian": 0, "label_gradient": 1, "third_gradient": 2, "third_hessian": 2}[derivative]
+    firsts: dict[str, Any] = {"hessian": reference.gradient, "third_hessian": reference.third_gradient}
+    of = firsts.get(derivative, reference.value)
     got = formula(*inputs)
-    if derivative == "third_gradient":
+    if argument == 2:
         got = unbroadcast(got, inputs[2].shape)
     step = 1e-6
     for position in np.ndindex(inputs[argument].shape):
@@ -52,7 +53,7 @@ def test_the_reference_differentiates_itself(reference: Reference, rng: np.rando
         for sign in (1, -1):
             moved = [a.copy() for a in inputs]
             moved[argument][position] += sign * step
-            sides.append(of(*moved)[position] if derivative == "hessian" else of(*moved).sum())
+            sides.append(of(*moved)[position] if derivative.endswith("hessian") else of(*moved).sum())
         np.testing.assert_allclose(got[position], (sides[0] - sides[1]) / (2 * step), rtol=2e-5, atol=2e-5)
 
 
@@ -66,7 +67,7 @@ def test_all_results(reference: Reference, rng: np.random.Generator, shape: Any,
         want_batch = {}
     loss = reference.build(reduction=reduction, weight=0.7)
     want = expected(reference, inputs, weight=0.7, reduction=reduction, **want_batch)
-    args = call_args(inputs)
+    args = call_args(reference, inputs)
 
     value = loss(*args)
     gradient = loss.grad(*args)
@@ -107,7 +108,7 @@ def test_weights(reference: Reference, rng: np.random.Generator, case: Any, kind
     weight = rng.uniform(0, 2, WEIGHTS[kind](unreduced)).astype(dtype)
     weight = np.where(rng.random(weight.shape) < 0.2, dtype(0), weight)
     loss = reference.build(reduction=reduction)
-    args = call_args(inputs, weight)
+    args = call_args(reference, inputs, weight)
     # a 1-D weight is per example; the reference broadcasts by NumPy's rules
     aligned = weight.reshape(-1, 1, 1) if kind == "example" else weight
     head = (
@@ -134,6 +135,17 @@ def test_weights(reference: Reference, rng: np.random.Generator, case: Any, kind
     gradient, hessian = loss.grad_and_hess(*args, head_grad=head)
     np.testing.assert_array_equal(gradient, gradients[0])
     assert_close(hessian, want.hessian, dtype)
+    if want.third_hessian is not None:
+        assert reference.third
+        both = ("pred", reference.third)
+        value, found, hessians = loss.value_grad_and_hess(*args, head_grad=head, wrt=both)
+        assert_close(value, want.value, dtype)
+        for got, first, alone in zip(found, (gradient, gradients[names.index(reference.third)]), both, strict=True):
+            np.testing.assert_array_equal(got, first)
+            pair = loss.grad_and_hess(*args, head_grad=head, wrt=alone)
+            np.testing.assert_array_equal(pair, (got, hessians[both.index(alone)]))
+        np.testing.assert_array_equal(hessians[0], hessian)
+        assert_close(hessians[1], want.third_hessian, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -163,7 +175,7 @@ def test_batch_axis(
     head = rng.normal(size=shape[axis]) if reduction == "example" else 0.5
     want = expected(reference, inputs, aligned, reduction=reduction, batch_axis=axis, head_grad=head)
     value, (gradient, weight_gradient) = loss.value_and_grad(
-        *call_args(inputs, weight), head_grad=head, wrt=("pred", "sample_weight")
+        *call_args(reference, inputs, weight), head_grad=head, wrt=("pred", "sample_weight")
     )
     assert_close(value, want.value, np.float64)
     assert_close(gradient, want.gradient, np.float64)

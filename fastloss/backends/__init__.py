@@ -104,8 +104,8 @@ def check_differentiable(loss: Loss, names: Sequence[str]) -> None:
             )
 
 
-def targets_of(loss: Loss, wrt: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs that wrt names, of those that are given."""
+def targets_of(loss: Loss, method: str, wrt: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs that wrt names, of those that are given, for a method to differentiate in."""
     names = wrt if isinstance(wrt, tuple) else (loss.inputs[0] if wrt is None else wrt,)
     for name in names:
         if name not in loss.inputs:
@@ -115,6 +115,11 @@ def targets_of(loss: Loss, wrt: Any, given: Mapping[str, Any]) -> tuple[str, ...
             raise ValueError(f"wrt={name!r}: that is not something to differentiate with respect to")
         if name not in given:
             raise ValueError(f"wrt={name!r}, but the call has no {name}")
+        if method.endswith("hess") and name not in loss.twice_differentiable:
+            raise ValueError(
+                f"wrt={name!r}: {type(loss).__name__} has no Hessian in {name}, only in "
+                f"{' and '.join(loss.twice_differentiable)}; grad and value_and_grad give the gradient alone"
+            )
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
     return names

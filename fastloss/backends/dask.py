@@ -30,6 +30,8 @@ ARRAYS = (da.Array,)
 # arrays by name, each with the axes of the first input that its own lie along
 Placed = dict[str, tuple[Any, Shape]]
 
+# behind the name of an input that a Hessian is in
+HESSIAN = " Hessian"
 RESULTS = {
     "__call__": ("value",),
     "grad": ("gradient",),
@@ -68,12 +70,13 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     if total is not None and "sample_weight" in wrt:
         found["sample_weight"] -= shares * (found["value"] * placed["head_grad"][0])
 
-    shapes = {name: x.shape for name, x in arrays.items()} | {"value": layout.value_shape, "Hessian": pred.shape}
-    found = {name: resize(x, shapes[name]).astype(dtype) for name, x in found.items()}
-    gradients = tuple([found[name] for name in wrt])
-    found["gradient"] = gradients if isinstance(options.get("wrt"), tuple) or not wrt else gradients[0]
-    results = tuple([found[kind] for kind in RESULTS[method]])
-    return results if len(results) > 1 else results[0]
+    shapes = {name: x.shape for name, x in arrays.items()} | {"value": layout.value_shape}
+    found = {name: resize(x, shapes[name.removesuffix(HESSIAN)]).astype(dtype) for name, x in found.items()}
+    results: list[Any] = []
+    for kind in RESULTS[method]:
+        parts = tuple([found[name] for name in parts_of(kind, wrt)])
+        results.append(parts if isinstance(options.get("wrt"), tuple) and kind != "value" else parts[0])
+    return tuple(results) if len(results) > 1 else results[0]
 
 
 def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str, Any]) -> tuple[str, ...]:
@@ -86,7 +89,7 @@ def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str
         raise NotImplementedError(f"{kind} has no diagonal Hessian: {loss.no_hessian}")
     if method == "__call__":
         return ()
-    return targets_of(loss, options.get("wrt"), given)
+    return targets_of(loss, method, options.get("wrt"), given)
 
 
 def as_array(name: str, x: Any) -> Any:
@@ -183,9 +186,16 @@ def align(placed: Placed) -> Placed:
     return {name: (arrays[name], axes) for name, (_, axes) in placed.items()}
 
 
+def parts_of(kind: str, wrt: tuple[str, ...]) -> tuple[str, ...]:
+    """What stands for a kind of result: gradients go by their inputs, Hessians by these and a suffix."""
+    if kind == "value":
+        return (kind,)
+    return tuple([name + HESSIAN for name in wrt]) if kind == "Hessian" else wrt
+
+
 def result_names(method: str, wrt: tuple[str, ...]) -> list[str]:
-    """What a method returns, gradients by their inputs."""
-    return [name for kind in RESULTS[method] for name in (wrt if kind == "gradient" else (kind,))]
+    """What a method returns."""
+    return [name for kind in RESULTS[method] for name in parts_of(kind, wrt)]
 
 
 @dataclass(frozen=True)
@@ -209,8 +219,7 @@ class Task:
             share = math.prod([shape[k] for k in self.axes if k not in value_axes]) / max(1, self.mean_size)
         if self.wrt:
             inputs["head_grad"] = inputs["head_grad"] * share
-            if not self.method.endswith("hess"):
-                inputs["wrt"] = self.wrt
+            inputs["wrt"] = self.wrt
         with num_threads(1):
             found = getattr(self.loss, self.method)(**inputs)
         parts = found if isinstance(found, tuple) else (found,)
@@ -239,11 +248,11 @@ def compute(layout: Layout, method: str, wrt: tuple[str, ...], placed: Placed, d
     )
     results = {}
     for k, name in enumerate(result_names(method, wrt)):
-        if name in placed:
-            x, axes = placed[name]
-            axes = tuple([axes[i] for i in long_axes(x.shape)])
+        if name == "value":
+            axes = layout.value_axes or ()
         else:
-            axes = every if name == "Hessian" else layout.value_axes or ()
+            x, axes = placed[name.removesuffix(HESSIAN)]
+            axes = tuple([axes[i] for i in long_axes(x.shape)])
         chunks = tuple([c if axis in axes else (1,) * len(c) for axis, c in enumerate(parts.chunks)])
         is_total = name == "value" and (task.mean_size is not None or layout.value_axes == ())
         meta = np.empty((0,) * ndim, np.float64 if is_total else dtype)

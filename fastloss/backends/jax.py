@@ -60,18 +60,14 @@ def evaluate_constant(
     if head is not None:
         names, arrays = (*names, "head_grad"), (*arrays, as_array("head_grad", head))
     wrt = options.pop("wrt", None)
-    targets = targets_of(loss, wrt, given)
+    targets = targets_of(loss, method, wrt, given)
     arrays = lie_alike(loss, names, arrays)
     dtype = result_dtype(arrays[0])
-    gradients = [like(arrays[names.index(name)], dtype) for name in targets]
-    results_like = [like_value(loss, arrays[0])] * method.startswith("value") + gradients
-    results_like += [like(arrays[0], dtype)] * method.endswith("hess")
-    results: list[Any] = list(
-        call(method, loss, results_like, names, arrays, () if method.endswith("hess") else targets)
-    )
+    derivatives = [like(arrays[names.index(name)], dtype) for name in targets] * (1 + method.endswith("hess"))
+    results_like = [like_value(loss, arrays[0])] * method.startswith("value") + derivatives
+    results: list[Any] = list(call(method, loss, results_like, names, arrays, targets))
     if isinstance(wrt, tuple):
-        first = int(method.startswith("value"))
-        results[first:] = [tuple(results[first:])]
+        results = jax_calls.grouped(method, results, len(targets))
     return tuple(results) if len(results) > 1 else results[0]
 
 

@@ -151,14 +151,16 @@ def element(x: Any, index: tuple[int, ...]) -> Any:
 
 
 def run_one(loss: Loss, method: str, given: dict[str, Any], wrt: tuple[str, ...], results: list[Any]) -> None:
-    """Fills the results: the value, the gradients, the Hessian, as far as the method has them."""
+    """Fills the results: the value, the gradients, the Hessians, as far as the method has them."""
     more: dict[str, Any] = {"wrt": wrt} if wrt else {}
-    out: Any = tuple(results)
-    if method == "__call__":
-        out = results[0]
-    elif method == "value_and_grad":
-        out = results[0], tuple(results[1:])
-    getattr(loss, method)(**given, **more, out=out)
+    out = grouped(method, results, len(wrt)) if wrt else results
+    getattr(loss, method)(**given, **more, out=tuple(out) if len(out) > 1 else out[0])
+
+
+def grouped(method: str, results: list[Any], n: int) -> list[Any]:
+    """The value, if the method has it, and behind it the derivatives in tuples of n."""
+    first = int(method.startswith("value"))
+    return [*results[:first], *[tuple(results[k : k + n]) for k in range(first, len(results), n)]]
 
 
 @ctypes.CFUNCTYPE(c_void_p, POINTER(Frame))

@@ -242,7 +242,7 @@ def left_out(loss: Loss, given: Mapping[str, Any], name: str) -> Any:
     own = tuple(given[name].shape)
     if own == shape:
         return mask
-    if spec_of(loss, name).required:
+    if spec_of(loss, name).lies != "broadcast":
         mask = mask[tuple([0 if n == 1 else slice(None) for n in shape])]
         return mask[tuple([None if n == 1 else slice(None) for n in own])]
     # along an axis that it lacks, or has with size 1, all must be left out

@@ -168,8 +168,7 @@ def results(
     if method not in PARTS:
         raise ValueError(f"method must be one of {', '.join(PARTS)}, got {method!r}")
     options: dict[str, Any] = {} if head is None else {"head_grad": as_array("head_grad", head)}
-    if "hessian" not in PARTS[method]:
-        options |= {"wrt": names(loss, wrt)} if "gradient" in PARTS[method] else {}
+    options |= {"wrt": names(loss, wrt)} if "gradient" in PARTS[method] else {}
     found = getattr(loss, method)(**arrays, **options)
     tensors: list[Tensor] = []
     for part in found if len(PARTS[method]) > 1 else (found,):
@@ -252,7 +251,7 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
     for name, x in given.items():
         if name == "sample_weight":
             check_weight_fits(loss, pred, unreduced, x)
-        elif spec_of(loss, name).required:
+        elif spec_of(loss, name).lies in ("like first", "per row"):
             is_row = spec_of(loss, name).lies == "per row"
             shape = tuple(unreduced) if is_row else tuple(pred.shape)
             if not fits(x.shape, shape):
@@ -320,8 +319,7 @@ def _(
         check_head(head, value)
     parts = PARTS[method]
     found = [value] if "value" in parts else []
-    found += like_inputs(given, inputs, wrt) if "gradient" in parts else []
-    return found + (like_inputs(given, inputs, [0]) if "hessian" in parts else [])
+    return found + [x for part in parts if part != "value" for x in like_inputs(given, inputs, wrt)]
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
@@ -537,7 +535,7 @@ def find_results(
     if "hessian" in parts and loss.no_hessian is not None:
         raise NotImplementedError(f"{type(loss).__name__} has no diagonal Hessian: {loss.no_hessian}")
     wrt, head = options.get("wrt"), options.get("head_grad")
-    positions = [loss.inputs.index(name) for name in targets_of(loss, wrt, given)]
+    positions = [loss.inputs.index(name) for name in targets_of(loss, method, wrt, given)]
     places, tensors = located(loss, [given.get(name) for name in loss.inputs], row_numbers)
     tensors = [x.detach() for x in tensors]
     head = None if head is None else tensor_like(head, tensors[0]).detach()
@@ -546,11 +544,11 @@ def find_results(
         raise TypeError(
             f"head_grad must be {place} like {loss.inputs[0]}, got {head.dtype} on {head.device}{remedy(head)}"
         )
-    found = results(loss.expression, method, places, tensors, positions, head)
-    packed: list[Any] = [found[0]] if parts[0] == "value" else []
-    gradients = tuple(found[len(packed) :][: len(positions)])
-    packed.append(gradients if isinstance(wrt, tuple) else gradients[0])
-    packed += [found[-1]] if "hessian" in parts else []
+    rest = iter(results(loss.expression, method, places, tensors, positions, head))
+    packed: list[Any] = []
+    for part in parts:
+        many = part != "value" and isinstance(wrt, tuple)
+        packed.append(tuple([next(rest) for _ in positions]) if many else next(rest))
     return tuple(packed) if len(parts) > 1 else packed[0]
 
 
@@ -597,7 +595,7 @@ def perform_later(tracer: Any, loss: Loss, method: str, named: Mapping[str, Any]
     packed: list[Any] = []
     for k, part in enumerate(PARTS[method]):
         x = found[k] if len(PARTS[method]) > 1 else found
-        wrt = named.get("wrt") if part == "gradient" else None
+        wrt = named.get("wrt") if part != "value" else None
         packed.append(tuple([x[i] for i in range(len(wrt))]) if isinstance(wrt, tuple) else x)
     return tuple(packed) if len(packed) > 1 else packed[0]
 

@@ -31,7 +31,7 @@ cdef int bind_named(Loss loss, call_t* c, Py_ssize_t n_args, dict options, int w
                 own(&c.out, x)
         elif name == "head_grad" and want & WANT_GRAD:
             bind_input(c, HEAD, x)
-        elif name == "wrt" and want & WANT_GRAD and not want & WANT_HESS:
+        elif name == "wrt" and want & WANT_GRAD:
             if x is not None:
                 own(&c.wrt, x)
         elif name == "hessian" and want & WANT_HESS:
@@ -175,6 +175,7 @@ cdef void open_plan(call_t* c) noexcept:
     p.rows = kernel.rows[c.is_double]
     p.counts = kernel.counts
     p.row_buffers = kernel.row_buffers
+    p.has_third_hessian = kernel.has_third_hessian
     p.watch = NULL
     p.counts_only = False
     p.surrogate = c.surrogate

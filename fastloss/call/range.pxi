@@ -43,7 +43,7 @@ cdef int evaluate_in_double(Loss loss, call_t* c, int want, int exponent) except
     """Fills the results from a call in float64, of weights times 2^exponent: this one would leave the range."""
     cdef dict named = {}
     cdef int k
-    cdef tuple parts, gradients
+    cdef tuple parts
     cdef bint single = want == WANT_VALUE or want == WANT_GRAD
     # as arrays: an argument may be one that can be read but once
     for k in range(INPUTS):
@@ -64,11 +64,17 @@ cdef int evaluate_in_double(Loss loss, call_t* c, int want, int exponent) except
         elif want & WANT_VALUE:
             (<object>c.results[VALUE])[...] = parts[0]
         if want & WANT_HESS:
-            (<object>c.results[HESS])[...] = parts[len(parts) - 1]
+            put_derivatives(c, parts[len(parts) - 1], True, exponent)
         if want & WANT_GRAD:
-            gradient = parts[1 if want & WANT_VALUE else 0]
-            gradients = gradient if isinstance(gradient, tuple) else (gradient,)
-            for k in range(c.n_gradients):
-                scaled = np.ldexp(gradients[k], exponent) if c.gradients[k] == GRAD_WEIGHT else gradients[k]
-                (<object>c.results[c.gradients[k]])[...] = scaled
+            put_derivatives(c, parts[1 if want & WANT_VALUE else 0], False, exponent)
+    return 0
+
+
+cdef int put_derivatives(call_t* c, part, bint second, int exponent) except -1:
+    """Fills the gradients, or the Hessians, from those of a call with weights times 2^exponent."""
+    cdef tuple parts = part if isinstance(part, tuple) else (part,)
+    cdef int k, kind
+    for k in range(c.n_gradients):
+        kind = derivative(c, k, second)
+        (<object>c.results[kind])[...] = np.ldexp(parts[k], exponent) if kind == GRAD_WEIGHT else parts[k]
     return 0

@@ -7,20 +7,20 @@ cdef int choose_results(Loss loss, call_t* c, int want) except -1:
     for k in range(OUTPUTS):
         c.wanted[k] = False
     c.wanted[VALUE] = want & WANT_VALUE
-    c.wanted[HESS] = want & WANT_HESS
     c.n_gradients = 0
     if not want & WANT_GRAD:
         return 0
     if c.wrt == NULL:
         c.wanted[GRAD] = True
+        c.wanted[HESS] = want & WANT_HESS
         c.gradients[0] = GRAD
         c.n_gradients = 1
     else:
-        choose_gradients(loss, c, <object>c.wrt)
+        choose_gradients(loss, c, <object>c.wrt, want & WANT_HESS)
     return 0
 
 
-cdef int choose_gradients(Loss loss, call_t* c, wrt) except -1:
+cdef int choose_gradients(Loss loss, call_t* c, wrt, bint with_hessians) except -1:
     cdef tuple names = items(wrt) if isinstance(wrt, tuple) else (wrt,)
     cdef int k, kind
     for given in names:
@@ -39,11 +39,25 @@ cdef int choose_gradients(Loss loss, call_t* c, wrt) except -1:
         kind = GRADIENT_OF[loss.slot[k]]
         if c.wanted[kind]:
             raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
+        if with_hessians:
+            choose_hessian(loss, c, kind)
         c.wanted[kind] = True
         c.gradients[c.n_gradients] = kind
         c.n_gradients += 1
     if not names:
         raise ValueError(f"wrt must name one or more different inputs, got {wrt!r}")
+    return 0
+
+
+cdef int choose_hessian(Loss loss, call_t* c, int kind) except -1:
+    """Asks for the Hessian in the input that a gradient is in."""
+    cdef tuple known = loss.twice_differentiable
+    name = loss.slot_names[INPUT_OF[kind]]
+    if name not in known:
+        raise ValueError(
+            f"wrt={name!r}: {type(loss).__name__} has no Hessian in {name}, only in {' and '.join(known)}; "
+            "grad and value_and_grad give the gradient alone")
+    c.wanted[HESSIAN_OF[kind]] = True
     return 0
 
 
@@ -156,7 +170,7 @@ cdef int check_overlaps(Loss loss, call_t* c) except -1:
 cdef str result_name(Loss loss, int kind):
     if kind == VALUE or kind == GRAD or kind == HESS:
         return "value" if kind == VALUE else "gradient" if kind == GRAD else "Hessian"
-    return f"gradient of {loss.slot_names[INPUT_OF[kind]]}"
+    return f"{'Hessian' if kind == HESS_THIRD else 'gradient'} of {loss.slot_names[INPUT_OF[kind]]}"
 
 
 cdef int use_contiguous_copies(call_t* c, bint has_shares) except -1:
@@ -209,27 +223,38 @@ cdef int store_outs(call_t* c) except -1:
 cdef int assign_out(call_t* c, int want) except -1:
     """The caller's buffers, by what they are for. out has the structure of what the method returns."""
     cdef object out = <object>c.out
-    cdef int k, n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
+    cdef int n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
     cdef tuple parts = (out,) if n == 1 else items(out) if isinstance(out, tuple) else ()
-    cdef tuple gradients
     if len(parts) != n:
         raise TypeError(f"out must be a tuple of {n}, one array or None per result, got {describe_out(out)}")
     if want & WANT_VALUE:
         borrow(&c.outs[VALUE], parts[0])
     if want & WANT_HESS:
-        borrow(&c.outs[HESS], parts[n - 1])
+        assign_derivatives(c, parts[n - 1], True)
     if want & WANT_GRAD:
-        part = parts[1 if want & WANT_VALUE else 0]
-        if c.wrt == NULL or not isinstance(<object>c.wrt, tuple):
-            borrow(&c.outs[c.gradients[0]], part)
-        elif part is not None:
-            gradients = items(part) if isinstance(part, tuple) else ()
-            if len(gradients) != c.n_gradients:
-                raise TypeError(
-                    f"out for the gradients must be a tuple of {c.n_gradients}, one array or None per input in wrt, "
-                    f"got {describe_out(part)}")
-            for k in range(c.n_gradients):
-                borrow(&c.outs[c.gradients[k]], gradients[k])
+        assign_derivatives(c, parts[1 if want & WANT_VALUE else 0], False)
+    return 0
+
+
+cdef inline int derivative(const call_t* c, int k, bint second) noexcept:
+    """The result that is the k-th gradient, or the Hessian in the same input."""
+    return HESSIAN_OF[c.gradients[k]] if second else c.gradients[k]
+
+
+cdef int assign_derivatives(call_t* c, part, bint second) except -1:
+    """The caller's buffers for gradients, or for Hessians."""
+    cdef int k
+    cdef tuple parts
+    if c.wrt == NULL or not isinstance(<object>c.wrt, tuple):
+        borrow(&c.outs[derivative(c, 0, second)], part)
+    elif part is not None:
+        parts = items(part) if isinstance(part, tuple) else ()
+        if len(parts) != c.n_gradients:
+            raise TypeError(
+                f"out for the {'Hessians' if second else 'gradients'} must be a tuple of {c.n_gradients}, one array or "
+                f"None per input in wrt, got {describe_out(part)}")
+        for k in range(c.n_gradients):
+            borrow(&c.outs[derivative(c, k, second)], parts[k])
     return 0
 
 
@@ -259,22 +284,27 @@ cdef result(const call_t* c, int kind):
 
 cdef pack(const call_t* c, int want):
     """What the method returns: a result, or a tuple of them."""
-    cdef int k
     if want == WANT_VALUE:
         return result(c, VALUE)
-    if c.wrt != NULL and isinstance(<object>c.wrt, tuple):
-        gradient = ()
-        for k in range(c.n_gradients):
-            gradient += (result(c, c.gradients[k]),)
-    else:
-        gradient = result(c, c.gradients[0])
+    gradient = derivatives(c, False)
     if want == WANT_GRAD:
         return gradient
     if want == WANT_VALUE | WANT_GRAD:
         return result(c, VALUE), gradient
     if want == WANT_GRAD | WANT_HESS:
-        return gradient, result(c, HESS)
-    return result(c, VALUE), gradient, result(c, HESS)
+        return gradient, derivatives(c, True)
+    return result(c, VALUE), gradient, derivatives(c, True)
+
+
+cdef derivatives(const call_t* c, bint second):
+    """The gradients, or the Hessians: a tuple where wrt is one."""
+    cdef int k
+    if c.wrt == NULL or not isinstance(<object>c.wrt, tuple):
+        return result(c, derivative(c, 0, second))
+    found = ()
+    for k in range(c.n_gradients):
+        found += (result(c, derivative(c, k, second)),)
+    return found
 
 
 cdef void fill_results(call_t* c, double x):

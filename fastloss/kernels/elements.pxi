@@ -3,8 +3,8 @@
 from fastloss._machine cimport doubles_apart, floats_apart, lanes_t
 from fastloss._math cimport real_t
 from fastloss._plan cimport (
-    GRAD, GRAD_SECOND, GRAD_THIRD, GRAD_WEIGHT, HESS, PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN,
-    PASS_SURROGATE, PASS_VALUE, PASS_VALUE_GRADIENT, VALUE, loop_t, sum_t,
+    GRAD, GRAD_SECOND, GRAD_THIRD, GRAD_WEIGHT, HESS, HESS_THIRD, PASS_EVERYTHING, PASS_GRADIENT,
+    PASS_GRADIENT_HESSIAN, PASS_SURROGATE, PASS_VALUE, PASS_VALUE_GRADIENT, VALUE, loop_t, sum_t,
 )
 
 ctypedef fused two_inputs_t:
@@ -15,10 +15,15 @@ ctypedef fused two_inputs_t:
     count_t
     divergence_t
 
+# of which the third is a prediction, too
+ctypedef fused two_predictions_t:
+    uncertain_t
+
 ctypedef fused three_inputs_t:
     quantile_t
     weighted_binary_t
     rate_t
+    two_predictions_t
 
 ctypedef fused loss_t:
     two_inputs_t
@@ -88,10 +93,12 @@ cdef enum:
 
 cdef inline void evaluate_one(loss_t kernel, bint value, bint grad, bint hess, bint others, bint surrogate,
                               double scale, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
-                              real_t* e) noexcept nogil:
+                              real_t* e, real_t* f) noexcept nogil:
     """One element: what is not stored, which is known at compile time, is not computed."""
-    cdef real_t c = <real_t>scale, li, gi, hi, di, ei
-    if loss_t in three_inputs_t:
+    cdef real_t c = <real_t>scale, li, gi, hi, di, ei, fi
+    if loss_t in two_predictions_t:
+        kernel.at(x, y, q, &li, &gi, &hi, &di, &ei, &fi)
+    elif loss_t in three_inputs_t:
         kernel.at(x, y, q, &li, &gi, &hi, &di, &ei)
     else:
         kernel.at(x, y, &li, &gi, &hi, &di)
@@ -114,10 +121,12 @@ cdef inline void evaluate_one(loss_t kernel, bint value, bint grad, bint hess, b
         d[0] = c * di if li == li else li
         if loss_t in three_inputs_t:
             e[0] = c * ei if li == li else li
+        if loss_t in two_predictions_t:
+            f[0] = c * fi if li == li else li
 
 
 cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart_t x, apart_t y, apart_t q, apart_t l,
-                   apart_t g, apart_t h, apart_t d, apart_t e) noexcept nogil:
+                   apart_t g, apart_t h, apart_t d, apart_t e, apart_t f) noexcept nogil:
     """The one loop over elements.
 
     Its element is a function of its own: Cython writes one for each loss and dtype, and not for each pass as well.
@@ -128,11 +137,11 @@ cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart
             kernel, pass_t is not Gradient and pass_t is not GradientHessian, pass_t is not Value,
             pass_t is GradientHessian or pass_t is Everything or pass_t is Surrogate,
             pass_t is Everything or pass_t is Surrogate, pass_t is Surrogate, scale, x[i], y[i], q[i], l + i, g + i,
-            h + i, d + i, e + i)
+            h + i, d + i, e + i, f + i)
 
 
 cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
-                       const real_t* q, real_t** out, Py_ssize_t at) noexcept nogil:
+                       const real_t* q, real_t** out, Py_ssize_t at, bint has_third_hessian) noexcept nogil:
     """A loop over any number of elements: the last few in copies, filled up with one of them.
 
     Results are written from element `at` on.
@@ -145,7 +154,7 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
     cdef real_t results[GRAD_WEIGHT][GRAIN]
     if whole:
         loop(kernel, NULL, whole, scale, x, y, q, out[VALUE] + at, out[GRAD] + at, out[HESS] + at,
-             out[GRAD_SECOND] + at, out[GRAD_THIRD] + at)
+             out[GRAD_SECOND] + at, out[GRAD_THIRD] + at, out[HESS_THIRD] + at)
     if whole == n:
         return
     for k in range(GRAIN):
@@ -154,10 +163,12 @@ cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, co
         for kind in range(GRAD_WEIGHT):
             results[kind][k] = 0
     loop(kernel, NULL, GRAIN, scale, &xs[0], &ys[0], &qs[0], &results[VALUE][0], &results[GRAD][0], &results[HESS][0],
-         &results[GRAD_SECOND][0], &results[GRAD_THIRD][0])
-    for kind in range(GRAD_WEIGHT):
+         &results[GRAD_SECOND][0], &results[GRAD_THIRD][0], &results[HESS_THIRD][0])
+    for kind in range(HESS_THIRD):
         for i in range(whole, n):
             out[kind][at + i] = results[kind][i - whole]
+    for i in range(whole, n if has_third_hessian else whole):
+        out[HESS_THIRD][at + i] = results[HESS_THIRD][i - whole]
 
 
 cdef void evaluate_sum(light_t kernel, sum_pass_t* tag, Py_ssize_t n, Py_ssize_t at, double scale, const real_t* x,

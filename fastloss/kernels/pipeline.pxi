@@ -162,9 +162,9 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     cdef bint fours = p.pieces and by_fours(n, buffers)
     cdef Py_ssize_t strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else half if w != NULL else n
     cdef int kind
-    cdef real_t* x = fetch(&p.inputs[FIRST], start, n, buffers + 9 * size)
-    cdef real_t* y = fetch(&p.inputs[SECOND], start, n, buffers + 10 * size)
-    cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 11 * size)
+    cdef real_t* x = fetch(&p.inputs[FIRST], start, n, buffers + 10 * size)
+    cdef real_t* y = fetch(&p.inputs[SECOND], start, n, buffers + 11 * size)
+    cdef real_t* q = fetch(&p.inputs[THIRD], start, n, buffers + 12 * size)
     cdef bint summed, weighed
     for kind in range(GRAD, GRAD_WEIGHT):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
@@ -185,7 +185,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
             p.sum(p.parameters, NULL, whole, i if fours else -1, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
         if whole < k:
             evaluate_all(p.loop, p.parameters, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole,
-                         out, i + whole)
+                         out, i + whole, p.has_third_hessian)
             for j in range(k - whole if summed else 0):
                 lane[j] += out[VALUE][i + whole + j]
         i += k

@@ -37,7 +37,7 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     cdef real_t* out[OUTPUTS]
     cdef real_t* row[OUTPUTS]
     cdef Py_ssize_t[THIRD + 1] step = [0, 0, 0]
-    cdef Py_ssize_t[OUTPUTS] row_step = [0, 0, 0, 0, 0, 0]
+    cdef Py_ssize_t[OUTPUTS] row_step = [0, 0, 0, 0, 0, 0, 0]
     cdef double labels[LABELS_AT_ONCE]
     cdef double factor, weight = 1, own = 0, loss
     cdef int kind, label = 0

@@ -12,6 +12,7 @@ import fastloss as fl
 from tests import reference, structured
 from tests.reference import Reference
 from tests.specimens import (
+    METHODS,
     Array,
     Lay,
     Shape,
@@ -222,10 +223,13 @@ def head_of(call: Call, lay: Lay, rng: np.random.Generator) -> Any:
 
 def wrt_of(call: Call, s: Specimen) -> Any:
     """The inputs to differentiate in, without those that this call has not or that have no gradient."""
-    if call.method not in ("grad", "value_and_grad") or call.wrt is None:
+    if call.method == "__call__" or call.wrt is None:
         return None
-    good = [k for k in s.names if k in s.differentiable]
-    if call.sample_weight is not None:
+    is_second = "hessian" in METHODS[call.method]
+    good = [k for k in s.names if k in (s.built.twice_differentiable if is_second else s.differentiable)]
+    if is_second and not good:
+        return None
+    if call.sample_weight is not None and not is_second:
         good.append("sample_weight")
     if isinstance(call.wrt, str):
         return call.wrt if call.wrt in good else good[0]

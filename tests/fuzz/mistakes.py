@@ -84,7 +84,7 @@ def missing_input(a: Attempt) -> None:
 
 
 def bad_wrt(a: Attempt) -> None:
-    if a.call.method not in ("grad", "value_and_grad"):
+    if a.call.method == "__call__":
         a.options["wrt"] = "pred"
         return a.refuses("wrt", TypeError)
     first = a.specimen.names[0]

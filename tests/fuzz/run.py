@@ -46,7 +46,7 @@ def results_of(a: Attempt) -> list[tuple[str, str | None]]:
     named: list[tuple[str, str | None]] = []
     for part in METHODS[a.call.method]:
         names = wrt if isinstance(wrt, tuple) else (wrt,)
-        named += [(part, name) for name in names] if part == "gradient" else [(part, None)]
+        named += [(part, None)] if part == "value" else [(part, name) for name in names]
     return named
 
 
@@ -69,7 +69,10 @@ def run(call: Call) -> str:
     elif call.out and not a.refusals:
         kinds = [call.out[k % len(call.out)] for k in range(len(a.results))]
         # a sum over examples, as those in weights are, may not lie over what it is summed from
-        over = [None if k in ("sample_weight", *a.specimen.free) else a.inputs.get(k or "") for _, k in results_of(a)]
+        over = [
+            a.inputs.get(k or "") if part == "gradient" and k not in ("sample_weight", *a.specimen.free) else None
+            for part, k in results_of(a)
+        ]
         flat = list(map(buffer_for, kinds, a.results, over))
         a.options["out"] = nested(flat, call.method, a.options.get("wrt"))
     return judge(a, flat)
@@ -106,6 +109,8 @@ def compare(a: Attempt) -> None:
         )
     dtype = np.float32 if inputs[s.names[0]].dtype in (np.float32, np.float16) else np.float64
     for (part, name), x in zip(results_of(a), a.results, strict=True):
-        y = want.gradients[name] if name is not None else want.value if part == "value" else want.hessian
-        if not is_close(x, np.reshape(y, x.shape), dtype, want.terms.get(name or part, 0)):
+        found = want.hessians if part == "hessian" else want.gradients
+        y = want.value if name is None else found[name]
+        what = f"hessian of {name}" if part == "hessian" else name or part
+        if not is_close(x, np.reshape(y, x.shape), dtype, want.terms.get(what, 0)):
             raise Failure(f"{name or part}: {x!r} is not {y!r}")

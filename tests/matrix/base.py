@@ -154,7 +154,8 @@ class Plain:
     def options(self, method: str) -> dict[str, Any]:
         """head_grad and wrt, for a method that takes them."""
         more: dict[str, Any] = {} if method == "__call__" else {"head_grad": self.head}
-        return more | ({"wrt": self.wrt} if method in ("grad", "value_and_grad") else {})
+        wrt = self.s.targets(method)
+        return more | ({} if wrt is None else {"wrt": wrt})
 
     def nested(self, flat: list[Any], method: str) -> Any:
         """Buffers in the structure of what a method returns."""
@@ -187,14 +188,14 @@ class Plain:
         return self.checked[method]
 
     def wanted(self, method: str, want: Expected) -> Iterator[tuple[str, Any]]:
+        names = self.s.targets(method) or self.s.names[:1]
         for part in METHODS[method]:
-            if part != "gradient":
-                yield part, want.value if part == "value" else want.hessian
-            elif method in ("grad", "value_and_grad"):
-                for name in self.wrt:
-                    yield name, want.gradients[name]
-            else:
-                yield self.s.names[0], want.gradients[self.s.names[0]]
+            if part == "value":
+                yield part, want.value
+            for name in names if part == "gradient" else ():
+                yield name, want.gradients[name]
+            for name in names if part == "hessian" else ():
+                yield f"hessian of {name}", want.hessians[name]
 
 
 def plains(every: int = 1, dtypes: tuple[str, ...] = ("f8", "f4"), reductions: Any = REDUCTIONS) -> Iterator[Plain]:

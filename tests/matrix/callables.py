@@ -74,6 +74,9 @@ PARAMETERS = {
     "alpha": Parameter(OPTIONAL, 0, 1),
     "power": Parameter(NUMBER, gap=(0, 1)),
     "theta": Parameter(NUMBER, 0, is_open=True),
+    "eps": Parameter(NUMBER, 0, is_open=True),
+    "df": Parameter(NUMBER, 0, is_open=True),
+    "GaussianNLLLoss.scale": Parameter("choice", choices=("log_variance", "variance", "log_scale")),
     "PolyBCELoss.epsilon": Parameter(NUMBER, -1, is_open=True),
     "PolyCELoss.epsilon": Parameter(NUMBER, -1, is_open=True),
     "q": Parameter(NUMBER, 0, 1, is_open=True),
@@ -266,9 +269,12 @@ def misuses(plain: Plain, method: str) -> Iterator[Case]:
     yield case("nothing", call, "needs")
     if method == "__call__":
         yield case("head_grad", functools.partial(call, **given, head_grad=1), "head_grad")
-    if method not in ("grad", "value_and_grad"):
+    if method == "__call__":
         yield case("wrt", functools.partial(call, **given, wrt=first), "wrt")
         return
+    if "hessian" in METHODS[method]:
+        for name in set(plain.wrt) - {*plain.loss.twice_differentiable}:
+            yield case(f"wrt={name!r}", functools.partial(call, **given, wrt=name), "no Hessian in", ValueError)
     for wrong in (*NO_TARGETS, *plain.s.ids, [first], (first, first), (first, None), (first, "x"), np.array([first])):
         yield case(f"wrt={wrong!r}", functools.partial(call, **given, wrt=wrong), "wrt", ValueError)
     bare = {k: a for k, a in given.items() if k in required}
@@ -391,8 +397,9 @@ def curve_of(name: str, reduction: str, batch_axis: int) -> str:
         options["batch_axis"] = batch_axis
     loss = s.loss(**options)
     try:
-        if s.layout != "elements":
-            return refusal(lambda: fl.plot.curves(loss, label=0, pred=[0.5]), [TypeError], "no value per element")
+        if s.layout != "elements" or s.required > 2:
+            why = "needs" if s.layout == "elements" else "no value per element"
+            return refusal(lambda: fl.plot.curves(loss, label=0, pred=[0.5]), [TypeError], why)
         if not -32 <= batch_axis < 32:
             return refusal(lambda: fl.plot.curves(loss, label=0, pred=[0.5]), [ValueError], "axes")
         line = fl.plot.curves(loss, label=0, pred=[0.5], what="value").get_lines()[1]
