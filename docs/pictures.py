@@ -92,8 +92,18 @@ def uncertain(cls: type[fl.Loss], ax: Axes) -> None:
     ax.set(xlabel="prediction (label 0)", ylabel=cls().inputs[2].replace("_", " "))
 
 
+def censored(ax: Axes) -> None:
+    """The value against the prediction, of a time that is known, and of some of which a bound is known."""
+    x = np.linspace(-4, 4, 401)
+    for text, lower, upper in (("1", 1, 1), ("above 1", 1, np.inf), ("below 1", 0, 1), ("from 1 to 4", 1, 4)):
+        ax.plot(x, fl.AFTLoss()(x, np.full(x.shape, lower), np.full(x.shape, upper)), label=f"time {text}")
+    ax.set(xlabel="prediction", ylabel="value")
+    ax.legend()
+
+
 OTHERS: dict[type[fl.Loss], Callable[[Axes], None]] = {
     **{cls: partial(uncertain, cls) for cls in (fl.GaussianNLLLoss, fl.LaplaceNLLLoss, fl.StudentTNLLLoss)},
+    fl.AFTLoss: censored,
     fl.TripletLoss: triangle,
     fl.CosineEmbeddingLoss: angle,
     fl.SDMLLoss: pairs,

@@ -315,6 +315,62 @@ def student(df: float) -> dict[str, Any]:
     }
 
 
+def censored_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """Times that are known, that have not ended, that have ended before, and between two bounds."""
+    time, kind = rng.uniform(0.25, 4, shape), rng.integers(0, 4, shape)
+    lower = np.where(kind == 2, 0, time)
+    upper = np.where(kind == 1, np.inf, np.where(kind == 3, time + rng.uniform(0.25, 4, shape), time))
+    return rng.normal(size=shape), lower, upper
+
+
+def standardized(t: Array, x: Array, sigma: float) -> Array:
+    # so early and late that the distribution has no digits for it
+    return (np.log(np.clip(t, 1e-30, 1e30)) - x) / sigma
+
+
+def logistic_duration(sigma: float) -> dict[str, Any]:
+    def share(t: Array, x: Array) -> Array:
+        return sigmoid(standardized(t, x, sigma))
+
+    def value(x: Array, y: Array, q: Array) -> Array:
+        density = share(y, x) * (1 - share(y, x)) / (sigma * np.clip(y, 1e-30, 1e30))
+        return -np.log(np.where(y == q, density, share(q, x) - share(y, x)))
+
+    return {
+        "value": value,
+        "gradient": lambda x, y, q: (1 - share(y, x) - share(q, x)) / sigma,
+        "hessian": lambda x, y, q: (share(y, x) * (1 - share(y, x)) + share(q, x) * (1 - share(q, x))) / sigma**2,
+        "label_gradient": None,
+        "data": censored_data,
+    }
+
+
+def extreme_duration(sigma: float) -> dict[str, Any]:
+    def power(t: Array, x: Array) -> Array:
+        return np.exp(standardized(t, x, sigma))
+
+    def between(x: Array, y: Array, q: Array, k: int) -> Array:
+        """How probable a time between the bounds is, and derivatives of that but for a factor."""
+        low, high = power(y, x), power(q, x)
+        factors = (1, low, low * (1 - low))[k], (1, high, high * (1 - high))[k]
+        return factors[0] * np.exp(-low) - factors[1] * np.exp(-high)
+
+    def ratio(x: Array, y: Array, q: Array, k: int) -> Array:
+        return between(x, y, q, k) / np.where(y == q, 1, between(x, y, q, 0))
+
+    def value(x: Array, y: Array, q: Array) -> Array:
+        known = power(y, x) - standardized(y, x, sigma) + np.log(sigma * np.clip(y, 1e-30, 1e30))
+        return np.where(y == q, known, -np.log(np.where(y == q, 1, between(x, y, q, 0))))
+
+    return {
+        "value": value,
+        "gradient": lambda x, y, q: np.where(y == q, 1 - power(y, x), -ratio(x, y, q, 1)) / sigma,
+        "hessian": lambda x, y, q: np.where(y == q, power(y, x), ratio(x, y, q, 2) + ratio(x, y, q, 1) ** 2) / sigma**2,
+        "label_gradient": None,
+        "data": censored_data,
+    }
+
+
 def hinge(margin: float) -> dict[str, Any]:
     return {
         "value": lambda x, y: np.maximum(0, margin - x * y),
@@ -912,6 +968,20 @@ LOSSES = {
         source="Lange et al. 1989",
         third="log_scale",
         parameters={"df": 4, "compute_full": True},
+    ),
+    "AFT": Reference(
+        fl.AFTLoss,
+        **logistic_duration(0.5),
+        source="Barnwal et al. 2022",
+        third="upper",
+        parameters={"scale": 0.5},
+    ),
+    "AFT extreme": Reference(
+        fl.AFTLoss,
+        **extreme_duration(2),
+        source="Barnwal et al. 2022",
+        third="upper",
+        parameters={"distribution": "extreme", "scale": 2},
     ),
     "KL": Reference(
         fl.KLDivLoss,

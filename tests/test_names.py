@@ -19,7 +19,7 @@ QUARTERS = "alpha beta delta epsilon fair_c gamma huber_slope margin q quantile 
 ARGUMENTS: dict[str, Any] = (
     dict.fromkeys(QUARTERS.split(), 0.25)
     | dict.fromkeys(("power", "tweedie_variance_power", "variance_power"), 1.5)
-    | {"p": 1, "full": True, "eps": 0.5}
+    | {"p": 1, "full": True, "eps": 0.5, "scale": 2, "distribution": "logistic", "dist": "extreme"}
 )
 NAMES = {name: getattr(fl, name) for name in fl.losses.__all__} | ARGUMENTS
 

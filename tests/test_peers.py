@@ -89,6 +89,19 @@ def student(stats: Any, special: Any, x: Array, y: Array, q: Array) -> Any:
     return stats.t.logpdf(y, 4, x, np.exp(q))
 
 
+def duration(name: str, scale: float) -> Peer:
+    """A likelihood of times that are known or lie between bounds."""
+
+    def log_likelihood(stats: Any, special: Any, x: Array, y: Array, q: Array) -> Any:
+        of = getattr(stats, name)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low, high = (np.log(y) - x) / scale, (np.log(q) - x) / scale
+            known, between = of.logpdf(high) - np.log(scale * q), np.log(of.cdf(high) - of.cdf(low))
+        return np.where(y == q, known, between)
+
+    return likelihood(log_likelihood)
+
+
 def focal(library: Any, x: Any, y: Any) -> Any:
     entropy = library.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
     return (0.25 * y + 0.75 * (1 - y)) * (1 - library.exp(-entropy)) ** 2 * entropy
@@ -185,6 +198,8 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
         likelihood(lambda stats, special, x, y, q: stats.laplace.logpdf(y, x, np.exp(q))),
     ),
     "Student's t": (fl.StudentTNLLLoss(4, compute_full=True), data.uncertain_data, likelihood(student)),
+    "AFT": (fl.AFTLoss(scale=0.5), data.censored_data, duration("logistic", 0.5)),
+    "AFT extreme": (fl.AFTLoss("extreme", 2), data.censored_data, duration("gumbel_l", 2)),
     "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),
     "inverse Gaussian": (fl.InverseGaussianLoss(), data.positive_data, scikit_learn("HalfTweedieLoss", power=3)),
     "Tweedie power=-1": (fl.TweedieLoss(power=-1), data.regression_data, scikit_learn("HalfTweedieLoss", power=-1)),

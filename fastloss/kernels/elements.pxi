@@ -23,6 +23,7 @@ ctypedef fused three_inputs_t:
     quantile_t
     weighted_binary_t
     rate_t
+    censored_t
     two_predictions_t
 
 ctypedef fused loss_t:
@@ -46,6 +47,11 @@ ctypedef fused own_surrogate_t:
 ctypedef fused surrogate_t:
     even_t
     own_surrogate_t
+
+# Logarithms of labels are most of the work of every pass: one loop, which stores everything, is all of them, or they
+# would take too much code.
+ctypedef fused heavy_t:
+    censored_t
 
 # A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
 # part of the work.
@@ -210,10 +216,15 @@ cdef void fill_sums(light_t kernel, sum_t* sums, real_t* tag, apart_t result) no
 
 
 cdef void fill(loss_t kernel, loop_t* loops, apart_t tag) noexcept:
-    loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, apart_t]
-    loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, apart_t]
-    loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, apart_t]
-    loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, apart_t]
-    loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, apart_t]
+    cdef int k
+    if loss_t in heavy_t:
+        for k in range(PASS_SURROGATE):
+            loops[k] = <loop_t>evaluate[loss_t, Everything, apart_t]
+    else:
+        loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, apart_t]
+        loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, apart_t]
+        loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, apart_t]
+        loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, apart_t]
+        loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, apart_t]
     if loss_t in surrogate_t:
         loops[PASS_SURROGATE] = <loop_t>evaluate[loss_t, Surrogate, apart_t]

@@ -6,6 +6,7 @@ from fastloss.losses.regression import *
 from fastloss.losses.robust import *
 from fastloss.losses.binary import *
 from fastloss.losses.uncertain import *
+from fastloss.losses.censored import *
 from fastloss.losses.counts import *
 from fastloss.losses.classes import *
 from fastloss.losses.vectors import *

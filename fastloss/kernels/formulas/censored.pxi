@@ -1,0 +1,101 @@
+"""Likelihoods of times that are known to lie between bounds, y and q, given the logarithm of a typical one."""
+
+cimport cython
+from libc.math cimport INFINITY, NAN
+from libc.math cimport log as log_once
+
+from fastloss._math cimport *
+
+
+cdef class Duration(Kernel):
+    """A distribution of z = (log t - x)/c for a time t from y to q: it is known where y = q, y may be 0, q infinity."""
+    cdef double c, inverse, log_c
+
+    def __cinit__(self, double c):
+        self.c, self.inverse, self.log_c = c, 1 / c, log_once(c)
+
+
+cdef inline real_t standardized(Duration of, real_t x, real_t y, real_t q, real_t* low, real_t* high,
+                                real_t* gap) noexcept nogil:
+    """z of both bounds, and how far these are apart, infinity where one is missing or both are the same.
+
+    Returns the logarithm of c t, 0 where t is not known exactly. The gap of neighbours keeps its digits: it is not the
+    difference of two logarithms.
+    """
+    cdef real_t one = 1, zero = 0, inf = <real_t>INFINITY, base = q if y == 0 else y
+    # a time of 0 has no likelihood
+    cdef real_t log_base = nan_unless(base > 0, log_sum(base, zero))
+    cdef real_t c = <real_t>of.c, log_c = <real_t>of.log_c, z = (log_base - x) / c, ratio = (q - base) / base, apart
+    cdef bint single = (y == 0) | (y == q)
+    # bounds in the wrong order have no value
+    apart = log_sum(one, <real_t>NAN if ratio < 0 else ratio) / c
+    gap[0] = inf if single else apart
+    low[0] = -inf if (y == 0) & (q > 0) else z
+    # no -inf + inf
+    high[0] = z if single else (inf if apart == inf else z + apart)
+    return log_base + log_c if y == q else zero
+
+
+@cython.final
+cdef class LogisticDuration(Duration):
+    """l = log(1 + e^low) + log(1 + e^-high) - log(1 - e^-gap), or + log(c t) where t is known, in one logarithm.
+
+    That is of 1 and a sum of positive numbers, and beside it stand low where it is above 0, and high where it is below.
+    """
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
+        cdef real_t low, high, gap, one = 1, zero = 0, rest, v
+        cdef real_t exactly = standardized(self, x, y, q, &low, &high, &gap)
+        cdef real_t c = absolute(expm1_nonpositive(-gap, &v)), inverse = <real_t>self.inverse
+        cdef real_t a = exp_nonpositive(minus_absolute(low)), b = exp_nonpositive(minus_absolute(high))
+        rest = log_sum(one, (fma(a, b, a + b) + v) / c)
+        l[0] = ((low if low > 0 else zero) - (high if high < 0 else zero)) + (rest + exactly)
+        g[0] = ((one if high < 0 else b) / (one + b) - (one if low > 0 else a) / (one + a)) * inverse
+        g[0] += zero_like(gap)
+        h[0] = (a / (one + a) / (one + a) + b / (one + b) / (one + b)) * inverse * inverse + zero_like(gap)
+        d[0] = zero
+        e[0] = zero
+
+
+cdef inline real_t bernoulli(real_t x, real_t c) noexcept nogil:
+    """x/(1 - e^-x) - 1 with c = 1 - e^-x: for small x the series, in which nothing cancels."""
+    cdef real_t s = x * x, p, one = 1
+    if real_t is float:
+        p = fma(s, <float>3.306878e-05, <float>-1.3888889e-03)
+    else:
+        p = fma(s, 1.3382536530684679e-11, -5.284190138687493e-10)
+        p = fma(s, p, 2.08767569878681e-08)
+        p = fma(s, p, -8.267195767195767e-07)
+        p = fma(s, p, 3.3068783068783068e-05)
+        p = fma(s, p, -1.388888888888889e-03)
+    p = fma(s, p, <real_t>.08333333333333333)
+    return fma(s, p, <real_t>.5 * x) if x < <real_t>.5 else x / c - one
+
+
+@cython.final
+cdef class ExtremeDuration(Duration):
+    """l = w - log(1 - e^-r), w = e^low, r = e^high - w; where t is known, w - low + log(c t).
+
+    r is e^high (1 - e^-gap), in which no bound is subtracted from the other.
+    """
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
+        cdef real_t low, high, gap, one = 1, zero = 0, half = .5, v, u, share, bend, inf = <real_t>INFINITY
+        cdef real_t exactly = standardized(self, x, y, q, &low, &high, &gap), w = exp(low), most = exp(high)
+        cdef real_t r = most * absolute(expm1_nonpositive(-gap, &u)), c = absolute(expm1_nonpositive(-r, &v))
+        cdef real_t inverse = <real_t>self.inverse, rest = -log_sum(c if v > half else one, zero if v > half else -v)
+        cdef bint known = y == q
+        # no inf - inf
+        l[0] = w if w == inf else w + (exactly - low if known else rest)
+        # r e^-r/(1 - e^-r)
+        share = zero if v == 0 else (one if r == 0 else r * v / c)
+        bend = zero if v == 0 else share * bernoulli(r, c)
+        g[0] = ((one if known else share) - w) * inverse
+        h[0] = (w if known else w + bend) * inverse * inverse
+        d[0] = zero
+        e[0] = zero
+
+
+ctypedef fused censored_t:
+    LogisticDuration
+    ExtremeDuration
