@@ -59,7 +59,7 @@ class Loss:
         surrogate: Literal["majorizer", "expected"] | None = None,
         exact_is: tuple[Hessian, ...] = (),
         newton: Hessian | None = None,
-        link: Literal["identity", "log", "margin", "softmax"] | None = "identity",
+        link: Literal["identity", "log", "margin", "softmax", "softmax of slopes"] | None = "identity",
         couples: str | None = None,
         single_ndim: int = -1,
         row: tuple[str, str] = ("class", "classes"),

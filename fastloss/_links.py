@@ -187,22 +187,77 @@ class Softmax(Link):
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(mean * self.weights(loss, mean.ndim)))
 
-    def best(self, loss: Loss, label: Label) -> Floats:
-        """The logarithms of the weighted shares of the classes in the labels."""
+    def shares(self, loss: Loss, label: Label, class_weights: bool) -> Floats:
+        """Of the classes in the labels, weighted by the examples and, if so, by the classes."""
         arguments = dict(loss.arguments)
-        weights, smoothing = arguments.get("class_weight"), arguments.get("label_smoothing", 0.0)
-        classes = label.others.pop("classes", None) or (None if weights is None else len(weights))
-        if loss.has_rows and arguments.get("sparse_label", True):
+        weights = arguments.get("class_weight")
+        classes = label.others.get("classes") or (0 if weights is None else len(weights))
+        if arguments.get("sparse_label", True) and loss.has_rows:
             ids, kept = label.numbers.astype(np.intp), label.numbers != arguments.get("ignore_index")
-            count = np.bincount(ids[kept], label.weight[kept], minlength=classes or 0)
+            count = np.bincount(ids[kept], label.weight[kept], minlength=classes)
         else:
             count = (label.weight * label.numbers).sum(0)
-        count = count if weights is None else count * np.asarray(weights)
+        if class_weights and weights is not None:
+            count = count * np.asarray(weights)
+        return np.asarray(count / count.sum(), np.float64)
+
+    def best(self, loss: Loss, label: Label) -> Floats:
+        """The logarithms of the weighted shares of the classes."""
+        shares = self.shares(loss, label, True)
+        smoothing = dict(loss.arguments).get("label_smoothing", 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.log((1 - smoothing) * count / count.sum() + smoothing / len(count)))
+            return np.asarray(np.log((1 - smoothing) * shares + smoothing / len(shares)))
 
 
-LINKS: dict[str, Link] = {"identity": Link(), "log": Log(), "margin": Margin(), "softmax": Softmax()}
+class SlopeSoftmax(Softmax):
+    """A raw prediction is best for shares in proportion to the softmax over the slopes, by the label, of the entropies.
+
+    A function of the cross-entropy has the slope phi' of that: its gradient in the label's entry is -phi' (1 - p).
+    """
+
+    def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
+        single = rebuilt(loss)
+        axis: Any = loss.row_axis(raw.ndim)
+        with np.errstate(all="ignore"):
+            softmax = np.exp(raw - raw.max(axis, keepdims=True))
+            softmax /= softmax.sum(axis, keepdims=True)
+            rows = np.moveaxis(softmax, axis, 0)
+            share = np.empty_like(rows)
+            for k, p in enumerate(rows):
+                gradient = np.moveaxis(single.grad(raw, np.full(p.shape, k)), axis, 0)[k]
+                rest = np.delete(rows, k, axis=0).sum(axis=0)
+                share[k] = np.where(p == 0, 0, p * rest / -gradient)
+            # a slope of 0: the model is as sure as it may be
+            sure = ~np.isfinite(share)
+            share = np.where(sure.any(0), sure, share)
+            share /= share.sum(0)
+        return np.ascontiguousarray(np.moveaxis(share, 0, axis), raw.dtype)
+
+    def raw(self, loss: Loss, mean: Floats) -> Floats:
+        """By short steps along the differences of the logarithms: the shares may move eight times as fast."""
+        axis = loss.row_axis(mean.ndim)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            target = np.log(mean)
+            raw = np.where(mean > 0, target, -np.inf)
+            for _ in range(MOST_STEPS):
+                step = np.where(mean > 0, target - np.log(self.mean(loss, raw, {})), 0)
+                step = step - step.mean(axis, keepdims=True)
+                raw = raw + step / 4
+                if np.abs(step).max(initial=0) < 1e-12:
+                    break
+        return raw
+
+    def best(self, loss: Loss, label: Label) -> Floats:
+        return self.raw(loss, self.shares(loss, label, False))
+
+
+LINKS: dict[str, Link] = {
+    "identity": Link(),
+    "log": Log(),
+    "margin": Margin(),
+    "softmax": Softmax(),
+    "softmax of slopes": SlopeSoftmax(),
+}
 
 
 def link_of(loss: Loss) -> Link:

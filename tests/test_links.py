@@ -180,3 +180,20 @@ def test_what_has_no_best_constant_is_refused() -> None:
         loss.best_constant([1.0, 2.0], [0.0, 0.0])
     with pytest.raises(TypeError, match="label must hold real numbers, got dtype <U1"):
         loss.best_constant(["a"])
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+@pytest.mark.parametrize(
+    "loss", [fl.SoftmaxFocalLoss, fl.PolyCELoss, fl.GeneralizedCELoss, lambda **k: fl.SoftmaxFocalLoss(gamma=0.5, **k)]
+)
+def test_functions_of_the_entropy_have_a_link_of_their_own(loss: Any, axis: int) -> None:
+    label = np.array([0] * 5 + [1] * 3 + [2] * 2)
+    one = loss(axis=axis, class_weight=[1.0, 2.0, 0.5], reduction="sum")
+    raw = one.best_constant(label)
+    many = np.tile(raw, (10, 1)) if axis else np.tile(raw[:, None], 10)
+    np.testing.assert_allclose(one.grad(many, label).sum(axis + 1 if axis == -1 else 1), 0, atol=1e-9)
+    shares = one.inverse_link(raw)
+    np.testing.assert_allclose(shares, [0.5, 0.3, 0.2], rtol=1e-9)
+    np.testing.assert_allclose(one.inverse_link(one.link(shares)), shares, rtol=1e-9)
+    sure = one.inverse_link(np.array([900.0, 0.0, -5.0]))
+    np.testing.assert_allclose(sure, [1, 0, 0], atol=1e-12)

@@ -62,6 +62,18 @@ def bind(loss: Loss, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple
     return {name: given[name] for name in loss.inputs if given.get(name) is not None}, options
 
 
+def spelled(method: str, options: dict[str, Any]) -> str:
+    """A method and the Hessian that the call names, as one text: for calls that are made later."""
+    kind = options.pop("hessian", "exact")
+    return method if kind == "exact" else f"{method}:{kind}"
+
+
+def make(loss: Loss, call: str, **arguments: Any) -> Any:
+    """Makes a call that is spelled so."""
+    method, _, kind = call.partition(":")
+    return getattr(loss, method)(**arguments, **({"hessian": kind} if kind else {}))
+
+
 def check_own(loss: Loss) -> None:
     """Refuses subclasses of a user's, whose constructors nobody knows, where a loss is built anew."""
     if not type(loss).__module__.startswith("fastloss.losses."):

@@ -22,7 +22,7 @@ from fastloss import _foreign
 from fastloss._core import Loss
 from fastloss._inputs import per_row
 from fastloss._threads import num_threads
-from fastloss.backends import bind, check_own, targets_of
+from fastloss.backends import bind, check_own, make, spelled, targets_of
 from fastloss.backends.layout import Layout, Shape, ignored_id, layout_of, long_axes, resize, with_reduction
 
 ARRAYS = (da.Array,)
@@ -64,7 +64,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
             # its gradient holds the value
             task_method = "value_and_grad"
     dtype = np.float32 if pred.dtype.kind == "f" and pred.dtype.itemsize <= 4 else np.float64
-    found = compute(layout, task_method, wrt, placed, dtype)
+    found = compute(layout, spelled(task_method, dict(options)), wrt, placed, dtype)
     if total is not None and "value" in found:
         found["value"] = ratio(found["value"], total)
     if total is not None and "sample_weight" in wrt:
@@ -195,7 +195,7 @@ def parts_of(kind: str, wrt: tuple[str, ...]) -> tuple[str, ...]:
 
 def result_names(method: str, wrt: tuple[str, ...]) -> list[str]:
     """What a method returns."""
-    return [name for kind in RESULTS[method] for name in parts_of(kind, wrt)]
+    return [name for kind in RESULTS[method.partition(":")[0]] for name in parts_of(kind, wrt)]
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Task:
             inputs["head_grad"] = inputs["head_grad"] * share
             inputs["wrt"] = self.wrt
         with num_threads(1):
-            found = getattr(self.loss, self.method)(**inputs)
+            found = make(self.loss, self.method, **inputs)
         parts = found if isinstance(found, tuple) else (found,)
         flat = [x for part in parts for x in (part if isinstance(part, tuple) else (part,))]
         results = dict(zip(result_names(self.method, self.wrt), flat, strict=True))

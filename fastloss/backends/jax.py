@@ -24,6 +24,7 @@ from fastloss.backends import (
     check_second_derivatives,
     is_ready,
     jax_calls,
+    spelled,
     targets_of,
 )
 from fastloss.backends.layout import check_shapes, left_out
@@ -65,7 +66,7 @@ def evaluate_constant(
     dtype = result_dtype(arrays[0])
     derivatives = [like(arrays[names.index(name)], dtype) for name in targets] * (1 + method.endswith("hess"))
     results_like = [like_value(loss, arrays[0])] * method.startswith("value") + derivatives
-    results: list[Any] = list(call(method, loss, results_like, names, arrays, targets))
+    results: list[Any] = list(call(spelled(method, options), loss, results_like, names, arrays, targets))
     if isinstance(wrt, tuple):
         results = jax_calls.grouped(method, results, len(targets))
     return tuple(results) if len(results) > 1 else results[0]

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from fastloss._core import Loss
-from fastloss.backends import check_own, loss_of
+from fastloss.backends import check_own, loss_of, make
 
 TARGET = "fastloss_call"
 
@@ -154,7 +154,7 @@ def run_one(loss: Loss, method: str, given: dict[str, Any], wrt: tuple[str, ...]
     """Fills the results: the value, the gradients, the Hessians, as far as the method has them."""
     more: dict[str, Any] = {"wrt": wrt} if wrt else {}
     out = grouped(method, results, len(wrt)) if wrt else results
-    getattr(loss, method)(**given, **more, out=tuple(out) if len(out) > 1 else out[0])
+    make(loss, method, **given, **more, out=tuple(out) if len(out) > 1 else out[0])
 
 
 def grouped(method: str, results: list[Any], n: int) -> list[Any]:

@@ -27,6 +27,8 @@ from fastloss.backends import (
     check_second_derivatives,
     is_ready,
     loss_of,
+    make,
+    spelled,
     targets_of,
 )
 from fastloss.backends.layout import check_shapes, left_out, spec_of
@@ -165,13 +167,14 @@ def results(
 ) -> list[Tensor]:
     """What a method returns, one after another."""
     loss, arrays = loss_and_arrays(expression, given, inputs)
-    if method not in PARTS:
+    parts = PARTS.get(method.partition(":")[0])
+    if parts is None:
         raise ValueError(f"method must be one of {', '.join(PARTS)}, got {method!r}")
     options: dict[str, Any] = {} if head is None else {"head_grad": as_array("head_grad", head)}
-    options |= {"wrt": names(loss, wrt)} if "gradient" in PARTS[method] else {}
-    found = getattr(loss, method)(**arrays, **options)
+    options |= {"wrt": names(loss, wrt)} if "gradient" in parts else {}
+    found = make(loss, method, **arrays, **options)
     tensors: list[Tensor] = []
-    for part in found if len(PARTS[method]) > 1 else (found,):
+    for part in found if len(parts) > 1 else (found,):
         tensors += [as_value(x, arrays[loss.inputs[0]]) for x in (part if isinstance(part, tuple) else (part,))]
     return tensors
 
@@ -317,7 +320,7 @@ def _(
     _, value = described(expression, given, inputs)
     if head is not None:
         check_head(head, value)
-    parts = PARTS[method]
+    parts = PARTS[method.partition(":")[0]]
     found = [value] if "value" in parts else []
     return found + [x for part in parts if part != "value" for x in like_inputs(given, inputs, wrt)]
 
@@ -544,7 +547,7 @@ def find_results(
         raise TypeError(
             f"head_grad must be {place} like {loss.inputs[0]}, got {head.dtype} on {head.device}{remedy(head)}"
         )
-    rest = iter(results(loss.expression, method, places, tensors, positions, head))
+    rest = iter(results(loss.expression, spelled(method, options), places, tensors, positions, head))
     packed: list[Any] = []
     for part in parts:
         many = part != "value" and isinstance(wrt, tuple)

@@ -88,6 +88,8 @@ cdef double sparse_row(sparse_t kernel, const plan_t* p, const real_t* x, Py_ssi
     if sparse_t is EntropyFunction:
         loss = kernel.of_row(top, logit, log_sum(<double>1, (others + (<double>own - <double>highest)) / highest),
                              own / total, others / total, &slope, &bend)
+        if p.surrogate and bend < 0:
+            bend = 0
         factor *= slope
     scale = <real_t>(factor / total)
     if h != NULL:
@@ -456,18 +458,13 @@ cdef class EntropyFunction(ClassKernel):
 
     With q = 1 - p, the sum of the others' p_j, and b = q phi''/phi': g_y = -phi' q, h_y = phi' q (p + b), and beside
     the label g_j = phi' p_j, h_j = g_j (1 - p_j + b p_j/q), whose quotients are from 0 to 1 however small q is.
-    A surrogate takes b for 0: its Hessian is never below 0.
+    The surrogate takes a b below 0 for 0.
     """
-    cdef bint surrogate
-
     cdef double of_row(self, double top, double logit, double tail, double p, double q, double* slope,
                        double* bend) noexcept nogil:
         """phi(s), phi' and b, of s = top - logit + tail."""
         cdef double lead = top - logit, rest = lost(top, -logit, lead)
-        cdef double loss = self.at(lead, tail + (rest if rest == rest else 0), p, q, slope, bend)
-        if self.surrogate:
-            bend[0] = 0
-        return loss
+        return self.at(lead, tail + (rest if rest == rest else 0), p, q, slope, bend)
 
     cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
         """phi(s), phi' and b, of s = lead + tail: rounded to one number, it would lose digits of its exponential."""
@@ -494,10 +491,10 @@ cdef class SoftmaxFocal(EntropyFunction):
     cdef double exponent
     cdef bint is_small      # an integer up to 7
 
-    def __cinit__(self, double exponent, ignored, bytes class_weight, bint surrogate=False):
+    def __cinit__(self, double exponent, ignored, bytes class_weight):
         self.set_classes(True, ignored, class_weight)
         # beyond, q^k is 0 for every q but 1
-        self.exponent, self.surrogate = min(exponent, 1e15), surrogate
+        self.exponent = min(exponent, 1e15)
         self.is_small = exponent in range(8)
 
     cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
@@ -515,9 +512,9 @@ cdef class PolyCrossEntropy(EntropyFunction):
     """phi = s + epsilon q, phi' = q + (1 + epsilon) p, of which nothing cancels, b = -epsilon p q/phi'."""
     cdef double epsilon
 
-    def __cinit__(self, double epsilon, ignored, bytes class_weight, bint surrogate=False):
+    def __cinit__(self, double epsilon, ignored, bytes class_weight):
         self.set_classes(True, ignored, class_weight)
-        self.epsilon, self.surrogate = epsilon, surrogate
+        self.epsilon = epsilon
 
     cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
         slope[0] = q + (1 + self.epsilon) * p
@@ -530,9 +527,9 @@ cdef class GeneralizedCrossEntropy(EntropyFunction):
     """phi = (1 - p^k)/k = (1 - e^(-k s))/k, phi' = p^k, b = -k q."""
     cdef double exponent
 
-    def __cinit__(self, double exponent, ignored, bytes class_weight, bint surrogate=False):
+    def __cinit__(self, double exponent, ignored, bytes class_weight):
         self.set_classes(True, ignored, class_weight)
-        self.exponent, self.surrogate = exponent, surrogate
+        self.exponent = exponent
 
     cdef double at(self, double lead, double tail, double p, double q, double* slope, double* bend) noexcept nogil:
         cdef double k = self.exponent, a = -k * lead

@@ -43,6 +43,7 @@ ctypedef fused own_surrogate_t:
     binary_surrogate_t
     focal_surrogate_t
     count_surrogate_t
+    uncertain_t
 
 ctypedef fused surrogate_t:
     even_t
@@ -112,6 +113,8 @@ cdef inline void evaluate_one(loss_t kernel, bint value, bint grad, bint hess, b
         if surrogate:
             if loss_t in even_t:
                 hi = hi if x == y else gi / (x - y)
+            elif loss_t in two_predictions_t:
+                hi = kernel.surrogate(x, y, q, gi, hi, &fi)
             elif loss_t in three_inputs_t:
                 hi = kernel.surrogate(x, y, q, gi, hi)
             else:

@@ -76,4 +76,5 @@ class AFTLoss(Loss):
                 Input("upper", domain=END, differentiable=False),
                 WEIGHT,
             ),
+            link=None,
         )

@@ -283,6 +283,8 @@ class SoftmaxFocalLoss(Loss):
         class_weight: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
         super().__init__(
+            surrogate="majorizer",
+            link="softmax of slopes",
             weight=weight,
             batch_axis=batch_axis,
             **over_ids(
@@ -337,6 +339,8 @@ class PolyCELoss(Loss):
         class_weight: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
         super().__init__(
+            surrogate="majorizer",
+            link="softmax of slopes",
             weight=weight,
             batch_axis=batch_axis,
             **over_ids(
@@ -395,6 +399,8 @@ class GeneralizedCELoss(Loss):
         if power > 1:
             raise ValueError(f"q must be greater than 0 and at most 1, got {q!r}")
         super().__init__(
+            surrogate="majorizer",
+            link="softmax of slopes",
             weight=weight,
             batch_axis=batch_axis,
             **over_ids(
@@ -451,6 +457,7 @@ class MultiMarginLoss(Loss):
         if integer("p", p) not in (1, 2):
             raise ValueError(f"p must be 1 or 2, got {p!r}")
         super().__init__(
+            link=None,
             weight=weight,
             batch_axis=batch_axis,
             **over_ids(
@@ -506,6 +513,7 @@ class CrammerSingerLoss(Loss):
         class_weight: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
         super().__init__(
+            link=None,
             weight=weight,
             batch_axis=batch_axis,
             **over_ids(

@@ -84,6 +84,7 @@ class GaussianNLLLoss(Loss):
             batch_axis,
             reduction,
             inputs=with_scale(scale, domain.MASS if scale == "variance" else domain.REAL),
+            surrogate="expected",
         )
 
 
@@ -133,6 +134,7 @@ class LaplaceNLLLoss(Loss):
             batch_axis,
             reduction,
             inputs=with_scale("log_scale"),
+            surrogate="expected",
         )
 
 
@@ -186,4 +188,5 @@ class StudentTNLLLoss(Loss):
             batch_axis,
             reduction,
             inputs=with_scale("log_scale"),
+            surrogate="expected",
         )
