@@ -569,6 +569,7 @@ def softmax(
     class_weight: tuple[float, ...] | None = None,
     ignore: int | None = None,
     classes: int = 7,
+    z_loss: float = 0,
 ) -> dict[str, Any]:
     """Softmax cross-entropy over the last axis."""
 
@@ -581,16 +582,24 @@ def softmax(
     def log_softmax(x: Array) -> Array:
         return x if log_probabilities else x - np.log(np.exp(x).sum(-1, keepdims=True))
 
+    def level(x: Array, y: Array) -> Array:
+        """The logarithm of the sum of the exponentials, and 0 for a row that is ignored."""
+        return (np.log(np.exp(x).sum(-1)) * (1 if ignore is None else y != ignore))[..., None]
+
     def value(x: Array, y: Array) -> Array:
-        return np.asarray(-(targets(x, y) * log_softmax(x)).sum(-1))
+        entropy = np.asarray(-(targets(x, y) * log_softmax(x)).sum(-1))
+        return entropy + z_loss * level(x, y)[..., 0] ** 2 if z_loss else entropy
 
     def gradient(x: Array, y: Array) -> Array:
         t = targets(x, y)
-        return -t if log_probabilities else t.sum(-1, keepdims=True) * np.exp(log_softmax(x)) - t
+        slope = t.sum(-1, keepdims=True) + (2 * z_loss * level(x, y) if z_loss else 0)
+        return -t if log_probabilities else slope * np.exp(log_softmax(x)) - t
 
     def hessian(x: Array, y: Array) -> Array:
         p = np.exp(log_softmax(x))
-        return 0 * x if log_probabilities else targets(x, y).sum(-1, keepdims=True) * p * (1 - p)
+        slope = targets(x, y).sum(-1, keepdims=True) + (2 * z_loss * level(x, y) if z_loss else 0)
+        square = 2 * z_loss * p**2 * (1 if ignore is None else (y != ignore)[..., None]) if z_loss else 0
+        return 0 * x if log_probabilities else slope * p * (1 - p) + square
 
     def label_gradient(x: Array, y: Array) -> Array:
         weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
@@ -614,6 +623,7 @@ def softmax(
                 class_weight=weight,
                 ignore=ignore,
                 classes=classes,
+                z_loss=z_loss,
             )
         )
 
@@ -623,6 +633,7 @@ def softmax(
         "label_smoothing": smoothing,
         "class_weight": class_weight,
         "ignore_index": ignore,
+        "z_loss": z_loss,
     }
     return {
         "loss": fl.SoftmaxCrossEntropyLoss,
@@ -1015,6 +1026,8 @@ LOSSES = {
         **softmax(sparse=False, smoothing=0.2, class_weight=CLASS_WEIGHT),
         loop="targets that are changed before they are used",
     ),
+    "softmax z_loss": Reference(**softmax(z_loss=0.125, class_weight=CLASS_WEIGHT, ignore=-1)),
+    "softmax dense z_loss": Reference(**softmax(z_loss=0.125, sparse=False, smoothing=0.1)),
     "softmax log-probabilities ignore": Reference(**softmax(log_probabilities=True, ignore=1)),
     "softmax log-probabilities": Reference(
         **softmax(log_probabilities=True, class_weight=CLASS_WEIGHT, ignore=-1),

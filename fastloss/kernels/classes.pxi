@@ -175,8 +175,30 @@ cdef void softmax_derivatives(softmax_t s, Py_ssize_t classes, const real_t* e, 
             h[i] = c2 * e[i] * rest
 
 
-cdef double dense_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor,
-                      real_t* e, real_t* piece, real_t* g, real_t* h, real_t* d) noexcept nogil:
+cdef double add_square(softmax_t s, Py_ssize_t classes, double penalty, double factor, const real_t* e, real_t* g,
+                       real_t* h) noexcept nogil:
+    """c L^2 of L = log sum e^x and the penalty c; adds 2 c L p_j to g_j, 2 c p_j (p_j + L (1 - p_j)) to h_j."""
+    cdef Py_ssize_t i
+    cdef double level = s.top + s.log_total, c = 2 * factor * penalty / s.total
+    cdef real_t highest = <real_t>s.highest, others = <real_t>s.others, sum_ = <real_t>s.total, rest
+    cdef real_t by = <real_t>level, slope = <real_t>(c * level), bend = <real_t>(c / s.total)
+    if g != NULL:
+        for i in range(classes):
+            g[i] = fma(slope, e[i], g[i])
+    if h != NULL:
+        for i in range(classes):
+            rest = others if e[i] == highest else sum_ - e[i]
+            h[i] = fma(bend * e[i], fma(by, rest, e[i]), h[i])
+    return penalty * level * level
+
+
+ctypedef fused dense_t:
+    SoftmaxCrossEntropy
+    PenalizedCrossEntropy
+
+
+cdef double dense_row(dense_t kernel, const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e,
+                      real_t* piece, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, and those derivatives that are not NULL."""
     cdef Py_ssize_t i, k = 0, n
     cdef softmax_t s = exponentials(x, p.row_length, p.ahead, e, piece)
@@ -196,10 +218,14 @@ cdef double dense_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t*
     if d != NULL:
         label_gradients(kernel, p, factor, s.log_total, top, x, d)
     softmax_derivatives(s, p.row_length, e, t, targets, factor, g, h)
-    return targets * s.log_total + total_of(&linear)
+    if dense_t is PenalizedCrossEntropy:
+        return targets * s.log_total + total_of(&linear) + add_square(
+            s, p.row_length, kernel.penalty, factor, e, g, h)
+    else:
+        return targets * s.log_total + total_of(&linear)
 
 
-cdef void label_gradients(SoftmaxCrossEntropy kernel, const plan_t* p, double factor, double log_total, real_t top,
+cdef void label_gradients(TargetKernel kernel, const plan_t* p, double factor, double log_total, real_t top,
                           const real_t* x, real_t* d) noexcept nogil:
     """What a row's targets have of its label's entries, times the losses log_total + top - x_j of the classes."""
     cdef double keep = 1 - kernel.smoothing
@@ -213,7 +239,7 @@ cdef void label_gradients(SoftmaxCrossEntropy kernel, const plan_t* p, double fa
             d[j] = <real_t>(factor * weighted_loss(keep * kernel.class_weight[j], log_total + (top - x[j])))
 
 
-cdef double linear_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* t, double factor,
+cdef double linear_row(TargetKernel kernel, const plan_t* p, const real_t* x, const real_t* t, double factor,
                        real_t* g, real_t* h, real_t* d, real_t* piece) noexcept nogil:
     """-sum_j t_j x_j of one row of log-probabilities."""
     cdef Py_ssize_t i, k = 0, n, classes = p.row_length
@@ -237,7 +263,7 @@ cdef double linear_row(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t
     return total_of(&total)
 
 
-cdef inline void set_targets(SoftmaxCrossEntropy kernel, const plan_t* p, const real_t* label, Py_ssize_t y,
+cdef inline void set_targets(TargetKernel kernel, const plan_t* p, const real_t* label, Py_ssize_t y,
                              real_t* t) noexcept nogil:
     """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y."""
     cdef Py_ssize_t j
@@ -415,10 +441,14 @@ cdef double picked_row(const real_t* x, Py_ssize_t y, Py_ssize_t classes, double
     return -x[y]
 
 
-@cython.final
-cdef class SoftmaxCrossEntropy(ClassKernel):
-    """l = -sum_j t_j log softmax(x)_j, t the label, smoothed, or one-hot at a class id; times the classes' weights."""
+cdef class TargetKernel(ClassKernel):
+    """A kernel over classes whose labels are targets, or class ids of which targets are made."""
     cdef double smoothing
+
+
+@cython.final
+cdef class SoftmaxCrossEntropy(TargetKernel):
+    """l = -sum_j t_j log softmax(x)_j, t the label, smoothed, or one-hot at a class id; times the classes' weights."""
     cdef bint from_logits       # x holds log softmax(x)
 
     def __cinit__(self, bint has_ids, bint from_logits, double smoothing, ignored, bytes class_weight):
@@ -451,6 +481,23 @@ cdef class SoftmaxCrossEntropy(ClassKernel):
             two_classes(n, p.grad_scale, m, y, weight, tile, hess, l)
         else:
             few_classes(p, n, m, y, weight, tile, hess, l, memory)
+
+
+@cython.final
+cdef class PenalizedCrossEntropy(TargetKernel):
+    """The softmax cross-entropy plus penalty (log sum e^x)^2, which has no weight of a class."""
+    cdef double penalty
+
+    def __cinit__(self, bint has_ids, double penalty, double smoothing, ignored, bytes class_weight):
+        self.set_classes(has_ids, ignored, class_weight)
+        self.weighs_rows = False
+        self.penalty, self.smoothing = penalty, smoothing
+
+    cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
+                    double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
+        cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
+        set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
+        return dense_row(self, p, x, t, factor, t + p.row_length, piece, g, h, d)
 
 
 cdef class EntropyFunction(ClassKernel):
@@ -621,6 +668,7 @@ cdef class CrammerSinger(ClassKernel):
 
 ctypedef fused class_loss_t:
     SoftmaxCrossEntropy
+    PenalizedCrossEntropy
     EntropyFunction
     MultiMargin
     CrammerSinger

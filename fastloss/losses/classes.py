@@ -166,6 +166,8 @@ class SoftmaxCrossEntropyLoss(Loss):
         ignore_index: a class id, any integer, whose examples have value and gradient 0, whatever their logits.
         label_smoothing: a, from 0 to 1: t becomes (1 - a) t + a/C, with C classes.
         class_weight: one weight per class, finite and of any sign, which multiplies t.
+        z_loss: c, from 0 up: adds :math:`c (\log \sum_j e^{x_j})^2`, which no class_weight multiplies. It holds logits
+            near what log_softmax makes of them, for otherwise a constant may be added to all; usual is 1e-4.
 
     Call: ``loss(pred, label, sample_weight=None)``. The unreduced loss has pred's shape without the class axis. Class
     ids have that shape (or pred's with size 1 along the class axis) and any real dtype; dense labels have pred's shape.
@@ -178,10 +180,12 @@ class SoftmaxCrossEntropyLoss(Loss):
 
     A logit of -inf means probability 0, and gradient 0. A confident prediction keeps its digits: with the label's
     logit far above the rest the value is log1p of the sum of the others, not log of 1. All examples ignored: 0, not
-    NaN.
+    NaN. With z_loss class ids take the time of dense labels, and the Hessian may be below 0 where the sum of the
+    exponentials is below 1.
 
-    Source: Bridle 1990; smoothing: Szegedy et al. 2016. Gluon: ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``,
-    which clips ids out of range. PyTorch: ``CrossEntropyLoss``.
+    Source: Bridle 1990; smoothing: Szegedy et al. 2016; z_loss: Chowdhery et al. 2022 (PaLM). Gluon:
+    ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``, which clips ids out of range. PyTorch: ``CrossEntropyLoss``.
+    Liger: ``LigerCrossEntropyLoss``, whose lse_square_scale is the z_loss here.
 
     >>> import fastloss as fl
     >>> loss = fl.SoftmaxCrossEntropyLoss()
@@ -203,17 +207,22 @@ class SoftmaxCrossEntropyLoss(Loss):
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
         class_weight: Sequence[float] | NDArray[Any] | None = None,
+        z_loss: float = 0.0,
     ) -> None:
         sparse, is_log = flag("sparse_label", sparse_label), flag("from_logits", from_logits)
-        smoothing = fraction("label_smoothing", label_smoothing)
+        smoothing, penalty = fraction("label_smoothing", label_smoothing), number("z_loss", z_loss, least=0)
         # weights of dense labels multiply targets, and a weighted mean does not divide by them
         ignored, weights, row_parameter = of_classes(ignore_index, class_weight, reduction if sparse else "none")
         if ignored is not None and not sparse:
             raise ValueError(
                 "ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0"
             )
+        if penalty > 0 and is_log:
+            raise ValueError(f"z_loss must be 0 with from_logits=True, where the exponentials sum to 1, got {z_loss!r}")
         super().__init__(
-            kernels.SoftmaxCrossEntropy(sparse, is_log, smoothing, ignored, weights),
+            kernels.PenalizedCrossEntropy(sparse, penalty, smoothing, ignored, weights)
+            if penalty > 0
+            else kernels.SoftmaxCrossEntropy(sparse, is_log, smoothing, ignored, weights),
             weight,
             batch_axis,
             reduction,

@@ -84,6 +84,7 @@ PARAMETERS = {
     "q": Parameter(NUMBER, 0, 1, is_open=True),
     "smoothing_parameter": Parameter(NUMBER, 0, 1),
     "label_smoothing": Parameter(NUMBER, 0, 1),
+    "z_loss": Parameter(NUMBER, 0),
     "class_weight": Parameter(WEIGHTS),
     "ignore_index": Parameter(ID),
     "sparse_label": Parameter(FLAG),
@@ -155,6 +156,13 @@ def built(loss: type[fl.Loss], name: str, parameter: Parameter, value: str, besi
     if name == "ignore_index" and x is not None and beside.get("sparse_label") is False:
         return refusal(lambda: loss(**beside, ignore_index=x), *refused_as(VALUES[value], name))
     call = functools.partial(loss, **beside, **{name: x})
+    if (
+        name == "z_loss"
+        and beside["from_logits"]
+        and takes(parameter, VALUES[value], x)
+        and (VALUES[value].number or 0) > 0
+    ):
+        return refusal(call, *refused_as(VALUES[value], name))
     if not takes(parameter, VALUES[value], x):
         return refusal(call, *refused_as(VALUES[value], name))
     made = call()
