@@ -117,7 +117,7 @@ cdef void bend_row(Py_ssize_t classes, const real_t* e, real_t others, real_t sc
                    real_t* h) noexcept nogil:
     """Adds what the curvature of a function makes of the Hessian beside the label, as EntropyFunction says."""
     cdef Py_ssize_t i
-    # nothing is left beside the label
+    # where the sum is 0 all of its terms are, and 0/0 is no number
     cdef real_t rest = others if others > 0 else <real_t>1
     for i in range(classes):
         h[i] += scale * e[i] * (bend * (e[i] / rest))
