@@ -583,8 +583,8 @@ def softmax(
         return x if log_probabilities else x - np.log(np.exp(x).sum(-1, keepdims=True))
 
     def level(x: Array, y: Array) -> Array:
-        """The logarithm of the sum of the exponentials, and 0 for a row that is ignored."""
-        return (np.log(np.exp(x).sum(-1)) * (1 if ignore is None else y != ignore))[..., None]
+        """The logarithm of the sum of the exponentials, and 0 for a row that is ignored, or empty."""
+        return (np.log(np.exp(x).sum(-1) + (x.shape[-1] == 0)) * (1 if ignore is None else y != ignore))[..., None]
 
     def value(x: Array, y: Array) -> Array:
         entropy = np.asarray(-(targets(x, y) * log_softmax(x)).sum(-1))

@@ -496,6 +496,9 @@ cdef class PenalizedCrossEntropy(TargetKernel):
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
         cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
+        if p.row_length == 0:
+            # no classes, no targets, no sum
+            return 0
         set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
         return dense_row(self, p, x, t, factor, t + p.row_length, piece, g, h, d)
 
