@@ -328,18 +328,26 @@ def standardized(t: Array, x: Array, sigma: float) -> Array:
     return (np.log(np.clip(t, 1e-30, 1e30)) - x) / sigma
 
 
+def in_order(formula: Formula) -> Formula:
+    """A formula of bounds, which has no value where they are in the wrong order."""
+    return lambda x, y, q: np.where(y <= q, formula(x, y, q), np.nan)
+
+
 def logistic_duration(sigma: float) -> dict[str, Any]:
     def share(t: Array, x: Array) -> Array:
         return sigmoid(standardized(t, x, sigma))
 
+    def density(t: Array, x: Array) -> Array:
+        return share(t, x) * (1 - share(t, x)) / sigma
+
     def value(x: Array, y: Array, q: Array) -> Array:
-        density = share(y, x) * (1 - share(y, x)) / (sigma * np.clip(y, 1e-30, 1e30))
-        return -np.log(np.where(y == q, density, share(q, x) - share(y, x)))
+        known = density(y, x) / np.clip(y, 1e-30, 1e30)
+        return -np.log(np.where(y == q, known, share(q, x) - share(y, x)))
 
     return {
-        "value": value,
-        "gradient": lambda x, y, q: (1 - share(y, x) - share(q, x)) / sigma,
-        "hessian": lambda x, y, q: (share(y, x) * (1 - share(y, x)) + share(q, x) * (1 - share(q, x))) / sigma**2,
+        "value": in_order(value),
+        "gradient": in_order(lambda x, y, q: (1 - share(y, x) - share(q, x)) / sigma),
+        "hessian": in_order(lambda x, y, q: (density(y, x) + density(q, x)) / sigma),
         "label_gradient": None,
         "data": censored_data,
     }
@@ -362,10 +370,13 @@ def extreme_duration(sigma: float) -> dict[str, Any]:
         known = power(y, x) - standardized(y, x, sigma) + np.log(sigma * np.clip(y, 1e-30, 1e30))
         return np.where(y == q, known, -np.log(np.where(y == q, 1, between(x, y, q, 0))))
 
+    def curvature(x: Array, y: Array, q: Array) -> Array:
+        return np.where(y == q, power(y, x), ratio(x, y, q, 2) + ratio(x, y, q, 1) ** 2) / sigma**2
+
     return {
-        "value": value,
-        "gradient": lambda x, y, q: np.where(y == q, 1 - power(y, x), -ratio(x, y, q, 1)) / sigma,
-        "hessian": lambda x, y, q: np.where(y == q, power(y, x), ratio(x, y, q, 2) + ratio(x, y, q, 1) ** 2) / sigma**2,
+        "value": in_order(value),
+        "gradient": in_order(lambda x, y, q: np.where(y == q, 1 - power(y, x), -ratio(x, y, q, 1)) / sigma),
+        "hessian": in_order(curvature),
         "label_gradient": None,
         "data": censored_data,
     }

@@ -424,7 +424,7 @@ def as_dtype(a: Array, dtype: DTypeLike) -> Array:
     if wanted.kind == "b":
         return np.asarray(a > 0, wanted)
     if wanted.kind in "iu":
-        a = np.round(a)
+        a = np.round(np.where(np.isfinite(a), a, 0))
         return np.asarray(abs(a) if wanted.kind == "u" else a, wanted)
     return np.asarray(a, wanted)
 
