@@ -579,3 +579,15 @@ def test_masked_chunks_are_refused() -> None:
     masked = da.from_array(np.ma.masked_array(np.zeros((4, 2)), np.eye(4, 2)), chunks=2)
     with pytest.raises(TypeError, match="pred must not be a masked array"):
         fl.L2Loss()(masked, np.zeros((4, 2)))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_hessians_in_two_predictions(reduction: Any) -> None:
+    """The scale is one for each column, whose Hessian is the sum of what the chunks give."""
+    x, y = np.random.default_rng(1).normal(size=(2, 6, 3))
+    loss, both = fl.GaussianNLLLoss(reduction=reduction), ("pred", "log_variance")
+    want = loss.grad_and_hess(x, y, x[0], wrt=both)
+    got = computed(*loss.grad_and_hess(da.from_array(x, chunks=(4, 2)), y, x[0], wrt=both))
+    for parts, others in zip(got, want, strict=True):
+        for a, b in zip(parts, others, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)

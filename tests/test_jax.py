@@ -436,3 +436,19 @@ def test_sequences_in_one_row_and_single_weights() -> None:
     one = [0, 1], None, None, [2.0]
     np.testing.assert_array_equal(fl.CTCLoss()(jnp.asarray(pred), *row), fl.CTCLoss()(pred, *row))
     np.testing.assert_array_equal(fl.CTCLoss()(jnp.asarray(pred[0]), *one), fl.CTCLoss()(pred[0], *one))
+
+
+def test_hessians_in_two_predictions() -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
+    loss = fl.GaussianNLLLoss(reduction="weighted_mean")
+
+    def call(pred: Any, label: Any, log_variance: Any) -> Any:
+        return loss.value_grad_and_hess(pred, label, log_variance, wrt=("pred", "log_variance"))
+
+    value, *want = call(x, y, x[0])
+    for compiled in (call, jax.jit(call)):
+        found, *got = compiled(*map(jnp.asarray, (x, y, x[0])))
+        assert found == np.float32(value)
+        for parts, others in zip(got, want, strict=True):
+            for a, b in zip(parts, others, strict=True):
+                np.testing.assert_array_equal(a, b)

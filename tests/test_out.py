@@ -433,3 +433,23 @@ def test_no_input_is_overwritten(name: str, over: str) -> None:
     with pytest.raises(ValueError, match=f"shares memory with {over}"):
         loss.value_and_grad(**inputs, out=(memory[a.size - 1 :][: value.size].reshape(value.shape), None))
     np.testing.assert_array_equal(memory, before)
+
+
+def test_hessians_in_two_predictions() -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, 5, 3))
+    loss, both = fl.GaussianNLLLoss(), ("log_variance", "pred")
+    gradients, hessians = loss.grad_and_hess(x, y, x[0], wrt=both)
+    out = (None, np.empty((5, 3))), (np.empty((2, 3))[0], np.empty((5, 3), np.float32))
+    got = loss.grad_and_hess(x, y, x[0], wrt=both, out=out)
+    assert got[0][1] is out[0][1]
+    assert got[1][0] is out[1][0]
+    np.testing.assert_array_equal(got[0][0], gradients[0])
+    np.testing.assert_array_equal(out[0][1], gradients[1])
+    np.testing.assert_array_equal(out[1][0], hessians[0])
+    np.testing.assert_array_equal(out[1][1], hessians[1].astype(np.float32))
+    with pytest.raises(
+        TypeError, match="out for the Hessians must be a tuple of 2, one array or None per input in wrt"
+    ):
+        loss.grad_and_hess(x, y, x[0], wrt=both, out=(None, x))
+    with pytest.raises(ValueError, match="out for the Hessian of log_variance must have shape"):
+        loss.grad_and_hess(x, y, x[0], wrt=both, out=(None, (x, None)))

@@ -1224,3 +1224,22 @@ def test_symbols_fit_but_for_axes_of_size_1() -> None:
     pred, label = torch.rand(5, 1), torch.rand(5)
     program = make_fx(lambda *args: fl.L2Loss()(*args), tracing_mode="symbolic")(pred, label)
     torch.testing.assert_close(program(pred, label), fl.L2Loss()(pred, label))
+
+
+def test_hessians_in_two_predictions() -> None:
+    x, y = np.random.default_rng(1).normal(size=(2, 5, 3))
+    loss = fl.GaussianNLLLoss(reduction="weighted_mean")
+
+    def call(pred: Any, label: Any, log_variance: Any) -> Any:
+        return loss.value_grad_and_hess(pred, label, log_variance, wrt=("pred", "log_variance"))
+
+    value, *want = call(x, y, x[0])
+    tensors = [torch.from_numpy(a) for a in (x, y, x[0])]
+    for traced in (call, make_fx(call)(*tensors), torch.fx.symbolic_trace(call)):
+        found, *got = traced(*tensors)
+        assert found.item() == value
+        for parts, others in zip(got, want, strict=True):
+            for a, b in zip(parts, others, strict=True):
+                np.testing.assert_array_equal(a.numpy(), b)
+    with pytest.raises(ValueError, match="has no Hessian in label, only in pred and log_variance"):
+        loss.grad_and_hess(*tensors, wrt="label")

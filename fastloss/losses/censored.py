@@ -39,9 +39,10 @@ class AFTLoss(Loss):
 
     Raises ValueError for another distribution, and for a scale that is not above 0.
 
-    The loss is convex in pred, with a Hessian above 0. Bounds in the wrong order have no loss: the result is NaN. Where
-    z is large, its rounding and that of log t show in its exponential: errors are up to (abs(log t) + abs(z)) / sigma
-    units in the last place, in the gradient of that of its larger term.
+    The loss is convex in pred, with a Hessian above 0. Bounds in the wrong order have no loss: the result is NaN. The
+    rounding of log t and of z shows in e^z: in the tails of censored times, errors are up to abs(log t) / sigma +
+    abs(z) units in the last place, and in the upper one of the extreme distribution e^z times as many. The gradient is
+    rounded to the digits of its larger term.
 
     Source: Barnwal, Cho and Hocking 2022. Gluon, PyTorch: none. XGBoost: ``survival:aft``
     (``aft_loss_distribution``, ``aft_loss_distribution_scale``), the same scale, but the value ends at 27.6 and the
