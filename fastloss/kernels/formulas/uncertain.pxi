@@ -130,8 +130,8 @@ cdef class StudentOfLogarithm(Kernel):
         cdef real_t log_w = log_sum(a if far else one, zero if far else v)
         l[0] = fma(more, log_w - half_log_n, fma(-n, q, constant)) if far else fma(half * more, log_w, q + constant)
         ratio = more / (a if far else n)
-        g[0] = (signed_as(ratio, z) if far else ratio * (slope / w)) + zero_like(l[0])
-        h[0] = (-ratio / a if far else ratio * (precision / w) * ((one - v) / w)) + zero_like(l[0])
+        g[0] = signed_as(ratio, z) if far else ratio * (slope / w)
+        h[0] = (-ratio / a if far else ratio * (precision / w) * ((one - v) / w)) + zero_like(v)
         d[0] = -g[0]
         e[0] = -n if far else fma(-two, u, one) / w
         f[0] = two * more / (v if far else w) * (one if far else v / w)
