@@ -93,6 +93,8 @@ PACKED = {
 }
 
 
+# that lie here, whichever the processor runs
+WRITTEN = [isa for isa in PACKED if any(Path(fl.__file__).parent.glob(f"_kernels_{isa}.*"))]
 # bytes of the loops of one loss over elements
 LARGEST = 16 * 1024
 
@@ -119,7 +121,7 @@ def objdump(option: str, isa: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("isa", BUILT)
+@pytest.mark.parametrize("isa", WRITTEN)
 def test_every_loop_is_vectorised(isa: str) -> None:
     if not ARM and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("the patterns are those of x86-64 and arm64")
@@ -128,9 +130,9 @@ def test_every_loop_is_vectorised(isa: str) -> None:
         name = re.match(r"[0-9a-f]+ <(\w+_evaluate(?:_sum)?)(?:\.[.\w]*)?>:", function)
         if name:
             loops[name[1]] = loops.get(name[1], "") + function
-    # of each 2 dtypes, and 5 passes or one that is all of them; one with a surrogate; two sums that wait for memory
-    single = len(formulas("heavy_t"))
-    passes = 5 * (len(formulas("loss_t")) - single) + single + len(formulas("surrogate_t"))
+    # of each 2 dtypes, and 5 passes or 2 or 1 that are all of them; one with a surrogate; two sums that wait for memory
+    passes = 5 * len(formulas("loss_t")) - 3 * len(formulas("heavy_t")) - 4 * len(formulas("heaviest_t"))
+    passes += len(formulas("surrogate_t"))
     assert len(loops) == 2 * (passes + 2 * len(formulas("light_t")))
     arithmetic = {name: len(re.findall(PACKED[isa], text)) for name, text in loops.items()}
     assert [name for name, count in arithmetic.items() if count == 0] == []
@@ -138,7 +140,7 @@ def test_every_loop_is_vectorised(isa: str) -> None:
     assert not calls
 
 
-@pytest.mark.parametrize("isa", BUILT)
+@pytest.mark.parametrize("isa", WRITTEN)
 def test_no_loss_takes_much_code(isa: str) -> None:
     """The loops of each: a new loss makes the wheel larger by no more than this for each build."""
     symbol = re.compile(r"\s([0-9a-f]{8,})\s+_+pyx_fuse_(\d+)_\w+_evaluate(_sum)?(?:\.\S*)?$", re.MULTILINE)

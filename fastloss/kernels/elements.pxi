@@ -49,9 +49,17 @@ ctypedef fused surrogate_t:
     even_t
     own_surrogate_t
 
-# Logarithms of labels are most of the work of every pass: one loop, which stores everything, is all of them, or they
-# would take too much code.
+# Exponentials and logarithms are most of the work of every pass of these, and five loops would be too much code. Two are
+# all of the passes, one with the gradient and one with everything.
 ctypedef fused heavy_t:
+    regression_heavy_t
+    robust_heavy_t
+    focal_t
+    count_heavy_t
+    uncertain_heavy_t
+
+# One loop is all of them.
+ctypedef fused heaviest_t:
     censored_t
 
 # A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
@@ -219,15 +227,17 @@ cdef void fill_sums(light_t kernel, sum_t* sums, real_t* tag, apart_t result) no
 
 
 cdef void fill(loss_t kernel, loop_t* loops, apart_t tag) noexcept:
-    cdef int k
-    if loss_t in heavy_t:
-        for k in range(PASS_SURROGATE):
-            loops[k] = <loop_t>evaluate[loss_t, Everything, apart_t]
+    loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, apart_t]
+    if loss_t in heaviest_t:
+        loops[PASS_VALUE_GRADIENT] = loops[PASS_EVERYTHING]
+    else:
+        loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, apart_t]
+    if loss_t in heavy_t or loss_t in heaviest_t:
+        loops[PASS_VALUE] = loops[PASS_GRADIENT] = loops[PASS_VALUE_GRADIENT]
+        loops[PASS_GRADIENT_HESSIAN] = loops[PASS_EVERYTHING]
     else:
         loops[PASS_VALUE] = <loop_t>evaluate[loss_t, Value, apart_t]
         loops[PASS_GRADIENT] = <loop_t>evaluate[loss_t, Gradient, apart_t]
-        loops[PASS_VALUE_GRADIENT] = <loop_t>evaluate[loss_t, ValueGradient, apart_t]
         loops[PASS_GRADIENT_HESSIAN] = <loop_t>evaluate[loss_t, GradientHessian, apart_t]
-        loops[PASS_EVERYTHING] = <loop_t>evaluate[loss_t, Everything, apart_t]
     if loss_t in surrogate_t:
         loops[PASS_SURROGATE] = <loop_t>evaluate[loss_t, Surrogate, apart_t]

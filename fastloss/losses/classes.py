@@ -267,7 +267,7 @@ class SoftmaxFocalLoss(Loss):
 
     Up to gamma = 2 values and gradients are within 4 units in the last place in float32 and 7 in float64, Hessians
     within 12 of their largest term; each unit of gamma adds 3, for the power multiplies what exponentials are rounded
-    by.
+    by. Where a probability is below the range of normal numbers, the Hessian keeps as few digits as that.
 
     Source: Lin et al. 2017. Gluon, PyTorch: none. Keras: ``CategoricalFocalCrossentropy``, whose alpha is the weight
     here. kornia: ``focal_loss``, whose alpha is a class_weight of 1 - alpha for the class 0 and alpha for others, and

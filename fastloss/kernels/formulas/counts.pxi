@@ -214,6 +214,9 @@ ctypedef fused count_t:
     Tweedie
     NegativeBinomial
 
+ctypedef fused count_heavy_t:
+    Tweedie
+
 ctypedef fused rate_t:
     PoissonRate
     PoissonRateFull

@@ -209,6 +209,9 @@ ctypedef fused quantile_t:
 ctypedef fused regression_even_t:
     Huber
 
+ctypedef fused regression_heavy_t:
+    SquaredLogarithmic
+
 ctypedef fused regression_surrogate_t:
     L1
     EpsilonInsensitive

@@ -150,3 +150,6 @@ ctypedef fused robust_t:
     GemanMcClure
     Welsch
     Tukey
+
+ctypedef fused robust_heavy_t:
+    Welsch

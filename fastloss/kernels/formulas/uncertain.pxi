@@ -146,3 +146,6 @@ ctypedef fused uncertain_t:
     GaussianOfVariance
     LaplaceOfLogarithm
     StudentOfLogarithm
+
+ctypedef fused uncertain_heavy_t:
+    StudentOfLogarithm
