@@ -997,6 +997,7 @@ LOSSES = {
         source="Barnwal et al. 2022",
         third="upper",
         parameters={"scale": 0.5},
+        loop="three inputs, of which the first alone has a gradient",
     ),
     "AFT extreme": Reference(
         fl.AFTLoss,

@@ -60,6 +60,18 @@ def test_the_parabola_of_a_majorizer_lies_above_the_loss(name: str) -> None:
         assert (loss(pred + step, *others) <= parabola + 1e-9 * (1 + np.abs(parabola))).all(), step
 
 
+@pytest.mark.parametrize("loss", [fl.HuberLoss(), fl.QuantileLoss(0.9), fl.CauchyLoss(), fl.SigmoidBCELoss()])
+def test_a_leaf_lowers_its_loss(loss: fl.Loss) -> None:
+    """The sum of parabolas lies above the sum of losses."""
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        label = rng.uniform(-5, 5) + rng.standard_t(1, 50)
+        label = np.clip(label, 0, 1) if loss.link_name == "margin" else label
+        gradient, bound = loss.grad_and_hess(np.zeros(50), label, hessian="majorizer")
+        step = -gradient.sum() / bound.sum()
+        assert loss(np.zeros(50) + step, label).sum() <= loss(np.zeros(50), label).sum() * (1 + 1e-12)
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_expected_hessian_is_that_of_the_mean_label(name: str) -> None:
     """The Hessian is linear in the label, or does not depend on it."""

@@ -326,13 +326,8 @@ def test_any_call(data: st.DataObject) -> None:
     change = LAYOUTS[data.draw(st.sampled_from(sorted(LAYOUTS)))]
     want = expected(reference, inputs, weight, batch_axis=batch_axis, reduction=reduction, head_grad=head)
     loss = pickle.loads(pickle.dumps(reference.build(batch_axis=batch_axis, reduction=reduction)))
-    value, (gradient, weights) = loss.value_and_grad(
-        *map(change, inputs[:2]),
-        change(weight),
-        *map(change, inputs[2:]),
-        head_grad=change(head),
-        wrt=("pred", "sample_weight"),
-    )
+    args = map(change, call_args(reference, inputs, weight))
+    value, (gradient, weights) = loss.value_and_grad(*args, head_grad=change(head), wrt=("pred", "sample_weight"))
     assert_close(value, want.value, dtype)
     assert_close(gradient, want.gradient, dtype)
     assert_close(weights, want.weight_gradient, dtype, want.weight_terms)

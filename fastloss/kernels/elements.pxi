@@ -49,8 +49,8 @@ ctypedef fused surrogate_t:
     even_t
     own_surrogate_t
 
-# Exponentials and logarithms are most of the work of every pass of these, and five loops would be too much code. Two are
-# all of the passes, one with the gradient and one with everything.
+# Exponentials and logarithms are most of the work of every pass of these, and five loops would be too much code. Two
+# are all of the passes, one with the gradient and one with everything.
 ctypedef fused heavy_t:
     regression_heavy_t
     robust_heavy_t
