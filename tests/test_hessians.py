@@ -72,6 +72,19 @@ def test_a_leaf_lowers_its_loss(loss: fl.Loss) -> None:
         assert loss(np.zeros(50) + step, label).sum() <= loss(np.zeros(50), label).sum() * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("build", [fl.SoftmaxFocalLoss, fl.PolyCELoss, fl.GeneralizedCELoss])
+def test_a_majorizer_of_functions_of_the_entropy(build: Any, rng: np.random.Generator) -> None:
+    """It is the exact Hessian without what the function's own curvature takes from it."""
+    loss, pred, label = build(), rng.normal(scale=4, size=(200, 5)), rng.integers(0, 5, 200)
+    assert loss.newton == "majorizer"
+    gradient, exact = loss.grad_and_hess(pred, label)
+    same, bound = loss.grad_and_hess(pred, label, hessian="majorizer")
+    np.testing.assert_array_equal(gradient, same)
+    assert (bound >= np.maximum(exact, 0) * (1 - 1e-12)).all()
+    assert (exact < 0).any()
+    assert (bound > 0).all()
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_expected_hessian_is_that_of_the_mean_label(name: str) -> None:
     """The Hessian is linear in the label, or does not depend on it."""

@@ -336,3 +336,12 @@ def test_a_loss_of_the_other_sign(label: float, pos_weight: float) -> None:
     assert_close(value, want.value, np.float64)
     assert_close(gradient, want.gradient, np.float64)
     assert_close(hessian, want.hessian, np.float64)
+
+
+def test_many_degrees_of_freedom_are_a_normal_distribution() -> None:
+    normal = fl.GaussianNLLLoss("log_scale", compute_full=True)([1.5], [0.0], [0.25])
+    np.testing.assert_allclose(fl.StudentTNLLLoss(1e7, compute_full=True)([1.5], [0.0], [0.25]), normal, rtol=1e-6)
+
+
+def test_a_penalty_over_no_classes_is_none() -> None:
+    assert fl.SoftmaxCELoss(sparse_label=False, z_loss=0.5)(np.zeros((2, 0)), np.zeros((2, 0))).tolist() == [0, 0]
