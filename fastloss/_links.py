@@ -60,7 +60,7 @@ def lowest(slope: Slope, start: Floats, step: Floats) -> Floats:
     """
     low, high = bracket(slope, start, step)
     at = low / 2 + high / 2
-    for _ in range(MOST_STEPS):
+    for _ in range(MOST_STEPS):  # no branch: two neighbours are met before
         gradient, hessian = slope(at)
         low, high = np.where(gradient <= 0, at, low), np.where(gradient >= 0, at, high)
         newton = at - np.divide(gradient, hessian, out=np.full_like(at, np.inf), where=hessian > 0)
@@ -239,7 +239,7 @@ class SlopeSoftmax(Softmax):
         with np.errstate(divide="ignore", invalid="ignore"):
             target = np.log(mean)
             raw = np.where(mean > 0, target, -np.inf)
-            for _ in range(MOST_STEPS):
+            for _ in range(MOST_STEPS):  # no branch: the steps are too short before
                 step = np.where(mean > 0, target - np.log(self.mean(loss, raw, {})), 0)
                 step = step - step.mean(axis, keepdims=True)
                 raw = raw + step / 4

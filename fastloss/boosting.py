@@ -46,6 +46,13 @@ def weights_of(given: Any) -> Array | None:
     return None if given is None or np.size(given) == 0 else np.asarray(given)
 
 
+def labels_of(loss: Loss, label: Array, raw: Array) -> Array:
+    """Of elements, a label for each prediction, where there may be one for all of a row."""
+    if raw.ndim == 1 or not loss.is_elementwise:
+        return label
+    return np.broadcast_to(label.reshape(raw.shape if label.size == raw.size else (-1, 1)), raw.shape)
+
+
 def weight_column(weight: Array | None, raw: Array) -> Array | None:
     """Weights in float32 that broadcast to raw predictions."""
     return None if weight is None else weight.astype(np.float32).reshape(-1, *[1] * (raw.ndim - 1))
@@ -151,10 +158,7 @@ class Objective:
 
     def _derivatives(self, library: Library, raw: Any, label: Any, weight: Any) -> tuple[Array, Array]:
         raw, label, weight = np.asarray(raw), np.asarray(label), weights_of(weight)
-        if raw.ndim == 2 and self.loss.is_elementwise:
-            # a label for each prediction, or one for all of a row
-            label = label.reshape(raw.shape if label.size == raw.size else (-1, 1))
-            label = np.broadcast_to(label, raw.shape)
+        label = labels_of(self.loss, label, raw)
         if len(label) != self._seen:
             self.loss.validate(label, raw)
             self._seen = len(label)
@@ -223,11 +227,11 @@ class Objective:
                 hessian[at] += smooth.grad_and_hess(raw[at], label[at], sample_weight=weight)[1]
 
     def _raise(self, hessian: Array, weight: Array | None) -> None:
-        """Takes Hessians up to the least that they may be."""
-        columns = weight_column(weight, hessian)
-        least: Any = hessian.dtype.type(self.min_hessian)
-        least = least if columns is None else least * columns
-        np.maximum(hessian, least, out=hessian)
+        """Takes Hessians up to the least that they may be. A look whether one is below it costs a fifth of that."""
+        least = hessian.dtype.type(self.min_hessian)
+        if hessian.size and not hessian.min() >= least:
+            columns = weight_column(weight, hessian)
+            np.maximum(hessian, least if columns is None else least * columns, out=hessian)
 
     def _scale(self, library: Library, kind: str, raw: Array) -> float:
         if kind != "exact":
@@ -334,8 +338,7 @@ class Metric:
 
     def _value(self, raw: Any, label: Any, weight: Any) -> float:
         raw, label = np.asarray(raw), np.asarray(label)
-        if raw.ndim == 2 and self.objective.loss.is_elementwise:
-            label = np.broadcast_to(label.reshape(raw.shape if label.size == raw.size else (-1, 1)), raw.shape)
+        label = labels_of(self.objective.loss, label, raw)
         return float(self._mean(raw, label, sample_weight=weights_of(weight), **self.objective.inputs))
 
     def is_max_optimal(self) -> bool:

@@ -244,6 +244,17 @@ def test_hessians_are_weighted_once_and_at_least_the_least(loss: fl.Loss, hessia
         np.testing.assert_allclose(found, whole * factor, rtol=1e-6)
 
 
+def test_weights_of_0_alone_leave_hessians_of_0() -> None:
+    found = Objective(fl.L1Loss())([1.0, 2.0], [0.0, 0.0], [0.0, 0.0])
+    np.testing.assert_array_equal(found, 0)
+
+
+def test_the_metric_of_several_quantiles() -> None:
+    objective = Objective(fl.QuantileLoss(), quantile=[0.25, 0.75])
+    raw, label = np.zeros((3, 2), np.float32), np.array([1.0, 2.0, 3.0])
+    assert np.isclose(objective.metric(label, raw), (0.25 + 0.75) / 2 * 2)
+
+
 def test_the_scale_of_hessians() -> None:
     raw, label = np.zeros(3, np.float32), np.ones(3)
     exact = Objective(fl.PoissonNLLLoss(), hessian_scale=1)(label, raw)[1].copy()

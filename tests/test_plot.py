@@ -140,6 +140,7 @@ def test_no_value_per_element(draw: Any, loss: fl.Loss) -> None:
     ("losses", "what", "error", "message"),
     [
         ((), "value", ValueError, "there is no loss"),
+        ((fl.GaussianNLLLoss(),), "value", TypeError, "GaussianNLLLoss needs log_variance, and a curve has none"),
         ((fl.L1Loss,), "value", TypeError, "got <class 'fastloss.losses.regression.L1Loss'>"),
         ((fl.L1Loss(),), "values", ValueError, "'value', 'gradient', 'hessian', got 'values'"),
         ((fl.L1Loss(),), ("value", 3), ValueError, r"got \('value', 3\)"),
