@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastloss import _foreign
+
 if TYPE_CHECKING:
     from fastloss._core import Loss
 
@@ -82,7 +84,7 @@ def weighted_median(label: Floats, weight: Floats) -> Floats:
 
 
 def slope_over(loss: Loss, label: Label) -> Slope:
-    """Of the sum over all examples, by the raw prediction of each column."""
+    """The slope of the sum over all examples, by the raw prediction of each column."""
     single = rebuilt(loss)
     absent = label.weight == 0
 
@@ -134,7 +136,7 @@ class Margin(Link):
     """
 
     def labels(self, loss: Loss) -> tuple[float, float]:
-        """Those of the negative and of the positive class."""
+        """The labels of the negative and of the positive class."""
         domain = loss.domains["label"]
         return domain.low, min(domain.high, 1.0)
 
@@ -147,25 +149,28 @@ class Margin(Link):
         return np.where((up == 0) & (down == 0), (np.sign(raw) + 1) / 2, share).astype(raw.dtype)
 
     def raw(self, loss: Loss, mean: Floats) -> Floats:
-        return self.best_of_share(loss, mean, {})
-
-    def best_of_share(self, loss: Loss, share: Floats, others: dict[str, Any]) -> Floats:
-        shape = 2, *share.shape
-        numbers = np.broadcast_to(np.reshape(self.labels(loss), (2, *[1] * share.ndim)), shape)
-        label = Label(numbers, np.stack([1 - share, share]), others)
-        with np.errstate(all="ignore"):
-            found = lowest(slope_over(loss, label), np.zeros(share.shape), np.ones(share.shape))
-        return np.where(np.abs(found) > FAR, np.copysign(np.inf, found), found)
+        """The best raw prediction of two examples, one of each label, weighted by the shares."""
+        numbers = np.reshape(self.labels(loss), (2, *[1] * mean.ndim))
+        weight = np.stack([1 - mean, mean])
+        return self.search(loss, Label(np.broadcast_to(numbers, weight.shape), weight, {}))
 
     def best(self, loss: Loss, label: Label) -> Floats:
+        if label.others:
+            return self.search(loss, label._replace(numbers=label.numbers.astype(np.float64)))
         negative, positive = self.labels(loss)
-        if not label.others:
-            return self.best_of_share(loss, (label.mean - negative) / (positive - negative), {})
-        numbers = label.numbers.astype(np.float64)
+        return self.raw(loss, (label.mean - negative) / (positive - negative))
+
+    def search(self, loss: Loss, label: Label) -> Floats:
+        start = np.zeros(label.numbers.shape[1:])
         with np.errstate(all="ignore"):
-            start = np.zeros(numbers.shape[1:])
-            found = lowest(slope_over(loss, label._replace(numbers=numbers)), start, np.ones_like(start))
+            found = lowest(slope_over(loss, label), start, np.ones_like(start))
         return np.where(np.abs(found) > FAR, np.copysign(np.inf, found), found)
+
+
+def softmax(raw: Array, axis: Any, weights: Any = 1) -> Array:
+    """The softmax along an axis, of exponentials that are divided by weights."""
+    share = np.exp(raw - raw.max(axis, keepdims=True)) / weights
+    return np.asarray(share / share.sum(axis, keepdims=True))
 
 
 class Softmax(Link):
@@ -174,11 +179,10 @@ class Softmax(Link):
     def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
         axis = loss.row_axis(raw.ndim)
         with np.errstate(under="ignore", invalid="ignore"):
-            share = np.exp(raw - raw.max(axis, keepdims=True)) / self.weights(loss, raw.ndim)
-        return np.asarray(share / share.sum(axis, keepdims=True), raw.dtype)
+            return np.asarray(softmax(raw, axis, self.weights(loss, raw.ndim)), raw.dtype)
 
     def weights(self, loss: Loss, ndim: int) -> Any:
-        """Of the classes, along their axis."""
+        """The classes' weights, along their axis."""
         weights = dict(loss.arguments).get("class_weight")
         axis = loss.row_axis(ndim)
         return 1 if weights is None else np.reshape(weights, [-1 if k == axis else 1 for k in range(ndim)])
@@ -188,7 +192,7 @@ class Softmax(Link):
             return np.asarray(np.log(mean * self.weights(loss, mean.ndim)))
 
     def shares(self, loss: Loss, label: Label, class_weights: bool) -> Floats:
-        """Of the classes in the labels, weighted by the examples and, if so, by the classes."""
+        """The classes' shares in the labels, by the weights of the examples and, if asked, of the classes."""
         arguments = dict(loss.arguments)
         weights = arguments.get("class_weight")
         classes = label.others.get("classes") or (0 if weights is None else len(weights))
@@ -219,9 +223,7 @@ class SlopeSoftmax(Softmax):
         single = rebuilt(loss)
         axis: Any = loss.row_axis(raw.ndim)
         with np.errstate(all="ignore"):
-            softmax = np.exp(raw - raw.max(axis, keepdims=True))
-            softmax /= softmax.sum(axis, keepdims=True)
-            rows = np.moveaxis(softmax, axis, 0)
+            rows = np.moveaxis(softmax(raw, axis), axis, 0)
             share = np.empty_like(rows)
             for k, p in enumerate(rows):
                 gradient = np.moveaxis(single.grad(raw, np.full(p.shape, k)), axis, 0)[k]
@@ -234,7 +236,7 @@ class SlopeSoftmax(Softmax):
         return np.ascontiguousarray(np.moveaxis(share, 0, axis), raw.dtype)
 
     def raw(self, loss: Loss, mean: Floats) -> Floats:
-        """By short steps along the differences of the logarithms: the shares may move eight times as fast."""
+        """The raw predictions, by short steps along the differences of logarithms: shares may move 8 times as fast."""
         axis = loss.row_axis(mean.ndim)
         with np.errstate(divide="ignore", invalid="ignore"):
             target = np.log(mean)
@@ -269,9 +271,7 @@ def link_of(loss: Loss) -> Link:
 
 
 def numbers(name: str, x: Any) -> Array:
-    a = np.asarray(x)
-    if a.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}")
+    a = _foreign.array_of(name, x)
     return a if a.dtype in (np.float32, np.float64) else a.astype(np.float64)
 
 

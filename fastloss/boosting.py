@@ -53,9 +53,9 @@ def labels_of(loss: Loss, label: Array, raw: Array) -> Array:
     return np.broadcast_to(label.reshape(raw.shape if label.size == raw.size else (-1, 1)), raw.shape)
 
 
-def weight_column(weight: Array | None, raw: Array) -> Array | None:
-    """Weights in float32 that broadcast to raw predictions."""
-    return None if weight is None else weight.astype(np.float32).reshape(-1, *[1] * (raw.ndim - 1))
+def weight_column(weight: Array | None, hessian: Array) -> Array | None:
+    """Weights that broadcast to Hessians, in their dtype."""
+    return None if weight is None else weight.astype(hessian.dtype).reshape(-1, *[1] * (hessian.ndim - 1))
 
 
 class Objective:
@@ -167,12 +167,12 @@ class Objective:
         with with_threads(self.num_threads):
             if kind == "ones":
                 self._summed.grad(raw, label, sample_weight=weight, out=gradient, **self.inputs)
-                columns = weight_column(weight, raw)
+                columns = weight_column(weight, hessian)
                 hessian[...] = 1 if columns is None else columns
             else:
                 self._summed.grad_and_hess(raw, label, sample_weight=weight, out=out, hessian=kind, **self.inputs)
-        if kind == "majorizer" and self._has_kinks:
-            self._bend(raw, label, weight, hessian)
+            if kind == "majorizer" and self._has_kinks:
+                self._bend(raw, label, weight, hessian)
         self._raise(hessian, weight)
         scale = self._scale(library, kind, raw) if self.hessian_scale == "auto" else self.hessian_scale
         if scale != 1:
@@ -204,7 +204,7 @@ class Objective:
         Of an outer quantile it is far larger than the density of the errors at 0, which Newton's step divides by. There
         most of that density, of errors blurred by a logistic distribution, takes its place.
         """
-        columns = weight_column(weight, raw)
+        columns = weight_column(weight, hessian)
         some = slice(None, None, max(1, len(hessian) // SAMPLE))
         counted = np.ones(len(hessian[some]), bool) if columns is None else columns[some].ravel() > 0
         if not counted.any():
@@ -214,15 +214,13 @@ class Objective:
         if type(self.loss) is not QuantileLoss:
             return
         quantile = np.asarray(self.inputs.get("quantile", self.loss.quantile), np.float64)
-        share = 4 * quantile * (1 - quantile)
+        share = np.broadcast_to(4 * quantile * (1 - quantile), raw.shape[1:])
         hessian *= share.astype(hessian.dtype)
-        for k in np.ndindex(raw.shape[1:]):
-            if np.broadcast_to(share, raw.shape[1:])[k] < 1:
+        for k in np.ndindex(share.shape):
+            if share[k] < 1:
                 # a majoriser of 1/(2 |error|) in the middle
                 width = BLUR / 2 / float(np.asarray(middle)[k])
-                smooth = SmoothQuantileLoss(
-                    beta=width, weight=float(1 - np.broadcast_to(share, raw.shape[1:])[k]), reduction="sum"
-                )
+                smooth = SmoothQuantileLoss(beta=width, weight=1 - float(share[k]), reduction="sum")
                 at = (slice(None), *k)
                 hessian[at] += smooth.grad_and_hess(raw[at], label[at], sample_weight=weight)[1]
 
@@ -269,9 +267,10 @@ class Objective:
         if api not in ("native", "classifier"):
             raise ValueError(f"api must be 'native' or 'classifier', got {api!r}")
         start = self._start(label, weight)
-        if start.ndim:
-            return [float(x) for x in start]
-        return float(1 / (1 + np.exp(-start))) if api == "classifier" else float(start)
+        made: float | list[float] = (
+            1 / (1 + np.exp(-start)) if api == "classifier" and not start.ndim else start
+        ).tolist()
+        return made
 
     def predict(self, raw: ArrayLike) -> Array:
         """Return what raw predictions mean: probabilities, rates, or the predictions themselves."""
@@ -287,7 +286,7 @@ class Objective:
         start = self._start(label, weight)
         several = {"num_class": len(start)} if start.ndim and self.loss.link_name == "softmax" else {}
         if library == "xgboost":
-            return {"base_score": self.base_score(label, weight), "disable_default_eval_metric": True} | several
+            return {"base_score": start.tolist(), "disable_default_eval_metric": True} | several
         if library == "lightgbm":
             return {"objective": self, "metric": "None"} | ({"num_class": len(start)} if start.ndim else {})
         if library == "catboost":

@@ -178,8 +178,10 @@ def test_what_has_no_best_constant_is_refused() -> None:
         loss.best_constant([])
     with pytest.raises(ValueError, match="sample_weight must be from 0 up, and above 0 for one or more examples"):
         loss.best_constant([1.0, 2.0], [0.0, 0.0])
-    with pytest.raises(TypeError, match="label must hold real numbers, got dtype <U1"):
+    with pytest.raises(TypeError, match="label must be an array of real numbers"):
         loss.best_constant(["a"])
+    with pytest.raises(TypeError, match="label must not be a masked array"):
+        loss.best_constant(np.ma.array([1.0, 2.0], mask=[True, False]))
 
 
 @pytest.mark.parametrize("axis", [-1, 0])

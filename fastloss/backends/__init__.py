@@ -69,7 +69,7 @@ def spelled(method: str, options: dict[str, Any]) -> str:
 
 
 def make(loss: Loss, call: str, **arguments: Any) -> Any:
-    """Makes a call that is spelled so."""
+    """Makes a call of a method that spelled() wrote."""
     method, _, kind = call.partition(":")
     return getattr(loss, method)(**arguments, **({"hessian": kind} if kind else {}))
 

@@ -36,7 +36,7 @@ ctypedef fused even_t:
     regression_even_t
     robust_t
 
-# that have a method for their surrogate: a curvature that is never below 0, by the point, g and h
+# Losses with a method for their surrogate: a curvature that is never below 0, by the point, g and h
 ctypedef fused own_surrogate_t:
     regression_surrogate_t
     quantile_t
@@ -58,7 +58,7 @@ ctypedef fused heavy_t:
     count_heavy_t
     uncertain_heavy_t
 
-# One loop is all of them.
+# A single loop is all passes of these.
 ctypedef fused heaviest_t:
     censored_t
 

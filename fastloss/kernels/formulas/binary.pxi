@@ -23,7 +23,7 @@ cdef class Hinge(Kernel):
         d[0] = -x if z > 0 else l[0]
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """That of |z|/2, from which the loss differs by z/2."""
+        """The majoriser of |z|/2, from which the loss differs by z/2."""
         return <real_t>.5 * y * y * inverse_distance(fma(-x, y, <real_t>self.margin))
 
 

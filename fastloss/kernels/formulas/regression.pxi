@@ -63,7 +63,7 @@ cdef class EpsilonInsensitive(Kernel):
         d[0] = -g[0]
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """Of two hinges, max(0, z - epsilon) and max(0, -z - epsilon)."""
+        """The majorisers of two hinges, max(0, z - epsilon) and max(0, -z - epsilon), together."""
         cdef real_t a = absolute(x - y), epsilon = <real_t>self.epsilon
         return <real_t>.5 * (inverse_distance(a - epsilon) + inverse_distance(a + epsilon))
 
@@ -154,7 +154,7 @@ cdef class Pinball(Kernel):
         d[0] = -g[0]
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """That of |z|/2, from which the loss differs by what is linear in z."""
+        """The majoriser of |z|/2, from which the loss differs by what is linear in z."""
         return <real_t>.5 * inverse_distance(x - y)
 
 
