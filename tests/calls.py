@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastloss as fl
-from tests.conftest import draw
-from tests.reference import LOSSES, Reference
+from tests.reference import LOSSES, Reference, draw
 from tests.structured import STRUCTURED, Structured
 
 Array = NDArray[Any]

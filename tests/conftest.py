@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from fastloss import _isa
 from tests.reference import LOSSES, Reference
@@ -31,27 +31,6 @@ def reference(request: pytest.FixtureRequest) -> Reference:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20_260)
-
-
-def draw(
-    reference: Reference, rng: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike = np.float64
-) -> tuple[NDArray[Any], ...]:
-    """Inputs whose values the dtype holds exactly; the losses over classes get a class axis behind the shape."""
-    inputs = reference.data(rng, (*shape, *reference.shape))
-    return tuple(np.asarray(a, dtype if np.asarray(a).dtype.kind == "f" else None) for a in inputs)
-
-
-def row_shape(reference: Reference, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape for as many numbers where each element has a row of them: the longest axis is shorter."""
-    n = max(shape)
-    k = shape.index(n)
-    return (*shape[:k], -(-n // reference.classes), *shape[k + 1 :]) if reference.row and n > 100 else shape
-
-
-def call_args(reference: Reference, inputs: tuple[NDArray[Any], ...], sample_weight: Any = None) -> tuple[Any, ...]:
-    """Inputs in the order of the call, where the sample weights stand behind those that it must have."""
-    required = reference.build().required
-    return (*inputs[:required], sample_weight, *inputs[required:])
 
 
 def assert_close(got: Any, want: Any, dtype: DTypeLike, terms: Any = 1) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import fastloss as fl
 from tests.calls import ENTRIES, Entry, inputs_of
-from tests.selection import parametrised
+from tests.selection import LOOPS, parametrised
 
 Array = NDArray[Any]
 
@@ -51,6 +51,11 @@ CASES = cases()
 def every_case(*, fixture: bool = True, **axes: Sequence[Any]) -> pytest.MarkDecorator:
     """A test of a backend: `case`, or `name` where it is no fixture, is each of CASES, most of them in one way."""
     return parametrised("case" if fixture else "name", CASES, fixture=fixture, one=True, **axes)
+
+
+def every_loop(**axes: Sequence[Any]) -> pytest.MarkDecorator:
+    """A test of what a backend hands over, whatever the formula: the cases of LOOPS alone."""
+    return parametrised("case", [name for name in CASES if name in LOOPS], **axes)
 
 
 with np.load(Path(__file__).parent / "data" / "gluon_cases.npz") as arrays:

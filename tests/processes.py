@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 import fastloss as fl
-from tests.conftest import call_args, draw
-from tests.reference import LOSSES
+from tests.reference import LOSSES, call_args, draw
 from tests.structured import STRUCTURED
 
 Task = Callable[..., Any]

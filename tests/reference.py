@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 import fastloss as fl
 from tests.cases import Case
@@ -44,6 +44,27 @@ class Reference(Case):
     def shape(self) -> tuple[int, ...]:
         """What an example has besides an element."""
         return (self.classes,) if self.row else ()
+
+
+def draw(
+    reference: Reference, rng: np.random.Generator, shape: tuple[int, ...], dtype: DTypeLike = np.float64
+) -> tuple[NDArray[Any], ...]:
+    """Inputs whose values the dtype holds exactly; the losses over classes get a class axis behind the shape."""
+    inputs = reference.data(rng, (*shape, *reference.shape))
+    return tuple(np.asarray(a, dtype if np.asarray(a).dtype.kind == "f" else None) for a in inputs)
+
+
+def row_shape(reference: Reference, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape for as many numbers where each element has a row of them: the longest axis is shorter."""
+    n = max(shape)
+    k = shape.index(n)
+    return (*shape[:k], -(-n // reference.classes), *shape[k + 1 :]) if reference.row and n > 100 else shape
+
+
+def call_args(reference: Reference, inputs: tuple[NDArray[Any], ...], sample_weight: Any = None) -> tuple[Any, ...]:
+    """Inputs in the order of the call, where the sample weights stand behind those that it must have."""
+    required = reference.build().required
+    return (*inputs[:required], sample_weight, *inputs[required:])
 
 
 def regression_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
@@ -719,7 +740,8 @@ def crammer_singer(**classes: Any) -> dict[str, Any]:
 
     def gradient(x: Array, y: Array) -> Array:
         own, u = excess(x, y)
-        highest = (u > 0) & (u == u.max(-1, keepdims=True, initial=0))
+        first = np.arange(x.shape[-1]) == u.argmax(-1)[..., None] if x.shape[-1] else own
+        highest = first & (u > 0)
         return highest * 1.0 - own * highest.any(-1, keepdims=True)
 
     return over_classes(

@@ -269,13 +269,12 @@ def test_large_sums() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["L1Loss", "L2Loss", "SquaredHingeLoss"])
+@pytest.mark.parametrize("name", ["L2Loss", "SquaredHingeLoss"])
 def test_the_sum_of_a_hundred_million(name: str, rng: np.random.Generator) -> None:
     pred = rng.random((10_000, 10_000), np.float32)
     label = np.broadcast_to(np.float32(1), pred.shape)
     rest = (np.longdouble(1) - row for row in pred)
     losses: dict[str, Callable[[Any], Any]] = {
-        "L1Loss": abs,
         "L2Loss": lambda z: z * z / 2,
         "SquaredHingeLoss": np.square,
     }

@@ -23,8 +23,7 @@ import fastloss as fl
 from fastloss.__main__ import run_demo
 from fastloss._inputs import WEIGHT, Input, Integers
 from fastloss._isa import kernels
-from tests.conftest import draw
-from tests.reference import LOSSES, Reference
+from tests.reference import LOSSES, Reference, draw
 from tests.structured import STRUCTURED
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from tests.conftest import draw
 from tests.frameworks import CASES, every_case
-from tests.reference import LOSSES, REDUCTIONS
+from tests.reference import LOSSES, REDUCTIONS, draw
 from tests.structured import STRUCTURED
 
 autograd = pytest.importorskip("autograd", reason="differentiates through autograd")

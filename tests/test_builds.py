@@ -23,7 +23,7 @@ RESULTS = """
 import hashlib, sys
 sys.path.insert(0, {root!r})
 import numpy as np
-from tests.conftest import call_args, draw
+from tests.reference import call_args, draw
 from tests.reference import LOSSES, expected
 for name, reference in LOSSES.items():
     for dtype in (np.float32, np.float64):

@@ -22,9 +22,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        ("L2", "small"),
         ("BCE pos_weight", "large"),
-        ("CTC", "small"),
         ("CTC", "error"),
         ("SDML", "small"),
         ("softmax class_weight", "build"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from tests.conftest import assert_close, call_args, draw
-from tests.reference import LOSSES
+from tests.conftest import assert_close
+from tests.reference import LOSSES, call_args, draw
 
 UNCERTAIN = (fl.GaussianNLLLoss, fl.LaplaceNLLLoss, fl.StudentTNLLLoss)
 ELEMENTS = {name: case for name, case in LOSSES.items() if not case.row}

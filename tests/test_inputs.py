@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import fastloss as fl
-from tests.conftest import assert_close, call_args, draw
-from tests.reference import LOSSES, REDUCTIONS, Reference, expected
+from tests.conftest import assert_close
+from tests.reference import LOSSES, REDUCTIONS, Reference, call_args, draw, expected
 from tests.selection import ELEMENTS, every_loop, every_loss
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from tests.frameworks import CASES, DENSE, Case, every_case
+from tests.frameworks import CASES, DENSE, Case, every_case, every_loop
 from tests.reference import REDUCTIONS
 
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install -e ".[jax]"')
@@ -271,7 +271,7 @@ def test_labels_that_are_integers_get_float0() -> None:
 
 
 @pytest.mark.usefixtures("double")
-@every_case(reduction=["none", "example", "mean"])
+@every_loop(reduction=["none", "example", "mean"])
 def test_second_derivatives_are_right_or_refused(case: Case, reduction: str) -> None:
     loss = case.build(reduction=reduction)
     first, *others = [jnp.asarray(x) for x in case.inputs.values()]

@@ -18,7 +18,7 @@ from tests.leaks import MALLINFO, general_calls, growth
 
 pytestmark = pytest.mark.thread_unsafe
 
-CALLS = 300
+CALLS = 150
 CHOSEN = [
     *("L1", "L2", "Huber", "hinge", "squared hinge", "logistic signed", "BCE pos_weight", "Poisson rate epsilon", "KL"),
     *("softmax class_weight ignore", "KL logits", "triplet", "cosine", "SDML", "CTC"),

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from tests.conftest import draw
-from tests.reference import LOSSES
+from tests.reference import LOSSES, draw
 from tests.structured import STRUCTURED
 
 CASES = LOSSES | STRUCTURED

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.thread_unsafe
 
 
 def test_a_sample_of_the_matrix() -> None:
-    every = 1301
+    every = 2603
     report = run(Selection(every=every))
     assert not report.violations
     assert report.outcomes.total() * every > 500_000

@@ -46,8 +46,11 @@ def legend(ax: Axes) -> list[str]:
     return [text.get_text() for text in box.get_texts()]
 
 
-@pytest.mark.parametrize("options", [{}, {"reduction": "mean"}, {"reduction": "sum", "batch_axis": -2}], ids=str)
-@pytest.mark.parametrize(("draw", "label"), [(plot.regression, 0), (plot.classification, 1)])
+@pytest.mark.parametrize(
+    ("draw", "label", "options"),
+    [(plot.regression, 0, {"reduction": "sum", "batch_axis": -2}), (plot.classification, 1, {})],
+    ids=["regression", "classification"],
+)
 def test_what_is_drawn_is_the_loss(elementwise: Reference, draw: Any, label: float, options: dict[str, Any]) -> None:
     ax = draw(elementwise.build(**options))
     want = elementwise.build(reduction="none").value_grad_and_hess(X, np.full_like(X, label))

@@ -20,7 +20,6 @@ import fastloss as fl
 from fastloss import _processors, _threads
 from tests import processes
 from tests.processes import CHILDREN, command, environment
-from tests.selection import pairs
 
 pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them"),
@@ -93,7 +92,8 @@ def start_method(how: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("how", "parent", "child"), [(list(CHILDREN)[i], 1 + j, 1 + k) for i, j, k in pairs(len(CHILDREN), 2, 2)]
+    ("how", "parent", "child"),
+    [*[(how, 2, 2) for how in CHILDREN], *[(how, *n) for how in ("os.fork", "subprocess") for n in ((1, 2), (2, 1))]],
 )
 def test_parent_and_children(how: str, parent: int, child: int) -> None:
     """A forked child has one thread, any other as many as it asks for."""

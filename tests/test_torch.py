@@ -17,7 +17,7 @@ import pytest
 
 import fastloss as fl
 from tests.calls import ENTRIES, inputs_of
-from tests.frameworks import CASES, DENSE, Case, every_case
+from tests.frameworks import CASES, DENSE, Case, every_case, every_loop
 from tests.reference import LOSSES, REDUCTIONS
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
@@ -120,7 +120,7 @@ def test_mixed_second_derivatives_are_refused() -> None:
         gradients[0].sum().backward()
 
 
-@every_case(reduction=["example", "mean"])
+@every_loop(reduction=["mean"])
 def test_opcheck(case: Case, reduction: str) -> None:
     loss = case.build(reduction=reduction)
     given, inputs = torch_operators.given_tensors([tensors(case).get(name) for name in loss.inputs])
@@ -185,7 +185,7 @@ def test_inductor() -> None:
 LOOKED_FOR = "fastloss, importlib.util; importlib.util.find_spec('torch._dynamo')"
 
 
-@pytest.mark.parametrize("first", ["fastloss", "torch", "torch._dynamo", LOOKED_FOR])
+@pytest.mark.parametrize("first", ["fastloss", "torch._dynamo", LOOKED_FOR])
 def test_the_compiler_knows_losses_however_imports_are_ordered(first: str) -> None:
     program = f"""
 import {first}
@@ -557,7 +557,7 @@ def test_a_traced_call_is_no_constant(trace: Any, name: str, method: str) -> Non
     case = CASES[name]
     inputs = tensors(case, ())
     later = {k: x + 0.25 if x.is_floating_point() else x for k, x in inputs.items()}
-    for reduction in REDUCTIONS:
+    for reduction in ("none", "weighted_mean"):
         loss = case.build(reduction=reduction)
         options = {"wrt": case.targets} if method in ("grad", "value_and_grad") else {}
 

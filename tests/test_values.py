@@ -11,8 +11,19 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from tests.conftest import assert_close, call_args, draw, row_shape
-from tests.reference import CLASS_WEIGHT, LOSSES, REDUCTIONS, Reference, expected, over_classes, unbroadcast
+from tests.conftest import assert_close
+from tests.reference import (
+    CLASS_WEIGHT,
+    LOSSES,
+    REDUCTIONS,
+    Reference,
+    call_args,
+    draw,
+    expected,
+    over_classes,
+    row_shape,
+    unbroadcast,
+)
 from tests.selection import ELEMENTS, every_loop, every_loss
 
 DTYPES = [np.float32, np.float64]
@@ -239,7 +250,7 @@ def test_a_row_has_the_same_bits_among_others(rng: np.random.Generator, name: st
         loss = LOSSES[name].loss(reduction="none", **parameters)
         pred = rng.normal(size=(71, classes)).astype(dtype)
         label = rng.integers(0, classes, 71)
-        for rows in (1, 2, 3, 4, 5, 71):
+        for rows in (1, 4, 71):
             results = loss.value_grad_and_hess(pred[:rows], label[:rows])
             across = loss.value_grad_and_hess(np.asfortranarray(pred[:rows]), label[:rows])
             for i in range(rows):
