@@ -290,7 +290,7 @@ cdef class Loss:
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None,
         no_hessian=None, surrogate=None, exact_is=(), newton=None, link="identity", couples=None,
-        single_ndim=-1, row=("class", "classes"), row_parameter=None,
+        factor=1, single_ndim=-1, row=("class", "classes"), row_parameter=None,
     ):
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
@@ -298,7 +298,7 @@ cdef class Loss:
             raise TypeError(
                 f"weight must be a number, got {type(weight).__name__}; "
                 "weights per example are given in the call, as sample_weight")
-        self.weight = 1 if weight is None else finite("weight", weight)
+        self.weight = factor * (1 if weight is None else finite("weight", weight))
         self.batch_axis = integer("batch_axis", batch_axis)
         self.axis = integer("axis", axis)
         self.layout = LAYOUTS.index(layout)

@@ -271,13 +271,13 @@ cdef inline void exp_range(real_t top, real_t* base, real_t* lowest, real_t* k) 
     k[0] = nearest((top - base[0]) * <real_t>1.44269504088896341)
 
 
-cdef inline real_t log_reduced(real_t f, real_t k, real_t low) noexcept nogil:
-    """k ln 2 + log(1 + f) + low for f in [-0.3, 0.5].
+cdef inline real_t log_reduced(real_t f, real_t k, real_t low, real_t* rest) noexcept nogil:
+    """k ln 2 + log(1 + f) + low for f in [-0.3, 0.5], and the rest that its last two roundings have left.
 
     log(1 + f) = 2 atanh(s) with s = f/(2 + f), arranged as f - (f^2/2 - s (f^2/2 + R(s^2))): the rounding of s touches
     only the small correction.
     """
-    cdef real_t s = f / (<real_t>2 + f), z = s * s, half = <real_t>.5 * f * f, p, high
+    cdef real_t s = f / (<real_t>2 + f), z = s * s, half = <real_t>.5 * f * f, p, high, small, near_one
     if real_t is float:
         p = fma(z, <float>.23751342296600342, <float>.28532543778419495)
         p = fma(z, p, <float>.4000031352043152)
@@ -294,12 +294,15 @@ cdef inline real_t log_reduced(real_t f, real_t k, real_t low) noexcept nogil:
         p = z * fma(z, p, .6666666666666666)
         low = fma(k, 1.9082149292705877e-10, low)
         high = k * 0.6931471803691238
-    return high + (f - (half - fma(s, half + p, low)))
+    small = half - fma(s, half + p, low)
+    near_one = f - small
+    rest[0] = lost(f, -small, near_one) + lost(high, near_one, high + near_one)
+    return high + near_one
 
 
 cdef inline real_t log1p_unit(real_t u) noexcept nogil:
     """log(1 + u) for u in [0, 1] within 1 ULP."""
-    cdef real_t half = .5, one = 1, zero = 0, w, q
+    cdef real_t half = .5, one = 1, zero = 0, w, q, rest
     if real_t is float:
         # u + u^2 Q(u - 1/2): centred, the series falls so fast that little but its first term is rounded
         w = u - half
@@ -314,7 +317,7 @@ cdef inline real_t log1p_unit(real_t u) noexcept nogil:
         return fma(u * u, q, u)
     else:
         # above 1/2, log 2 + log(1 + (u - 1)/2) keeps the series short, and both u - 1 and its half are exact
-        return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero)
+        return log_reduced((u - one) * half if u > half else u, one if u > half else zero, zero, &rest)
 
 
 cdef inline real_t log1pmx_ratio(real_t t) noexcept nogil:
@@ -342,8 +345,8 @@ cdef inline real_t log1pmx_ratio(real_t t) noexcept nogil:
     return fma(-k, fma(z, p, half * t), half)
 
 
-cdef inline real_t log_normal(real_t x, real_t bias, real_t low) noexcept nogil:
-    """log(x) + low for normal x, of whose exponent `bias` is taken."""
+cdef inline real_t log_normal(real_t x, real_t bias, real_t low, real_t* rest) noexcept nogil:
+    """log(x) + low for normal x, of whose exponent `bias` is taken, and the rest that its rounding has left."""
     cdef real_t m, k
     cdef uint32_t i
     cdef uint64_t j
@@ -357,18 +360,33 @@ cdef inline real_t log_normal(real_t x, real_t bias, real_t low) noexcept nogil:
         # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
         k = (from_bits_d((j >> 52) | <uint64_t>0x4330000000000000) - 4503599627370496.) - bias
         m = from_bits_d((j & <uint64_t>0x000fffffffffffff) + <uint64_t>0x3fe6a09e667f3bcd)
-    return log_reduced(m - <real_t>1, k, low)
+    return log_reduced(m - <real_t>1, k, low, rest)
 
 
 cdef inline real_t log_from_one(real_t x) noexcept nogil:
     """log(x) for x >= 1, or NaN: log_sum(x, 0) to the last bit, without what only other numbers need."""
-    cdef real_t bias, r
+    cdef real_t bias, r, rest
     if real_t is float:
         bias = 127
     else:
         bias = 1023
-    r = log_normal(x, bias, <real_t>0)
+    r = log_normal(x, bias, <real_t>0, &rest)
     return r if x < <real_t>INFINITY else x
+
+
+cdef inline real_t log_parts(real_t a, real_t b, real_t* rest) noexcept nogil:
+    """log_sum(a, b), and the rest that its rounding has left: a power needs more digits than a number has."""
+    cdef real_t w = a + b, c = lost(a, b, w), scaled, bias, r, zero = 0
+    # subnormals are brought into the normal range first
+    if real_t is float:
+        scaled = w * <float>33554432. if w < <float>1.1754943508222875e-38 else w
+        bias = <float>152. if w < <float>1.1754943508222875e-38 else <float>127.
+    else:
+        scaled = w * 18014398509481984. if w < 2.2250738585072014e-308 else w
+        bias = 1077. if w < 2.2250738585072014e-308 else 1023.
+    r = log_normal(scaled, bias, c / w, rest)
+    r = w if w == <real_t>INFINITY else r
+    return r if w > zero else (<real_t>-INFINITY if w == zero else <real_t>NAN)
 
 
 cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:
@@ -378,14 +396,5 @@ cdef inline real_t log_sum(real_t a, real_t b) noexcept nogil:
 
     log(x) is log_sum(x, 0), log1p(u) is log_sum(1, u). 0 gives -inf, a negative sum NaN.
     """
-    cdef real_t w = a + b, c = lost(a, b, w), scaled, bias, r, zero = 0
-    # subnormals are brought into the normal range first
-    if real_t is float:
-        scaled = w * <float>33554432. if w < <float>1.1754943508222875e-38 else w
-        bias = <float>152. if w < <float>1.1754943508222875e-38 else <float>127.
-    else:
-        scaled = w * 18014398509481984. if w < 2.2250738585072014e-308 else w
-        bias = 1077. if w < 2.2250738585072014e-308 else 1023.
-    r = log_normal(scaled, bias, c / w)
-    r = w if w == <real_t>INFINITY else r
-    return r if w > zero else (<real_t>-INFINITY if w == zero else <real_t>NAN)
+    cdef real_t rest
+    return log_parts(a, b, &rest)

@@ -212,6 +212,15 @@ def welsch(c: float) -> dict[str, Any]:
     )
 
 
+def robust(alpha: float, c: float) -> dict[str, Any]:
+    b = abs(alpha - 2)
+    return residual(
+        lambda z: b / alpha * (((z / c) ** 2 / b + 1) ** (alpha / 2) - 1),
+        lambda z: z / c**2 * ((z / c) ** 2 / b + 1) ** (alpha / 2 - 1),
+        lambda z: (1 + (alpha - 1) * (z / c) ** 2 / b) / c**2 * ((z / c) ** 2 / b + 1) ** (alpha / 2 - 2),
+    )
+
+
 def tukey(c: float) -> dict[str, Any]:
     return residual(
         lambda z: np.where(abs(z) < c, c**2 / 6 * (1 - (1 - (z / c) ** 2) ** 3), c**2 / 6),
@@ -813,6 +822,10 @@ LOSSES = {
     "Cauchy": Reference(fl.CauchyLoss, **cauchy(0.5), source="Black and Anandan 1996", parameters={"c": 0.5}),
     "Geman-McClure": Reference(fl.GemanMcClureLoss, **geman_mcclure(0.5), source="Barron 2019", parameters={"c": 0.5}),
     "Welsch": Reference(fl.WelschLoss, **welsch(2), source="Dennis and Welsch 1978", parameters={"c": 2}),
+    "robust": Reference(fl.RobustLoss, **robust(1.5, 0.5), source="Barron 2019", parameters={"alpha": 1.5, "c": 0.5}),
+    "robust alpha=-1": Reference(
+        fl.RobustLoss, **robust(-1, 0.5), source="Barron 2019", parameters={"alpha": -1, "c": 0.5}
+    ),
     "Tukey": Reference(fl.TukeyLoss, **tukey(2), source="Beaton and Tukey 1974", parameters={"c": 2}),
     "hinge": Reference(fl.HingeLoss, **hinge(1), source="Cortes and Vapnik 1995; Gluon"),
     "hinge margin=2.5": Reference(fl.HingeLoss, **hinge(2.5), source="Gluon", parameters={"margin": 2.5}),

@@ -16,7 +16,7 @@ ELEMENTS = {name: case for name, case in LOSSES.items() if not case.row}
 MAJORISED = [name for name, case in ELEMENTS.items() if "majorizer" in case.build().hessians]
 EXPECTED = [name for name, case in LOSSES.items() if "expected" in case.build().hessians and case.loss not in UNCERTAIN]
 # bounds of the Hessian that keep Newton's step from raising the loss, and no parabolas above it
-LOCAL = {"focal", "MSLE"}
+LOCAL = {"asymmetric", "focal", "MSLE"}
 
 
 def data(name: str, dtype: Any = np.float64, n: int = 400) -> tuple[Any, ...]:

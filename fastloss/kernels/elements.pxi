@@ -41,7 +41,7 @@ ctypedef fused own_surrogate_t:
     regression_surrogate_t
     quantile_t
     binary_surrogate_t
-    focal_surrogate_t
+    focal_t
     count_surrogate_t
     uncertain_t
 

@@ -557,7 +557,8 @@ class AsymmetricLoss(Loss):
 
     Raises ValueError for a power that is not from 0 to 7, and for a clip that is not from 0 to less than 1.
 
-    A label of 0 costs -log(c) at most, whatever the prediction, and a certain one has no gradient. For the label 1
+    A label of 0 costs -log(c) at most, whatever the prediction, and a certain one has no gradient. The Hessian is below
+    0 for a confident error; ``hessian="majorizer"`` leaves out what the power makes negative. For the label 1
     errors grow by 2 units in the last place with each unit of the power. For 0 they are those that the rounding of p
     has made of v's: near the clip, where next to nothing is left of the loss, few digits of it are right.
 
@@ -589,5 +590,6 @@ class AsymmetricLoss(Loss):
             batch_axis,
             reduction,
             inputs=focal_inputs(),
+            surrogate="majorizer",
             link="margin",
         )

@@ -72,6 +72,7 @@ PARAMETERS = {
     "gamma_pos": Parameter(INTEGER, 0, 7),
     "clip": Parameter(NUMBER, 0, 1, is_below=True),
     "alpha": Parameter(OPTIONAL, 0, 1),
+    "RobustLoss.alpha": Parameter(NUMBER),
     "power": Parameter(NUMBER, gap=(0, 1)),
     "theta": Parameter(NUMBER, 0, is_open=True),
     "eps": Parameter(NUMBER, 0, is_open=True),

@@ -26,7 +26,7 @@ cdef class Scaled(Kernel):
     cdef double high[2]
     cdef double low[2]
 
-    def __cinit__(self, double scale):
+    def __cinit__(self, double scale, *others):
         # none has the reciprocal 0, or infinity
         self.scale[0] = <float>max(scale, 1.1754943508222875e-38)
         self.scale[1] = max(scale, 2.2250738585072014e-308)

@@ -29,6 +29,13 @@ cdef inline real_t bias_of(real_t one) noexcept nogil:
         return 1023
 
 
+cdef inline real_t above(real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+    """h, or p |g| where that is more: h without the curvature that the loss has as a function of s."""
+    cdef real_t one = 1, m = x if y > <real_t>.5 else -x, u = exp_nonpositive(minus_absolute(m))
+    cdef real_t part = absolute(g) * ((one if m > 0 else u) / (one + u))
+    return part if part > h else h
+
+
 @cython.final
 cdef class SigmoidFocal(Kernel):
     """l = w q^k s, s = log(1 + e^-m), q = 1/(1 + e^m), m = x for the label 1, -x for 0, each with a w and a k.
@@ -65,10 +72,7 @@ cdef class SigmoidFocal(Kernel):
         d[0] = zero
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """h, or p |g| where that is more: h without the curvature that the loss has as a function of s."""
-        cdef real_t one = 1, m = x if y > <real_t>.5 else -x, u = exp_nonpositive(minus_absolute(m))
-        cdef real_t part = absolute(g) * ((one if m > 0 else u) / (one + u))
-        return part if part > h else h
+        return above(x, y, g, h)
 
 
 cdef inline real_t small_power(real_t k, real_t v) noexcept nogil:
@@ -93,7 +97,7 @@ cdef class AsymmetricFocal(Kernel):
 
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t zero = 0, one = 1, half = .5, k0 = <real_t>self.exponent[0], k1 = <real_t>self.exponent[1]
-        cdef real_t clip = <real_t>self.clip, bias = bias_of(one)
+        cdef real_t clip = <real_t>self.clip, bias = bias_of(one), rest
         cdef bint positive = y > half
         # a label that is no finite number has no sign
         cdef real_t k = k1 if positive else k0, z = fma(y, zero, x)
@@ -106,7 +110,7 @@ cdef class AsymmetricFocal(Kernel):
         base = one if positive else base
         part = u if positive else part
         cdef real_t w = base + part, i = near if positive else one / (q + clip)
-        cdef real_t tail = -log_normal(w, bias, (part - (w - base)) * i)
+        cdef real_t tail = -log_normal(w, bias, (part - (w - base)) * i, &rest)
         cdef real_t r = tail if not positive else (zero if z > 0 else -z) - tail
         cdef real_t factor = small_power(k, q if positive else v)
         factor = factor if positive else (zero if excess <= 0 else factor)
@@ -118,10 +122,10 @@ cdef class AsymmetricFocal(Kernel):
         h[0] = factor * fma(krc, fma(k - one, c, lead), e * fma(k + k, c, p if positive else e + lead))
         d[0] = zero
 
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return above(x, y, g, h)
+
 
 ctypedef fused focal_t:
     SigmoidFocal
     AsymmetricFocal
-
-ctypedef fused focal_surrogate_t:
-    SigmoidFocal

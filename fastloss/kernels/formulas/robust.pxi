@@ -1,7 +1,7 @@
 """Errors of real predictions of which large ones count less than their squares, smoothly."""
 
 cimport cython
-from libc.math cimport log
+from libc.math cimport INFINITY, fabs, log, sqrt as sqrt_of_double
 
 from fastloss._math cimport *
 
@@ -142,6 +142,56 @@ cdef class Tukey(Scaled):
         d[0] = -g[0]
 
 
+@cython.final
+cdef class General(Scaled):
+    """l = b/alpha (p - 1), p = w^(alpha/2), w = 1 + s^2, s = a/(c sqrt(b)), b = |alpha - 2| (Barron 2019).
+
+    g = sqrt(b)/c s p/w. Far away w is s^2, by which nobody divides: it may be beyond the range.
+
+    A power magnifies the error of its base: log w is in two parts, and gets what the rounding of s and s^2 have left.
+    """
+    cdef double alpha
+    cdef double factor      # b/|alpha|
+    cdef double limit       # of the slope
+    cdef double slope[2]    # sqrt(b)/c
+    cdef double reciprocal[2]
+
+    def __cinit__(self, double scale, double alpha, double c):
+        cdef double root = sqrt_of_double(fabs(alpha - 2))
+        cdef double rounded[2]
+        rounded[0], rounded[1] = <float>c, c
+        self.alpha, self.factor, self.limit = alpha, fabs((alpha - 2) / alpha), 0 if alpha < 1 else INFINITY
+        for i in range(2):
+            self.slope[i] = root / rounded[i]
+            self.reciprocal[i] = 1 / rounded[i]
+        # a float32 of the scale would be too far from it
+        self.low[0] = 1 / (rounded[0] * root) - self.high[0]
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef int i = real_t is double
+        cdef real_t z = x - y, one = 1, zero = 0, half = .5, alpha = <real_t>self.alpha, q, rest, left, e, v
+        cdef real_t slope = <real_t>self.slope[i], reciprocal = <real_t>self.reciprocal[i], limit = <real_t>self.limit
+        cdef real_t factor = <real_t>self.factor, s = over(self, absolute(z), &left), u = s * s, log_w, k, t, low, p
+        cdef real_t inf = <real_t>INFINITY
+        cdef bint far = is_far(s)
+        q = one / (s if far else one + u)
+        # far away of s, whose square has twice the logarithm
+        log_w = log_parts(s if far else one, zero if far else u, &rest)
+        rest = rest + (left if far else fma(s + s, left, fma(s, s, -u))) * q
+        k = -absolute(alpha if far else half * alpha)
+        t = k * log_w
+        low = fma(k, log_w, -t) + k * rest
+        # NaN where nothing is finite
+        e = absolute(expm1_sum(t, low if absolute(low) < one else zero, &v))
+        p = one / v if alpha > 0 else one
+        l[0] = factor * e * p
+        p = p if alpha > 0 else v
+        g[0] = signed_as(limit if s == inf else slope * (p * (q if far else s * q)), z)
+        e = alpha - one if far else fma(alpha - one, u, one)
+        h[0] = zero if q == 0 else reciprocal * (p * q) * (e * q) * reciprocal
+        d[0] = -g[0]
+
+
 ctypedef fused robust_t:
     LogCosh
     PseudoHuber
@@ -150,6 +200,8 @@ ctypedef fused robust_t:
     GemanMcClure
     Welsch
     Tukey
+    General
 
 ctypedef fused robust_heavy_t:
     Welsch
+    General
