@@ -4,6 +4,8 @@
 
 Errors are in units in the last place (ULP) of the exact result for the given inputs, computed with 120 digits; where a
 result is a sum of terms of either sign, of its largest term. PyTorch and JAX get the same formula, epsilon included.
+
+A second column has the errors in units of what rounding the inputs would change, where that is more.
 """
 
 from __future__ import annotations
@@ -96,6 +98,8 @@ class Rows:
         return self.terms(value, gradient, r.hessian(ones, *inputs) if r.hessian else None, *inputs)
 
     def place(self, at: int, *inputs: Any) -> str:
+        if self.loss.is_elementwise:
+            return ", ".join(f"{a[at]:.6g}" for a in inputs)
         return " x ".join(map(str, inputs[0].shape))
 
 
@@ -422,12 +426,25 @@ def worst(got: Any, exact: Any, largest: Any, dtype: Any) -> tuple[float, int]:
     return errors[at], at
 
 
+def moved(case: Case | Rows, inputs: tuple[Any, ...], exact: Exact) -> list[Any]:
+    """Return by how much each result moves with its inputs, per relative change of these, and no less than itself."""
+    step = mp.mpf("1e-40")
+    by = [abs(result) for result in exact[:3]]
+    for k, a in enumerate(inputs):
+        if a.dtype == object:
+            others = case.exact(*(b * (1 + step) if j == k else b for j, b in enumerate(inputs)))
+            by = [most + abs(b - a) / step for most, a, b in zip(by, exact[:3], others, strict=False)]
+    return by
+
+
 def rows(contenders: Iterable[str]) -> Iterable[list[str]]:
     rational = np.frompyfunc(lambda a: mp.mpf(float(a)), 1, 1)
     for name, case in CASES.items():
         for dtype in (np.float32, np.float64):
             inputs = case.inputs(dtype)
-            exact = case.exact(*(rational(a) if a.dtype.kind == "f" else a for a in inputs))
+            rationals = tuple(rational(a) if a.dtype.kind == "f" else a for a in inputs)
+            exact = case.exact(*rationals)
+            by = moved(case, rationals, exact) if case.loss.is_elementwise else None
             found = {contender: CONTENDERS[contender](case, *inputs) for contender in contenders}
             for kind, what in enumerate(RESULTS):
                 cells = [
@@ -436,6 +453,7 @@ def rows(contenders: Iterable[str]) -> Iterable[list[str]]:
                 ]
                 if cells[0] is not None:
                     place = case.place(cells[0][1], *inputs)
+                    cells.insert(1, by and worst(found["fastloss"][kind], exact[kind], by[kind], dtype))
                     yield [name, dtype.__name__, what, place, *(f"{cell[0]:.3g}" if cell else "" for cell in cells)]
 
 
@@ -447,13 +465,17 @@ def main() -> None:
         "of terms of either sign (Poisson, Kullback-Leibler, values of triplets, gradients of soft and dense labels,\n"
         "of CTC and SDML), of its largest term; of 1 for values of cosines, of 1 over the vector's length for their\n"
         "gradients, and over its square for their Hessians. 1e7 in float32, or 1e16 in float64, means that no digit\n"
-        "is right. Printed by `python -m bench.accuracy`.\n"
+        "is right. Printed by `python -m bench.accuracy`.\n\n"
+        "The column `beside inputs` has fastloss's errors in units of what rounding the inputs would change, where\n"
+        "that is more than the result: the difference of a prediction and a label has no digits that these have not.\n"
+        "A large number there is a Hessian at a kink, or one that dies out faster than x - y is known.\n"
     )
     build = (fl.show_config(mode="dicts") or {})["instruction set"]
     versions = ", ".join(f"{name} {version(name)}" for name in ("fastloss", "numpy", *contenders[1:]))
     print(f"{versions}; {build}, {platform.system()}\n")
-    print(f"| loss | dtype | result | worst at (pred, label), or shape | {' | '.join(contenders)} |")
-    print(f"|---|---|---|---|{'---:|' * len(contenders)}")
+    columns = contenders[0], "beside inputs", *contenders[1:]
+    print(f"| loss | dtype | result | worst at (pred, label), or shape | {' | '.join(columns)} |")
+    print(f"|---|---|---|---|{'---:|' * len(columns)}")
     for row in rows(contenders):
         print(f"| {' | '.join(row)} |", flush=True)
 

@@ -383,6 +383,37 @@ def logistic_duration(sigma: float) -> dict[str, Any]:
     }
 
 
+def interval_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """Classes between others, and at either end."""
+    lower, kind = rng.normal(scale=2, size=shape), rng.integers(0, 4, shape)
+    upper = np.where(kind == 1, np.inf, lower + rng.uniform(0.25, 4, shape))
+    return rng.normal(scale=2, size=shape), np.where(kind == 2, -np.inf, lower), upper
+
+
+def ordinal() -> dict[str, Any]:
+    def tail(t: Array, x: Array) -> Array:
+        # the sigmoid of what has none
+        return sigmoid(np.clip(x - t, -60, 60))
+
+    def bend(t: Array, x: Array) -> Array:
+        return tail(t, x) * (1 - tail(t, x))
+
+    def share(x: Array, y: Array, q: Array) -> Array:
+        return tail(y, x) - tail(q, x)
+
+    def slope(x: Array, y: Array, q: Array) -> Array:
+        return (bend(q, x) - bend(y, x)) / share(x, y, q)
+
+    return {
+        "value": in_order(lambda x, y, q: -np.log(share(x, y, q))),
+        "gradient": in_order(slope),
+        "hessian": in_order(lambda x, y, q: bend(y, x) + bend(q, x)),
+        "label_gradient": in_order(lambda x, y, q: bend(y, x) / share(x, y, q)),
+        "third_gradient": in_order(lambda x, y, q: -bend(q, x) / share(x, y, q)),
+        "data": interval_data,
+    }
+
+
 def extreme_duration(sigma: float) -> dict[str, Any]:
     def power(t: Array, x: Array) -> Array:
         return np.exp(standardized(t, x, sigma))
@@ -1041,6 +1072,7 @@ LOSSES = {
         third="upper",
         parameters={"distribution": "extreme", "scale": 2},
     ),
+    "ordinal": Reference(fl.OrdinalLoss, **ordinal(), source="McCullagh 1980", third="upper"),
     "KL": Reference(
         fl.KLDivLoss,
         lambda x, y: y * (np.log(y + 1e-12) - x),

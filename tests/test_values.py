@@ -131,7 +131,7 @@ def test_weights(reference: Reference, rng: np.random.Generator, case: Any, kind
     names = ["pred", "sample_weight"]
     wants = [want.gradient, want.weight_gradient.reshape(weight.shape)]
     if want.label_gradient is not None:
-        names.append("label")
+        names.append(loss.inputs[1])
         wants.append(want.label_gradient)
     if want.third_gradient is not None:
         assert reference.third

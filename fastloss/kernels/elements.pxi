@@ -54,13 +54,14 @@ ctypedef fused surrogate_t:
 ctypedef fused heavy_t:
     regression_heavy_t
     robust_heavy_t
+    interval_t
     focal_t
     count_heavy_t
     uncertain_heavy_t
 
 # A single loop is all passes of these.
 ctypedef fused heaviest_t:
-    censored_t
+    duration_t
 
 # A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
 # part of the work.

@@ -1,4 +1,4 @@
-"""Losses of times that are known to lie between bounds."""
+"""Losses of what is known to lie between bounds: times, and classes in an order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from fastloss._inputs import WEIGHT, Input, Reduction
 from fastloss._isa import kernels
 
 END = domain.Domain("times above 0, infinity for those that have not ended", 0, without=(0,), also=(math.inf,))
+LEAST = domain.Domain("thresholds below upper's, -infinity for the lowest class", also=(-math.inf,))
+MOST = domain.Domain("thresholds above lower's, infinity for the highest class", also=(math.inf,))
 KERNELS = {"logistic": "LogisticDuration", "extreme": "ExtremeDuration"}
 
 
@@ -77,5 +79,54 @@ class AFTLoss(Loss):
                 Input("upper", domain=END, differentiable=False),
                 WEIGHT,
             ),
+            link=None,
+        )
+
+
+class OrdinalLoss(Loss):
+    r"""The negative log-likelihood of a class in an order, by proportional odds.
+
+    .. math::
+        \ell = -\log\left(F(\overline\theta - x) - F(\underline\theta - x)\right), \quad F(z) = \frac{1}{1 + e^{-z}}
+
+    Args:
+        weight: a number that multiplies the loss; None is 1.
+        batch_axis: the axis of the examples.
+        reduction: see :class:`Loss`.
+
+    Call: ``loss(pred, lower, upper, sample_weight=None)``, pred the score, lower and upper the thresholds around the
+    label's class, all of the same shape. lower is -infinity for the lowest class, upper infinity for the highest. With
+    ``edges = [-inf, *thresholds, inf]`` they are ``edges[label]`` and ``edges[label + 1]``.
+
+    The loss is convex in the score and in the thresholds together, with gradients in all three inputs. Sums of them by
+    label are the thresholds' own; PyTorch and JAX take those by themselves. Thresholds that are equal have an
+    infinite loss, and ones in the wrong order have none: the result is NaN.
+
+    Results are within 4 units in the last place of their larger term, however thin or far away the interval is.
+
+    Source: McCullagh 1980. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. statsmodels:
+    ``OrderedModel(distr="logit")``, the same scale.
+
+    >>> import numpy as np, fastloss as fl
+    >>> label, thresholds = np.array([0, 1, 2, 2]), np.array([-1.0, 1.0])
+    >>> edges = np.array([-np.inf, *thresholds, np.inf])
+    >>> loss = fl.OrdinalLoss(reduction="sum")
+    >>> value, (below, above) = loss.value_and_grad(
+    ...     np.zeros(4), edges[label], edges[label + 1], wrt=("lower", "upper"))
+    >>> round(value, 4)
+    4.7117
+    >>> (np.bincount(label, below, 3)[1:] + np.bincount(label, above, 3)[:-1]).round(4)
+    array([-0.3056,  1.0367])
+    """
+
+    __slots__ = ()
+
+    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+        super().__init__(
+            kernels.LogisticInterval(),
+            weight,
+            batch_axis,
+            reduction,
+            inputs=(Input("pred"), Input("lower", domain=LEAST), Input("upper", domain=MOST), WEIGHT),
             link=None,
         )

@@ -1,4 +1,4 @@
-"""Likelihoods of times that are known to lie between bounds, y and q, given the logarithm of a typical one."""
+"""Likelihoods of what is known to lie between bounds, y and q: times, and classes in an order."""
 
 cimport cython
 from libc.math cimport INFINITY, NAN
@@ -36,25 +36,66 @@ cdef inline real_t standardized(Duration of, real_t x, real_t y, real_t q, real_
     return log_base + log_c if y == q else zero
 
 
+cdef inline real_t between(real_t low, real_t high, real_t a, real_t b, real_t gap, real_t left, real_t rest,
+                           real_t* under, real_t* over, real_t* h, real_t* d) noexcept nogil:
+    """-log(F(high) - F(low)) + rest, F = 1/(1 + e^-z), a = e^-|low|, b = e^-|high|, for bounds gap + left apart.
+
+    It is log(1 + e^low) + log(1 + e^-high) - log(1 - e^-gap) in one logarithm, of 1 and a sum of positive numbers;
+    beside it stand low where it is above 0, and high where it is below. `under` is F(low), `over` 1 - F(high): their
+    difference is the derivative in a shift of both bounds, h the second one. A bound alone adds d = 1/(e^gap - 1).
+    """
+    cdef real_t one = 1, zero = 0, v, c = absolute(expm1_sum(-gap, -left, &v))
+    cdef real_t far = log_sum(one, (fma(a, b, a + b) + v) / c)
+    under[0] = (one if low > 0 else a) / (one + a)
+    over[0] = (one if high < 0 else b) / (one + b)
+    h[0] = a / (one + a) / (one + a) + b / (one + b) / (one + b)
+    d[0] = v / c
+    return ((low if low > 0 else zero) - (high if high < 0 else zero)) + (far + rest)
+
+
 @cython.final
 cdef class LogisticDuration(Duration):
-    """l = log(1 + e^low) + log(1 + e^-high) - log(1 - e^-gap), or + log(c t) where t is known, in one logarithm.
-
-    That is of 1 and a sum of positive numbers, and beside it stand low where it is above 0, and high where it is below.
-    """
+    """l = -log(F(high) - F(low)), or -log(F(low) (1 - F(low))) + log(c t) where t is known."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                         real_t* e) noexcept nogil:
-        cdef real_t low, high, gap, one = 1, zero = 0, rest, v
+        cdef real_t low, high, gap, zero = 0, under, over, bend, apart, inverse = <real_t>self.inverse
         cdef real_t exactly = standardized(self, x, y, q, &low, &high, &gap)
-        cdef real_t c = absolute(expm1_nonpositive(-gap, &v)), inverse = <real_t>self.inverse
         cdef real_t a = exp_nonpositive(minus_absolute(low)), b = exp_nonpositive(minus_absolute(high))
-        rest = log_sum(one, (fma(a, b, a + b) + v) / c)
-        l[0] = ((low if low > 0 else zero) - (high if high < 0 else zero)) + (rest + exactly)
-        g[0] = ((one if high < 0 else b) / (one + b) - (one if low > 0 else a) / (one + a)) * inverse
+        l[0] = between(low, high, a, b, gap, zero, exactly, &under, &over, &bend, &apart)
+        g[0] = (over - under) * inverse
         g[0] += zero_like(gap)
-        h[0] = (a / (one + a) / (one + a) + b / (one + b) / (one + b)) * inverse * inverse + zero_like(gap)
+        h[0] = bend * inverse * inverse + zero_like(gap)
         d[0] = zero
         e[0] = zero
+
+
+cdef inline real_t left_of(real_t y, real_t x, real_t z) noexcept nogil:
+    """What the rounding of y - x = z has left, which an exponential magnifies; 0 where it is infinite."""
+    cdef real_t rest = lost(y, -x, z), zero = 0
+    return rest if absolute(rest) < <real_t>1 else zero
+
+
+cdef inline real_t decay(real_t y, real_t x, real_t z) noexcept nogil:
+    """e^-|y - x| for z = y - x rounded."""
+    cdef real_t e = exp_nonpositive(minus_absolute(z)), rest = left_of(y, x, z)
+    return fma(e, -rest if z > 0 else rest, e)
+
+
+@cython.final
+cdef class LogisticInterval(Kernel):
+    """l = -log(F(q - x) - F(y - x)), F = 1/(1 + e^-z): what separates the bounds is q - y, not a difference of F."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
+        cdef real_t zero = 0, inf = <real_t>INFINITY, under, over, apart, none = zero_like(x)
+        # bounds that are missing are so for every x, and bounds in the wrong order have no value
+        cdef real_t low = y + none if absolute(y) == inf else y - x, high = q + none if absolute(q) == inf else q - x
+        cdef real_t gap = q - y, left = left_of(q, y, gap), a = decay(y, x, low), b = decay(q, x, high)
+        gap = <real_t>NAN if gap < 0 else gap
+        l[0] = between(low, high, a, b, gap, left, zero, &under, &over, h, &apart)
+        g[0] = over - under + zero_like(gap)
+        h[0] += zero_like(gap)
+        d[0] = under + apart
+        e[0] = -over - apart
 
 
 cdef inline real_t bernoulli(real_t x, real_t c) noexcept nogil:
@@ -96,6 +137,13 @@ cdef class ExtremeDuration(Duration):
         e[0] = zero
 
 
-ctypedef fused censored_t:
+ctypedef fused duration_t:
     LogisticDuration
     ExtremeDuration
+
+ctypedef fused interval_t:
+    LogisticInterval
+
+ctypedef fused censored_t:
+    duration_t
+    interval_t
