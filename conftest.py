@@ -11,6 +11,7 @@ NEEDS = {
     "docs/guide/frameworks.md": ["torch", "jax", "autograd", "dask"],
     "docs/guide/pytorch.md": ["torch"],
     "docs/howto/scipy.md": ["scipy"],
+    "docs/howto/sklearn.md": ["scipy", "sklearn"],
 }
 
 collect_ignore = [path for path, libraries in NEEDS.items() if any(find_spec(name) is None for name in libraries)]
