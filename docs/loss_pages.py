@@ -18,9 +18,10 @@ from sphinx.application import Sphinx
 
 import fastloss as fl
 
-# what guide/labels.md and guide/which.md include
+# what guide/labels.md, guide/which.md and howto/moving.md include
 LABELS = "losses/labels.inc"
 NAMES = "losses/names.inc"
+SCALES = "losses/scales.inc"
 
 
 def losses() -> dict[type[fl.Loss], list[str]]:
@@ -87,6 +88,7 @@ def write_pages(app: Sphinx) -> None:
     write(folder / "index.rst", gallery(classes))
     write(Path(app.srcdir) / LABELS, f"{label_tables.guide_table()}\n")
     write(Path(app.srcdir) / NAMES, name_tables.names_table())
+    write(Path(app.srcdir) / SCALES, name_tables.scales_table())
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
         pictures.write_to(folder, cls, write)

@@ -13,3 +13,12 @@ def names_table() -> str:
         lines += [f"| `{name}` | `{call}` | {remark} |" for name, (call, remark) in names.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def scales_table() -> str:
+    """The names whose loss here needs a factor, in Markdown; of PyTorch's classes and functions the classes alone."""
+    lines = ["| library | there | here |", "|---|---|---|"]
+    for library, name, call, _ in _peers.rows():
+        if "weight=" in call and "functional." not in name:
+            lines.append(f"| {library} | `{name}` | `{call}` |")
+    return "\n".join(lines) + "\n"
