@@ -1,4 +1,4 @@
-"""A page for each loss, of its docstring and its picture, the gallery of all, and tables that the guide includes.
+"""A page for each loss, of its docstring and its picture, the gallery of all, the guide's tables and its pictures.
 
 They are written before Sphinx reads.
 """
@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import drawings
 import label_tables
 import name_tables
 import pictures
@@ -70,7 +71,13 @@ def gallery(classes: dict[type[fl.Loss], list[str]]) -> str:
     """All losses as cards, a family a section."""
     # the sidebar breaks long names
     entries = [f"   {min([cls.__name__, *also], key=len)} <{cls.__name__}>" for cls, also in classes.items()]
-    parts = [heading("Losses"), ".. toctree::\n   :hidden:\n", *entries, ""]
+    parts = [
+        heading("Losses"),
+        "What each family predicts, with a card for each loss.\n",
+        ".. toctree::\n   :hidden:\n",
+        *entries,
+        "",
+    ]
     family = ""
     for cls, aliases in classes.items():
         if cls.__module__ != family:
@@ -89,6 +96,7 @@ def write_pages(app: Sphinx) -> None:
     write(Path(app.srcdir) / LABELS, f"{label_tables.guide_table()}\n")
     write(Path(app.srcdir) / NAMES, name_tables.names_table())
     write(Path(app.srcdir) / SCALES, name_tables.scales_table())
+    drawings.write_to(Path(app.srcdir), write)
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
         pictures.write_to(folder, cls, write)

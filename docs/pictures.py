@@ -131,17 +131,22 @@ def what_shows(cls: type[fl.Loss]) -> str:
     return "value, gradient and Hessian against the prediction" if cls().is_elementwise else ""
 
 
-def draw(cls: type[fl.Loss]) -> dict[str, str]:
-    """The picture of a loss, as SVG, on a light and on a dark ground."""
+def themed(paint: Callable[[Axes], None], height: float = 3.4) -> dict[str, str]:
+    """A picture as SVG, on a light and on a dark ground."""
     found = {}
     for name, of in STYLES.items():
         with style.context(of), mpl.rc_context({"svg.hashsalt": "fastloss", "font.size": 11}):
-            figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-            OTHERS.get(cls, partial(two_logits if has_logits(cls) else curves, cls))(figure.subplots())
+            figure = Figure(figsize=(5.4, height), layout="constrained")
+            paint(figure.subplots())
             svg = io.StringIO()
             figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
         found[name] = svg.getvalue()
     return found
+
+
+def draw(cls: type[fl.Loss]) -> dict[str, str]:
+    """The picture of a loss."""
+    return themed(OTHERS.get(cls, partial(two_logits if has_logits(cls) else curves, cls)))
 
 
 def directives(cls: type[fl.Loss], indent: str = "") -> list[str]:
