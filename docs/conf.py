@@ -16,8 +16,8 @@ project = "fastloss"
 version = release = fastloss.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design", "loss_pages", "mathml"]
-# speed.md has no heading: times.md includes it
-exclude_patterns = ["_build", "speed.md"]
+# speed.md has no heading: times.md includes it; the notebook is made of a page
+exclude_patterns = ["_build", "made", "speed.md"]
 
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True

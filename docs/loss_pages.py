@@ -14,6 +14,7 @@ from typing import Any
 import drawings
 import label_tables
 import name_tables
+import notebook
 import pictures
 from sphinx.application import Sphinx
 
@@ -97,6 +98,7 @@ def write_pages(app: Sphinx) -> None:
     write(Path(app.srcdir) / NAMES, name_tables.names_table())
     write(Path(app.srcdir) / SCALES, name_tables.scales_table())
     drawings.write_to(Path(app.srcdir), write)
+    notebook.write_to(Path(app.srcdir), write)
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
         pictures.write_to(folder, cls, write)
