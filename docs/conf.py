@@ -1,4 +1,4 @@
-"""What Sphinx needs to know: sphinx-build -W docs docs/_build/html"""
+"""What Sphinx needs to know: sphinx-build -W docs docs/_build/html; with -b text, pages of plain text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 project = "fastloss"
 version = release = fastloss.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design", "loss_pages", "mathml"]
+extensions = [
+    *("myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_design"),
+    *("loss_pages", "llms", "mathml", "plain"),
+]
 # speed.md has no heading: times.md includes it; the notebook is made of a page
 exclude_patterns = ["_build", "made", "speed.md"]
 
