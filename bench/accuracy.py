@@ -461,12 +461,17 @@ def main() -> None:
     contenders = [name for name in CONTENDERS if name == "fastloss" or importlib.util.find_spec(name)]
     print("# Accuracy\n")
     print(
-        "The largest errors found in any element, in units in the last place of the exact result; where that is a sum\n"
-        "of terms of either sign (Poisson, Kullback-Leibler, values of triplets, gradients of soft and dense labels,\n"
-        "of CTC and SDML), of its largest term; of 1 for values of cosines, of 1 over the vector's length for their\n"
-        "gradients, and over its square for their Hessians. 1e7 in float32, or 1e16 in float64, means that no digit\n"
-        "is right. Printed by `python -m bench.accuracy`.\n\n"
-        "The column `beside inputs` has fastloss's errors in units of what rounding the inputs would change, where\n"
+        "The largest errors found in any element, in units in the last place of the exact result. 1e7 in float32, or\n"
+        "1e16 in float64, means that no digit is right. `python -m bench.accuracy` prints this page.\n\n"
+        "Where terms of either sign cancel, the unit is that of another number:\n\n"
+        "| result | unit in the last place of |\n"
+        "|---|---|\n"
+        "| Poisson, Kullback-Leibler, values of triplets | the largest term |\n"
+        "| gradients of soft and dense labels, of CTC and of SDML | the largest term |\n"
+        "| values of cosines | 1 |\n"
+        "| gradients of cosines | 1 over the vector's length |\n"
+        "| Hessians of cosines | 1 over the square of the vector's length |\n"
+        "\nThe column `beside inputs` has fastloss's errors in units of what rounding the inputs would change, where\n"
         "that is more than the result: the difference of a prediction and a label has no digits that these have not.\n"
         "A large number there is a Hessian at a kink, or one that dies out faster than x - y is known.\n"
     )
