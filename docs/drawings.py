@@ -85,4 +85,4 @@ def write_to(source: Path, write: Callable[[Path, str], None]) -> None:
     folder.mkdir(exist_ok=True)
     for name, paint in DRAWINGS.items():
         for ground, svg in pictures.themed(paint).items():
-            write(folder / f"{name}-{ground}.svg", svg)
+            write(pictures.files(folder, name)[ground], svg)

@@ -101,7 +101,12 @@ def write_pages(app: Sphinx) -> None:
     notebook.write_to(Path(app.srcdir), write)
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
-        pictures.write_to(folder, cls, write)
+        # a builder that shows no pictures takes those that are there: to draw all is half of its time
+        is_drawn = app.builder.format != "html" and all(
+            path.exists() for path in pictures.files(folder, cls.__name__).values()
+        )
+        if pictures.what_shows(cls) and not is_drawn:
+            pictures.write_to(folder, cls, write)
 
 
 def process_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:

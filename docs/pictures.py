@@ -163,6 +163,11 @@ def directives(cls: type[fl.Loss], indent: str = "") -> list[str]:
     return [indent + line if line else line for line in lines]
 
 
+def files(folder: Path, name: str) -> dict[str, Path]:
+    """Where a picture is kept, by its ground."""
+    return {ground: folder / f"{name}-{ground}.svg" for ground in STYLES}
+
+
 def write_to(folder: Path, cls: type[fl.Loss], write: Callable[[Path, str], None]) -> None:
-    for name, svg in draw(cls).items() if what_shows(cls) else ():
-        write(folder / f"{cls.__name__}-{name}.svg", svg)
+    for ground, svg in draw(cls).items():
+        write(files(folder, cls.__name__)[ground], svg)
