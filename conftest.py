@@ -10,6 +10,7 @@ NEEDS = {
     "docs/guide/boosting.md": ["xgboost", "lightgbm", "catboost"],
     "docs/guide/frameworks.md": ["torch", "jax", "autograd", "dask"],
     "docs/guide/pytorch.md": ["torch"],
+    "docs/howto/ordinal.md": ["scipy"],
     "docs/howto/scipy.md": ["scipy"],
     "docs/howto/sklearn.md": ["scipy", "sklearn"],
 }

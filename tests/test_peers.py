@@ -102,6 +102,10 @@ def duration(name: str, scale: float) -> Peer:
     return likelihood(log_likelihood)
 
 
+def interval(stats: Any, special: Any, x: Array, y: Array, q: Array) -> Any:
+    return np.log(stats.logistic.cdf(q - x) - stats.logistic.cdf(y - x))
+
+
 def focal(library: Any, x: Any, y: Any) -> Any:
     entropy = library.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
     return (0.25 * y + 0.75 * (1 - y)) * (1 - library.exp(-entropy)) ** 2 * entropy
@@ -200,6 +204,7 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     "Student's t": (fl.StudentTNLLLoss(4, compute_full=True), data.uncertain_data, likelihood(student)),
     "AFT": (fl.AFTLoss(scale=0.5), data.censored_data, duration("logistic", 0.5)),
     "AFT extreme": (fl.AFTLoss("extreme", 2), data.censored_data, duration("gumbel_l", 2)),
+    "ordinal": (fl.OrdinalLoss(), data.interval_data, likelihood(interval)),
     "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),
     "inverse Gaussian": (fl.InverseGaussianLoss(), data.positive_data, scikit_learn("HalfTweedieLoss", power=3)),
     "Tweedie power=-1": (fl.TweedieLoss(power=-1), data.regression_data, scikit_learn("HalfTweedieLoss", power=-1)),
