@@ -430,10 +430,13 @@ def moved(case: Case | Rows, inputs: tuple[Any, ...], exact: Exact) -> list[Any]
     """Return by how much each result moves with its inputs, per relative change of these, and no less than itself."""
     step = mp.mpf("1e-40")
     by = [abs(result) for result in exact[:3]]
-    for k, a in enumerate(inputs):
-        if a.dtype == object:
-            others = case.exact(*(b * (1 + step) if j == k else b for j, b in enumerate(inputs)))
-            by = [most + abs(b - a) / step for most, a, b in zip(by, exact[:3], others, strict=False)]
+    names = [name for name in case.loss.inputs if name != "sample_weight"]
+    reals = {k: names[k] in case.loss.fixed for k, a in enumerate(inputs) if a.dtype == object}
+    alone = [{k} for k, is_fixed in reals.items() if not is_fixed]
+    # together: the bounds of a time that is known are one number
+    for moving in (*alone, {k for k, is_fixed in reals.items() if is_fixed}):
+        others = case.exact(*(a * (1 + step) if k in moving else a for k, a in enumerate(inputs)))
+        by = [most + abs(b - a) / step for most, a, b in zip(by, exact[:3], others, strict=False)]
     return by
 
 
@@ -453,7 +456,9 @@ def rows(contenders: Iterable[str]) -> Iterable[list[str]]:
                 ]
                 if cells[0] is not None:
                     place = case.place(cells[0][1], *inputs)
-                    cells.insert(1, by and worst(found["fastloss"][kind], exact[kind], by[kind], dtype))
+                    cells.insert(
+                        1, None if by is None else worst(found["fastloss"][kind], exact[kind], by[kind], dtype)
+                    )
                     yield [name, dtype.__name__, what, place, *(f"{cell[0]:.3g}" if cell else "" for cell in cells)]
 
 
@@ -473,7 +478,8 @@ def main() -> None:
         "| Hessians of cosines | 1 over the square of the vector's length |\n"
         "\nThe column `beside inputs` has fastloss's errors in units of what rounding the inputs would change, where\n"
         "that is more than the result: the difference of a prediction and a label has no digits that these have not.\n"
-        "A large number there is a Hessian at a kink, or one that dies out faster than x - y is known.\n"
+        "A large number there is a Hessian at a kink or one that dies out faster than x - y is known, or the gradient\n"
+        "of a mixture of both labels, of which next to nothing is left.\n"
     )
     build = (fl.show_config(mode="dicts") or {})["instruction set"]
     versions = ", ".join(f"{name} {version(name)}" for name in ("fastloss", "numpy", *contenders[1:]))

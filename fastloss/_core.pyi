@@ -61,6 +61,7 @@ class Loss:
         newton: Hessian | None = None,
         link: Literal["identity", "log", "margin", "softmax", "softmax of slopes"] | None = "identity",
         couples: str | None = None,
+        factor: float = 1,
         single_ndim: int = -1,
         row: tuple[str, str] = ("class", "classes"),
         row_parameter: tuple[str, int] | None = None,

@@ -354,8 +354,8 @@ def censored_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Arr
 
 
 def standardized(t: Array, x: Array, sigma: float) -> Array:
-    # so early and late that the distribution has no digits for it
-    return (np.log(np.clip(t, 1e-30, 1e30)) - x) / sigma
+    # so early and late that the distribution has no digits for it; 0 x is of the type that has more
+    return (np.log(np.clip(t, 1e-30, 1e30) + 0 * x) - x) / sigma
 
 
 def in_order(formula: Formula) -> Formula:
@@ -365,7 +365,7 @@ def in_order(formula: Formula) -> Formula:
 
 def logistic_duration(sigma: float) -> dict[str, Any]:
     def share(t: Array, x: Array) -> Array:
-        return sigmoid(standardized(t, x, sigma))
+        return np.where(t > 0, np.where(t < np.inf, sigmoid(standardized(t, x, sigma)), 1.0), 0.0)
 
     def density(t: Array, x: Array) -> Array:
         return share(t, x) * (1 - share(t, x)) / sigma
@@ -392,8 +392,7 @@ def interval_data(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple[Arr
 
 def ordinal() -> dict[str, Any]:
     def tail(t: Array, x: Array) -> Array:
-        # the sigmoid of what has none
-        return sigmoid(np.clip(x - t, -60, 60))
+        return sigmoid(x - t)
 
     def bend(t: Array, x: Array) -> Array:
         return tail(t, x) * (1 - tail(t, x))

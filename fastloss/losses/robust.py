@@ -296,9 +296,15 @@ class RobustLoss(Loss):
     ) -> None:
         kernel, factor = of_shape(finite("alpha", alpha), number("c", c, above=0))
         # beyond 2 the slope grows faster than the error, and there is no parabola above the loss
-        surrogate = "majorizer" if alpha < 2 else None
-        exact_is = ("majorizer",) if alpha == 2 else ()
-        super().__init__(kernel, weight, batch_axis, reduction, surrogate=surrogate, exact_is=exact_is, factor=factor)
+        super().__init__(
+            kernel,
+            weight,
+            batch_axis,
+            reduction,
+            surrogate="majorizer" if alpha < 2 else None,
+            exact_is=("majorizer",) if alpha == 2 else (),
+            factor=factor,
+        )
 
 
 def of_shape(alpha: float, c: float) -> tuple[object, float]:
