@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import fastloss as fl
 from fastloss.boosting import Objective
+from fastloss.demo_boosting import heavy_tailed
 
 ETAS = (0.1, 0.3)
 ROUNDS = (30, 100)
@@ -52,15 +53,6 @@ TASKS = {
         ({"objective": "quantile", "alpha": 0.9},),
     ),
 }
-
-
-def heavy_tailed(seed: int, n: int) -> tuple[Any, Any, Any, Any]:
-    """Features and labels with noise of Student's t with 2 degrees of freedom: for training, and held out."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, 10)).astype(np.float32)
-    scale = 0.5 + 0.5 * np.abs(x[:, 2])
-    label = (2 * x[:, 0] + np.sin(2 * x[:, 1]) + scale * rng.standard_t(2, size=n)).astype(np.float32)
-    return x[: n // 2], label[: n // 2], x[n // 2 :], label[n // 2 :]
 
 
 Fit = Callable[[dict[str, Any] | Objective], Any]

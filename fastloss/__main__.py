@@ -8,21 +8,30 @@ from pathlib import Path
 
 from fastloss import _peers, show_config
 
+# what each shows, and the extras that bring what it needs
+DEMOS = {
+    "losses": ("fit three models to real data and draw the losses", "demo"),
+    "boosting": ("boost trees in XGBoost or LightGBM, beside their own objectives", "boosting,demo"),
+}
+
 
 def main() -> None:
     """Runs the command that the arguments name, and without one lists them."""
     parser = argparse.ArgumentParser(prog="python -m fastloss", description="Loss functions on the CPU.")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("info", help="print the versions, the build and the threads in use")
-    demo = commands.add_parser("demo", help="fit three models to real data and draw the losses")
-    demo.add_argument("--output", type=Path, default=Path("fastloss_losses.png"), help="the picture (%(default)s)")
+    tasks = "; ".join(f"{name}: {what}" for name, (what, _) in DEMOS.items())
+    demo = commands.add_parser("demo", help=f"show what the losses are good for ({tasks})", description=f"{tasks}.")
+    demo.add_argument("task", nargs="?", choices=DEMOS, default="losses", help="what to show (%(default)s)")
+    picture = Path("fastloss_losses.png")
+    demo.add_argument("--output", type=Path, default=picture, help="the picture that losses draws (%(default)s)")
     which = commands.add_parser("which", help="print the call for a loss by its name in another library")
     which.add_argument("name", help="such as BCEWithLogitsLoss, log_loss, reg:gamma")
     arguments = parser.parse_args()
     if arguments.command == "info":
         show_config()
     elif arguments.command == "demo":
-        run_demo(arguments.output)
+        run_demo(arguments.task, arguments.output)
     elif arguments.command == "which":
         print_call(arguments.name)
     else:
@@ -37,16 +46,23 @@ def print_call(name: str) -> None:
     print(f"fastloss.{call}")
 
 
-def run_demo(output: Path) -> None:
-    """Runs the demo, whose libraries fastloss itself does without."""
+def run_demo(task: str, output: Path) -> None:
+    """Runs a demo, whose libraries fastloss itself does without."""
     try:
-        from fastloss.demo import run
+        if task == "losses":
+            from fastloss.demo import run as run_losses
+
+            run_losses(output)
+        else:
+            from fastloss.demo_boosting import run as run_boosting
+
+            run_boosting()
     except ModuleNotFoundError as error:
+        extras = DEMOS[task][1]
         sys.exit(
-            f'the demo needs {error.name}, which is not installed: pip install -e ".[demo]" in a checkout of fastloss'
+            f"the demo needs {error.name}, which is not installed: "
+            f'pip install -e ".[{extras}]" in a checkout of fastloss'
         )
-    try:
-        run(output)
     except OSError as error:
         sys.exit(f"the demo failed: {error}")
 

@@ -11,6 +11,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -344,13 +345,13 @@ def test_the_demo_fails_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     monkeypatch.setattr(demo, "run", run)
     with pytest.raises(SystemExit, match=r"the demo failed: .* is not to be written"):
-        run_demo(tmp_path / "losses.png")
+        run_demo("losses", tmp_path / "losses.png")
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.delitem(sys.modules, "fastloss.demo")
     with pytest.raises(
         SystemExit, match=r'needs tqdm, which is not installed: pip install -e "\.\[demo\]" in a checkout'
     ):
-        run_demo(tmp_path / "losses.png")
+        run_demo("losses", tmp_path / "losses.png")
 
 
 def test_the_demo_sees_another_minimum() -> None:
@@ -377,3 +378,36 @@ def test_demo(tmp_path: Path) -> None:
         ours, theirs = (float(part.split()[-1]) for part in row.split("%")[:2])
         assert abs(ours - theirs) <= 1
     assert "it/s" in result.stderr or "%" in result.stderr
+
+
+@pytest.mark.thread_unsafe
+@pytest.mark.parametrize(("name", "title"), [("xgboost", "XGBoost"), ("lightgbm", "LightGBM")])
+def test_the_demo_of_boosting(
+    name: str, title: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = pytest.importorskip("fastloss.demo_boosting", reason='needs what pip install -e ".[demo]" brings')
+    pytest.importorskip(name, reason=f'{name} is not installed: pip install -e ".[boosting]"')
+    monkeypatch.setattr(demo, "ROUNDS", 10)
+    for other in set(demo.TRAIN) - {name}:
+        monkeypatch.setitem(sys.modules, other, None)
+    with warnings.catch_warnings(action="ignore"):
+        run_demo("boosting", Path())
+    printed = capsys.readouterr()
+    head, *rows = printed.out.splitlines()[: len(demo.TASKS) + 1]
+    assert title in head
+    for row in rows:
+        ours, theirs = (float(x) for x in re.findall(r"\d+\.\d{4}", row))
+        assert ours < 1.05 * theirs
+    assert "8/8" in printed.err
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit, match=r"needs XGBoost or LightGBM, .*: pip install -e \"\.\[boosting,demo\]\""):
+        run_demo("boosting", Path())
+
+
+def test_the_help_of_the_demo_names_its_tasks() -> None:
+    result = run("demo", "--help")
+    assert result.returncode == 0
+    assert "boost trees in XGBoost or LightGBM" in " ".join(result.stdout.split())
+    wrong = run("demo", "nothing")
+    assert wrong.returncode == 2
+    assert "invalid choice: 'nothing'" in wrong.stderr
