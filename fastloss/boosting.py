@@ -26,6 +26,7 @@ Library = Literal["xgboost", "lightgbm", "catboost"]
 
 # raw predictions to start from are no farther from 0: a probability is within 1e-16 of 0 or 1 there
 FARTHEST = 36.0
+POISSON_STEP = 0.7  # of XGBoost and LightGBM, in the Hessian of their Poisson objective
 SAMPLE = 1024  # examples whose Hessians say what is large
 BLUR = 0.25  # of the middle error: the width of a logistic distribution
 
@@ -238,7 +239,7 @@ class Objective:
             classes = raw.shape[1]
             return 2.0 if library == "xgboost" else classes / (classes - 1)
         if type(self.loss) is PoissonNLLLoss and library in ("xgboost", "lightgbm"):
-            return math.exp(0.7)
+            return math.exp(POISSON_STEP)
         return 1.0
 
     def _start(self, label: ArrayLike, weight: ArrayLike | None) -> Array:
@@ -281,14 +282,28 @@ class Objective:
         """The loss as evaluation metric of each of the libraries: the weighted mean over examples."""
         return Metric(self)
 
-    def params(self, label: ArrayLike, weight: ArrayLike | None = None, library: Library = "xgboost") -> dict[str, Any]:
-        """Return the parameters that a library needs beside this objective, to merge into its others."""
-        start = self._start(label, weight)
-        several = {"num_class": len(start)} if start.ndim and self.loss.link_name == "softmax" else {}
+    def params(
+        self,
+        label: ArrayLike,
+        weight: ArrayLike | None = None,
+        library: Library = "xgboost",
+        api: Literal["native", "classifier"] = "native",
+    ) -> dict[str, Any]:
+        """Return the parameters that a library needs beside this objective, to merge into its others.
+
+        XGBoost's are the start, as ``base_score(api=api)`` has it, the number of classes, and the ``max_delta_step`` of
+        its own Poisson objective. LightGBM's are this objective and the number of outputs: the start goes into the data
+        set. CatBoost's are this objective and its metric.
+        """
+        start = self.base_score(label, weight, api)
+        several = {"num_class": len(start)} if isinstance(start, list) else {}
         if library == "xgboost":
-            return {"base_score": start.tolist(), "disable_default_eval_metric": True} | several
+            own = {"base_score": start, "disable_default_eval_metric": True}
+            if type(self.loss) is PoissonNLLLoss:
+                own["max_delta_step"] = POISSON_STEP
+            return own | (several if self.loss.link_name == "softmax" else {})
         if library == "lightgbm":
-            return {"objective": self, "metric": "None"} | ({"num_class": len(start)} if start.ndim else {})
+            return {"objective": self, "metric": "None"} | several
         if library == "catboost":
             # as CatBoost's own losses do without these
             own = {"boost_from_average": False, "leaf_estimation_iterations": 1}
