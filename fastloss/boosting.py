@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from fastloss import num_threads as with_threads
 from fastloss._arguments import integer, number
 from fastloss._core import Loss
+from fastloss._links import Floats, lowest, rebuilt
 from fastloss.losses import PoissonNLLLoss, QuantileLoss, SmoothQuantileLoss
 
 Array = NDArray[Any]
@@ -28,7 +29,12 @@ Library = Literal["xgboost", "lightgbm", "catboost"]
 FARTHEST = 36.0
 POISSON_STEP = 0.7  # of XGBoost and LightGBM, in the Hessian of their Poisson objective
 SAMPLE = 1024  # examples whose Hessians say what is large
+TURNS = 100  # to find a prediction and its scale, at most: 2 but for Student's likelihood
 BLUR = 0.25  # of the middle error: the width of a logistic distribution
+ONE_AT_A_TIME = (
+    "CatBoost asks for the derivatives of several predictions one example at a time, which takes minutes; take its own "
+    'loss_function, such as "MultiClass" or "RMSEWithUncertainty", or XGBoost or LightGBM'
+)
 
 
 def library_of(data: Any) -> Library:
@@ -59,6 +65,26 @@ def weight_column(weight: Array | None, hessian: Array) -> Array | None:
     return None if weight is None else weight.astype(hessian.dtype).reshape(-1, *[1] * (hessian.ndim - 1))
 
 
+def best_pair(loss: Loss, scale: str, label: ArrayLike, weight: Array | None) -> Array:
+    """The prediction and the logarithm of its scale that are best for all examples: each for the other, in turn."""
+    numbers = np.asarray(label, np.float64)
+    summed = type(loss)(**dict(rebuilt(loss).arguments) | {"reduction": "sum"})
+    pred, log = np.zeros(()), np.zeros(())
+    for _ in range(TURNS):
+        before, pred = log, loss.best_constant(numbers, weight, **{scale: float(log)})
+
+        def slope(at: Floats, pred: Array = pred) -> tuple[Floats, Floats]:
+            inputs = np.broadcast_to(pred, numbers.shape), numbers, float(at)
+            [gradient], [hessian] = summed.grad_and_hess(*inputs, weight, wrt=(scale,), hessian="expected")
+            return np.asarray(gradient), np.asarray(hessian)
+
+        with np.errstate(all="ignore"):
+            log = np.maximum(lowest(slope, before, np.ones(())), -FARTHEST)
+        if np.abs(log - before) < 1e-9:
+            break
+    return np.stack([pred, log])
+
+
 class Objective:
     r"""A loss as the objective of gradient boosting: the gradient and the Hessian of each example, as libraries ask.
 
@@ -80,8 +106,12 @@ class Objective:
     - ``lightgbm.train({"objective": objective}, ...)``, ``LGBMClassifier(objective=objective)``, ``LGBMRegressor``;
     - ``CatBoost({"loss_function": objective, "eval_metric": objective.metric})``, for one prediction per example.
 
-    Raises TypeError for what is no loss, and ValueError for a loss that divides by the number of examples. The first
-    call raises ValueError for labels that the loss does not mean, such as 0 and 1 where it takes -1 and +1.
+    Several outputs in one model of XGBoost or LightGBM: classes, ``quantile=[0.1, 0.9]``, and losses of two predictions
+    such as :class:`fastloss.GaussianNLLLoss`, whose second output is the logarithm of the scale. Labels stay 1-D.
+
+    Raises TypeError for what is no loss, and ValueError for a loss that divides by the number of examples, or that has
+    no prediction, label and Hessian for each example. The first call raises ValueError for labels that the loss does
+    not mean, such as 0 and 1 where it takes -1 and +1.
 
     A library knows neither start nor link of an objective that it is given. ``init_score`` and ``base_score`` are the
     start, ``predict`` makes probabilities, rates and the like of raw predictions, ``metric`` is an evaluation metric.
@@ -112,6 +142,17 @@ class Objective:
     ) -> None:
         if not isinstance(loss, Loss):
             raise TypeError(f"loss must be a loss of fastloss, such as HuberLoss(), got {type(loss).__name__}")
+        if loss.inputs[:2] != ("pred", "label") or "pred" not in loss.twice_differentiable:
+            raise ValueError(
+                f"loss must have a prediction, a label and a Hessian for each example, got {type(loss).__name__}"
+            )
+        # what a second output of the trees predicts
+        self._second = next((name for name in loss.twice_differentiable if name != "pred"), None)
+        if self._second and loss.domains[self._second].low == 0:
+            raise ValueError(
+                f"loss must take the logarithm of its scale, for trees have any sign, got scale={self._second!r}; "
+                "take scale='log_variance'"
+            )
         reduction = dict(loss.arguments).get("reduction")
         if reduction in ("mean", "weighted_mean"):
             raise ValueError(
@@ -152,33 +193,46 @@ class Objective:
 
     def calc_ders_multi(self, approxes: Any, target: Any, weight: Any) -> Any:
         """Refuse: CatBoost calls this for each example alone, 100 times slower than its own objective."""
-        raise NotImplementedError(
-            "CatBoost asks for the derivatives of several predictions one example at a time, which takes minutes; take "
-            'its own loss_function="MultiClass", or XGBoost or LightGBM'
-        )
+        raise NotImplementedError(ONE_AT_A_TIME)
 
     def _derivatives(self, library: Library, raw: Any, label: Any, weight: Any) -> tuple[Array, Array]:
         raw, label, weight = np.asarray(raw), np.asarray(label), weights_of(weight)
-        label = labels_of(self.loss, label, raw)
+        inputs = self._inputs(raw, label)
         if len(label) != self._seen:
-            self.loss.validate(label, raw)
+            self.loss.validate(inputs[1], inputs[0])
             self._seen = len(label)
-        gradient, hessian = out = self._buffers(raw, np.float64 if library == "catboost" else np.float32)
+        gradient, hessian = self._buffers(raw, np.float64 if library == "catboost" else np.float32)
+        outs: Any = gradient, hessian
+        given = self.inputs | {"sample_weight": weight}
+        if self._second is not None:
+            outs = tuple((x[:, 0], x[:, 1]) for x in outs)
+            given["wrt"] = "pred", self._second
         kind = self.loss.newton if self.hessian == "auto" else self.hessian
         with with_threads(self.num_threads):
             if kind == "ones":
-                self._summed.grad(raw, label, sample_weight=weight, out=gradient, **self.inputs)
+                self._summed.grad(*inputs, out=outs[0], **given)
                 columns = weight_column(weight, hessian)
                 hessian[...] = 1 if columns is None else columns
             else:
-                self._summed.grad_and_hess(raw, label, sample_weight=weight, out=out, hessian=kind, **self.inputs)
+                self._summed.grad_and_hess(*inputs, out=outs, hessian=kind, **given)
             if kind == "majorizer" and self._has_kinks:
-                self._bend(raw, label, weight, hessian)
+                self._bend(raw, inputs[1], weight, hessian)
         self._raise(hessian, weight)
         scale = self._scale(library, kind, raw) if self.hessian_scale == "auto" else self.hessian_scale
         if scale != 1:
             hessian *= hessian.dtype.type(scale)
         return gradient, hessian
+
+    def _inputs(self, raw: Array, label: Array) -> tuple[Array, ...]:
+        """What the loss is called with, by position."""
+        if self._second is None:
+            return raw, labels_of(self.loss, label, raw)
+        if raw.shape[1:] != (2,):
+            raise ValueError(
+                f"{type(self.loss).__name__} predicts two numbers for each example, got raw predictions of shape "
+                f"{raw.shape}: give the library what objective.params(label) returns"
+            )
+        return raw[:, 0], label, raw[:, 1]
 
     def _buffers(self, raw: Array, dtype: Any) -> tuple[Array, Array]:
         """Arrays for the results of this thread, kept from one round to the next."""
@@ -243,6 +297,12 @@ class Objective:
         return 1.0
 
     def _start(self, label: ArrayLike, weight: ArrayLike | None) -> Array:
+        if self._second is not None:
+            return best_pair(self.loss, self._second, label, weights_of(weight))
+        label = np.asarray(label)
+        several = np.shape(self.inputs.get("quantile", 0))
+        if label.ndim == len(several) == 1:
+            label = np.broadcast_to(label[:, np.newaxis], label.shape + several)
         best = self.loss.best_constant(label, weights_of(weight), **self.inputs)
         if self.loss.link_name == "softmax":
             best = np.maximum(best, -FARTHEST)
@@ -252,7 +312,7 @@ class Objective:
     def init_score(self, label: ArrayLike, weight: ArrayLike | None = None) -> Array:
         """Return the start of each example, for LightGBM's ``Dataset(init_score=)`` or ``fit(init_score=)``.
 
-        LightGBM's raw predictions lack it: add it to them. Shape (N,), or (N, K) for K classes or quantiles.
+        LightGBM's raw predictions lack it: add it to them. Shape (N,), or (N, K) for K outputs.
         """
         start = self._start(label, weight)
         return np.tile(start, (len(np.asarray(label)), *[1] * start.ndim))
@@ -260,7 +320,7 @@ class Objective:
     def base_score(
         self, label: ArrayLike, weight: ArrayLike | None = None, api: Literal["native", "classifier"] = "native"
     ) -> float | list[float]:
-        """Return the start as XGBoost's parameter ``base_score``: a list for several classes or quantiles.
+        """Return the start as XGBoost's parameter ``base_score``: a list for several outputs.
 
         ``api="native"`` is for ``xgboost.train`` and ``XGBRegressor``. ``api="classifier"`` is for ``XGBClassifier``,
         which takes a probability and makes log-odds of it.
@@ -274,8 +334,14 @@ class Objective:
         return made
 
     def predict(self, raw: ArrayLike) -> Array:
-        """Return what raw predictions mean: probabilities, rates, or the predictions themselves."""
-        return self.loss.inverse_link(raw, **self.inputs)
+        """Return what raw predictions mean: probabilities, rates, or the predictions themselves.
+
+        Of two predictions the second is the exponential: the variance, or the scale, in place of its logarithm.
+        """
+        if self._second is None:
+            return self.loss.inverse_link(raw, **self.inputs)
+        pred, log = np.moveaxis(np.asarray(raw), -1, 0)
+        return np.stack([self.loss.inverse_link(pred), np.exp(log)], axis=-1)
 
     @property
     def metric(self) -> Metric:
@@ -296,15 +362,18 @@ class Objective:
         set. CatBoost's are this objective and its metric.
         """
         start = self.base_score(label, weight, api)
-        several = {"num_class": len(start)} if isinstance(start, list) else {}
+        outputs = len(start) if isinstance(start, list) else 1
         if library == "xgboost":
             own = {"base_score": start, "disable_default_eval_metric": True}
             if type(self.loss) is PoissonNLLLoss:
                 own["max_delta_step"] = POISSON_STEP
-            return own | (several if self.loss.link_name == "softmax" else {})
+            several = "num_class" if self.loss.link_name == "softmax" else "num_target"
+            return own | ({several: outputs} if outputs > 1 else {})
         if library == "lightgbm":
-            return {"objective": self, "metric": "None"} | several
+            return {"objective": self, "metric": "None"} | ({"num_class": outputs} if outputs > 1 else {})
         if library == "catboost":
+            if outputs > 1:
+                raise NotImplementedError(ONE_AT_A_TIME)
             # as CatBoost's own losses do without these
             own = {"boost_from_average": False, "leaf_estimation_iterations": 1}
             return {"loss_function": self, "eval_metric": self.metric} | own
@@ -351,9 +420,8 @@ class Metric:
         return value if np.asarray(y_pred).dtype == np.float32 else (self.__name__, value, False)
 
     def _value(self, raw: Any, label: Any, weight: Any) -> float:
-        raw, label = np.asarray(raw), np.asarray(label)
-        label = labels_of(self.objective.loss, label, raw)
-        return float(self._mean(raw, label, sample_weight=weights_of(weight), **self.objective.inputs))
+        inputs = self.objective._inputs(np.asarray(raw), np.asarray(label))
+        return float(self._mean(*inputs, sample_weight=weights_of(weight), **self.objective.inputs))
 
     def is_max_optimal(self) -> bool:
         """Whether more is better, as CatBoost asks."""

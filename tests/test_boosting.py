@@ -199,6 +199,12 @@ def test_catboost_predicts_what_its_own_objective_does(task: str) -> None:
         objective.calc_ders_multi([0.0, 1.0], 0, 1.0)
 
 
+@pytest.mark.parametrize("loss", [fl.SoftmaxCELoss(), fl.GaussianNLLLoss()])
+def test_catboost_takes_one_output(loss: fl.Loss) -> None:
+    with pytest.raises(NotImplementedError, match='its own loss_function, such as "MultiClass" or "RMSEWithUncert'):
+        Objective(loss).params([0, 1, 2], library="catboost")
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_estimators_of_xgboost(weighted: bool) -> None:
     xgboost = library("xgboost")
@@ -254,18 +260,92 @@ def test_metrics_of_data_sets() -> None:
     assert pickle.loads(pickle.dumps(metric)).__name__ == "L2Loss"
 
 
-def test_several_quantiles_in_one_model() -> None:
+QUANTILES = [0.1, 0.5, 0.9]
+PAIRS = [fl.GaussianNLLLoss(), fl.LaplaceNLLLoss(), fl.StudentTNLLLoss()]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_several_quantiles_in_one_model_of_xgboost(repeated: bool) -> None:
     xgboost = library("xgboost")
     x, label, _ = data("squared", 4000)
-    objective = Objective(fl.QuantileLoss(), quantile=[0.1, 0.5, 0.9])
-    matrix = xgboost.DMatrix(x, np.tile(label[:, None], 3))
-    params = {"max_depth": 3, "nthread": 1, "base_score": 0.0}
+    objective = Objective(fl.QuantileLoss(), quantile=QUANTILES)
+    matrix = xgboost.DMatrix(x, np.tile(label[:, None], 3) if repeated else label)
+    params = {"max_depth": 3, "nthread": 1, **objective.params(label)}
     raw = xgboost.train(params, matrix, 60, obj=objective).predict(matrix)
     assert raw.shape == (4000, 3)
-    assert np.abs((label[:, None] <= raw).mean(0) - [0.1, 0.5, 0.9]).max() < 0.06
-    assert np.allclose(
-        objective.base_score(label[:, None] + np.zeros(3)), np.quantile(label, [0.1, 0.5, 0.9]), atol=0.01
-    )
+    assert np.abs((label[:, None] <= raw).mean(0) - QUANTILES).max() < 0.02
+    assert np.allclose(objective.base_score(label), np.quantile(label, QUANTILES), atol=0.01)
+
+
+def test_several_quantiles_in_one_model_of_lightgbm_are_those_of_one_each() -> None:
+    lightgbm = library("lightgbm")
+    x, label, weight = data("squared", 1003)
+    common = {"num_leaves": 8, "num_threads": 1, "verbose": -1}
+
+    def predictions(objective: Objective) -> Any:
+        params, start = objective.params(label, weight, library="lightgbm"), objective.init_score(label, weight)
+        train = lightgbm.Dataset(x, label, weight=weight, init_score=start)
+        return lightgbm.train(common | params, train, ROUNDS).predict(x) + start
+
+    together = predictions(Objective(fl.QuantileLoss(), quantile=QUANTILES))
+    for column, quantile in zip(together.T, QUANTILES, strict=True):
+        np.testing.assert_allclose(column, predictions(Objective(fl.QuantileLoss(quantile))), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_a_number_and_its_scale_in_one_model(name: str, weighted: bool, loss: fl.Loss) -> None:
+    module = library(name)
+    library("sklearn")
+    rng = np.random.default_rng(0)
+    x, _, weight = data("squared", 4000)
+    label = np.sin(2 * x[:, 0]) + np.exp(x[:, 1] / 2) * rng.normal(size=4000)
+    weight = weight[:2000] if weighted else None
+    objective = Objective(loss)
+    params = objective.params(label[:2000], weight, library=name)
+    common = {"n_estimators": 50, "learning_rate": 0.1, "max_depth": 3, "n_jobs": 1, **params}
+    if name == "xgboost":
+        model = module.XGBRegressor(objective=objective, **common).fit(x[:2000], label[:2000], sample_weight=weight)
+        raw = model.predict(x[2000:])
+    else:
+        start = objective.init_score(label[:2000], weight)
+        model = module.LGBMRegressor(verbose=-1, **common)
+        raw = model.fit(x[:2000], label[:2000], sample_weight=weight, init_score=start).predict(x[2000:]) + start
+    number, scale = objective.predict(raw).T
+    assert (np.corrcoef(number, np.sin(2 * x[2000:, 0]))[0, 1], np.corrcoef(raw[:, 1], x[2000:, 1])[0, 1]) > (0.8, 0.8)
+    np.testing.assert_allclose(scale, np.exp(raw[:, 1]), rtol=1e-6)
+    best = np.tile(objective.base_score(label[:2000], weight), (2000, 1))
+    metric = objective.metric
+    assert metric(label[2000:], raw.astype(np.float32)) < metric(label[2000:], best.astype(np.float32)) - 0.1
+
+
+@pytest.mark.parametrize("loss", PAIRS, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("hessian", ["auto", "exact", "ones"])
+def test_two_outputs_are_weighted_once(loss: fl.Loss, hessian: Any) -> None:
+    label, raw, weight = np.array([1.0, -1.0, 4.0]), np.array([[0.0, 0.5], [1.0, -1.0], [2.0, 0.0]]), [1.0, 2.0, 0.5]
+    objective = Objective(loss, hessian=hessian)
+    gradient, found = objective(label, np.asfortranarray(raw), weight)
+    wrt = loss.twice_differentiable
+    kind = "expected" if hessian == "auto" else "exact"
+    want = type(loss)(reduction="sum").grad_and_hess(raw[:, 0], label, raw[:, 1], weight, wrt=wrt, hessian=kind)
+    np.testing.assert_allclose(gradient, np.stack(want[0], 1), rtol=1e-6)
+    expected = np.stack([weight, weight], 1) if hessian == "ones" else np.stack(want[1], 1)
+    np.testing.assert_allclose(found, np.maximum(expected, 0), rtol=1e-6, atol=1e-15)
+
+
+def test_starts_of_two_outputs() -> None:
+    label, weight = np.array([1.0, 2.0, 2.0, 11.0]), np.array([2.0, 1.0, 0.0, 1.0])
+    mean, variance = np.average(label, weights=weight), np.cov(label, aweights=weight, ddof=0)
+    np.testing.assert_allclose(Objective(fl.GaussianNLLLoss()).base_score(label, weight), [mean, np.log(variance)])
+    scaled = Objective(fl.GaussianNLLLoss("log_scale")).base_score(1e9 * label)
+    np.testing.assert_allclose(scaled, [1e9 * label.mean(), np.log(1e9 * label.std())])
+    np.testing.assert_allclose(Objective(fl.LaplaceNLLLoss()).base_score(label), [2, np.log(2.5)])
+    student = fl.StudentTNLLLoss(reduction="sum")
+    [pred, log] = np.asarray(Objective(fl.StudentTNLLLoss()).base_score(label, weight))
+    slopes = student.grad(np.full(4, pred), label, np.full(4, log), weight, wrt=("pred", "log_scale"))
+    assert max(abs(slope.sum()) for slope in slopes) < 1e-6
+    assert Objective(fl.GaussianNLLLoss()).base_score([3.0, 3.0]) == [3, -36]
 
 
 def test_results_are_float32_in_the_order_of_raw_predictions(rng: np.random.Generator) -> None:
@@ -340,6 +420,15 @@ def test_starts() -> None:
             lambda: Objective(fl.ExponentialLoss(), hessian="majorizer"),
             ValueError,
             "must be one of 'auto', 'exact', 'ones'",
+        ),
+        (lambda: Objective(fl.TripletLoss()), ValueError, "a label and a Hessian for each example, got TripletLoss"),
+        (lambda: Objective(fl.CTCLoss()), ValueError, "a label and a Hessian for each example, got CTCLoss"),
+        (lambda: Objective(fl.AFTLoss()), ValueError, "a label and a Hessian for each example, got AFTLoss"),
+        (lambda: Objective(fl.GaussianNLLLoss("variance")), ValueError, "take scale='log_variance'"),
+        (
+            lambda: Objective(fl.GaussianNLLLoss())([1.0], [0.0]),
+            ValueError,
+            r"two numbers for each example, .* \(1,\): give the library what objective.params\(label\) returns",
         ),
         (lambda: Objective(fl.HuberLoss(), min_hessian=-1), ValueError, "min_hessian must be at least 0"),
         (lambda: Objective(fl.HuberLoss(), hessian_scale=0), ValueError, "hessian_scale must be greater than 0"),
