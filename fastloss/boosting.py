@@ -309,21 +309,22 @@ class Objective:
             return np.asarray(best - best.mean())
         return best if self.loss.link_name == "identity" else np.clip(best, -FARTHEST, FARTHEST)
 
-    def init_score(self, label: ArrayLike, weight: ArrayLike | None = None) -> Array:
-        """Return the start of each example, for LightGBM's ``Dataset(init_score=)`` or ``fit(init_score=)``.
+    def init_score(self, label: ArrayLike, weight: ArrayLike | None = None, n: int | None = None) -> Array:
+        """Return the start of each example, for LightGBM's ``Dataset(init_score=)`` and CatBoost's ``Pool(baseline=)``.
 
-        LightGBM's raw predictions lack it: add it to them. Shape (N,), or (N, K) for K outputs.
+        Shape (N,), or (N, K) for K outputs; N is n where that is given. The labels are those of training: of another
+        data set give the number n of examples. LightGBM's raw predictions lack the start: add ``base_score(label)``.
         """
         start = self._start(label, weight)
-        return np.tile(start, (len(np.asarray(label)), *[1] * start.ndim))
+        return np.tile(start, (len(np.asarray(label)) if n is None else integer("n", n), *[1] * start.ndim))
 
     def base_score(
         self, label: ArrayLike, weight: ArrayLike | None = None, api: Literal["native", "classifier"] = "native"
     ) -> float | list[float]:
-        """Return the start as XGBoost's parameter ``base_score``: a list for several outputs.
+        """Return the start, as XGBoost's parameter ``base_score`` has it: a list for several outputs.
 
-        ``api="native"`` is for ``xgboost.train`` and ``XGBRegressor``. ``api="classifier"`` is for ``XGBClassifier``,
-        which takes a probability and makes log-odds of it.
+        ``api="native"`` is the raw prediction, for ``xgboost.train`` and ``XGBRegressor``. ``api="classifier"`` is for
+        ``XGBClassifier``, which takes a probability and makes log-odds of it.
         """
         if api not in ("native", "classifier"):
             raise ValueError(f"api must be 'native' or 'classifier', got {api!r}")

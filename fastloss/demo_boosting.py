@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 import fastloss as fl
 from fastloss.boosting import Objective
@@ -157,6 +156,8 @@ def table(results: list[Result], title: str) -> str:
 
 def run() -> None:
     """Trains every task, with a progress bar on stderr, and prints what came of it."""
+    from tqdm import tqdm
+
     library = installed()
     version = import_module(library).__version__
     with tqdm(total=2 * len(TASKS), unit="fit") as bar:

@@ -399,6 +399,7 @@ def test_starts() -> None:
     assert np.isclose(objective.base_score(label), np.log(3))
     assert np.isclose(objective.base_score(label, api="classifier"), 0.75)
     np.testing.assert_allclose(objective.init_score(label), np.full(4, np.log(3)))
+    np.testing.assert_allclose(objective.init_score(label, n=2), np.full(2, np.log(3)))
     assert objective.base_score(np.ones(4)) == 36
     weighted = Objective(fl.SigmoidBCELoss(), pos_weight=1 / 3)
     assert np.isclose(weighted.base_score(label), 0, atol=1e-12)
