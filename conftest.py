@@ -7,7 +7,7 @@ import pytest
 
 NEEDS = {
     "fastloss/torch.py": ["torch"],
-    "docs/guide/boosting.md": ["xgboost", "lightgbm", "catboost"],
+    "docs/guide/boosting.md": ["xgboost", "lightgbm", "catboost", "sklearn"],
     "docs/guide/frameworks.md": ["torch", "jax", "autograd", "dask"],
     "docs/guide/pytorch.md": ["torch"],
     "docs/howto/ordinal.md": ["scipy"],

@@ -42,6 +42,11 @@ TASKS = {
         ({"objective": "reg:pseudohubererror"}, {"objective": "reg:absoluteerror"}),
         ({"objective": "huber", "alpha": 1.0}, {"objective": "fair"}, {"objective": "l1"}),
     ),
+    "Fair": Task(
+        fl.FairLoss(),
+        ({"objective": "reg:pseudohubererror"}, {"objective": "reg:absoluteerror"}),
+        ({"objective": "fair"},),
+    ),
     "median": Task(
         fl.QuantileLoss(0.5),
         ({"objective": "reg:absoluteerror"}, {"objective": "reg:quantileerror", "quantile_alpha": 0.5}),

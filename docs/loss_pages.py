@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boosting_pictures
 import drawings
 import label_tables
 import name_tables
@@ -98,6 +99,9 @@ def write_pages(app: Sphinx) -> None:
     write(Path(app.srcdir) / NAMES, name_tables.names_table())
     write(Path(app.srcdir) / SCALES, name_tables.scales_table())
     drawings.write_to(Path(app.srcdir), write)
+    # as with the pictures of losses below
+    if app.builder.format == "html" or not boosting_pictures.are_drawn(Path(app.srcdir)):
+        boosting_pictures.write_to(Path(app.srcdir), write)
     notebook.write_to(Path(app.srcdir), write)
     for cls, aliases in classes.items():
         write(folder / f"{cls.__name__}.rst", loss_page(cls, aliases))
