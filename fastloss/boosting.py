@@ -70,7 +70,7 @@ def best_pair(loss: Loss, scale: str, label: ArrayLike, weight: Array | None) ->
     numbers = np.asarray(label, np.float64)
     summed = type(loss)(**dict(rebuilt(loss).arguments) | {"reduction": "sum"})
     pred, log = np.zeros(()), np.zeros(())
-    for _ in range(TURNS):
+    for _ in range(TURNS):  # no branch: the scale is found before
         before, pred = log, loss.best_constant(numbers, weight, **{scale: float(log)})
 
         def slope(at: Floats, pred: Array = pred) -> tuple[Floats, Floats]:

@@ -386,6 +386,15 @@ def test_the_metric_of_several_quantiles() -> None:
     assert np.isclose(objective.metric(label, raw), (0.25 + 0.75) / 2 * 2)
 
 
+def test_the_metric_as_catboost_asks() -> None:
+    metric = Objective(fl.L2Loss()).metric
+    total = metric.evaluate([[0.0, 1.0]], [1.0, 1.0], [3.0, 1.0])
+    assert total == (1.5, 4.0)
+    assert metric.get_final_error(*total) == 0.375
+    assert metric.get_final_error(0.0, 0.0) == 0
+    assert not metric.is_max_optimal()
+
+
 def test_the_scale_of_hessians() -> None:
     raw, label = np.zeros(3, np.float32), np.ones(3)
     exact = Objective(fl.PoissonNLLLoss(), hessian_scale=1)(label, raw)[1].copy()
