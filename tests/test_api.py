@@ -385,8 +385,11 @@ def test_demo(tmp_path: Path) -> None:
 def test_the_demo_of_boosting(
     name: str, title: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    demo = pytest.importorskip("fastloss.demo_boosting", reason='needs what pip install -e ".[demo]" brings')
+    for needed in ("sklearn", "tqdm"):
+        pytest.importorskip(needed, reason=f'{needed} is not installed: pip install -e ".[demo]"')
     pytest.importorskip(name, reason=f'{name} is not installed: pip install -e ".[boosting]"')
+    from fastloss import demo_boosting as demo
+
     monkeypatch.setattr(demo, "ROUNDS", 10)
     for other in set(demo.TRAIN) - {name}:
         monkeypatch.setitem(sys.modules, other, None)
