@@ -363,7 +363,7 @@ def of_case(of: Described) -> Rows:
         plain,
         data,
         None,
-        lambda jnp, nn, *inputs: in_terms_of(of.case.value, jnp)(*inputs),
+        (lambda jnp, nn, *inputs: in_terms_of(of.case.value, jnp)(*inputs)) if of.is_traced else None,
     )
 
 

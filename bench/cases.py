@@ -124,12 +124,18 @@ class Problem(NamedTuple):
         np.testing.assert_allclose(grad, self.grad, rtol=100 * epsilon, atol=atol)
 
 
+def described_data(case: Case, rng: np.random.Generator) -> tuple[Array, ...]:
+    """Return the tests' data, moved off the kinks on which some of them lie: there libraries take other slopes."""
+    pred, *others = OTHERS[case.loss].data(rng)
+    return pred + 0.0123, *others
+
+
 # the contenders of a case come one after the other; the problems of all cases would fill the memory
 @lru_cache(maxsize=1)
 def problem(case: Case) -> Problem:
     """Return the problem of a case, the same at every call."""
     rng = np.random.default_rng(0)
-    drawn = OTHERS[case.loss].data(rng) if case.is_described else DATA[case.loss](rng, case.shape)
+    drawn = described_data(case, rng) if case.is_described else DATA[case.loss](rng, case.shape)
     inputs = tuple(np.asarray(a, case.dtype if a.dtype.kind == "f" else None) for a in drawn)
     wide = (a.astype(np.float64) if a.dtype.kind == "f" else a for a in inputs)
     return Problem(inputs, *numpy_formula(case.loss)(*wide))

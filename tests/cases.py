@@ -16,6 +16,8 @@ class Case:
     loss: Callable[..., fl.Loss]
     parameters: dict[str, Any] = field(default_factory=dict, kw_only=True)
     loop: str = field(default="", kw_only=True)  # what is new in the loop that runs it; "" if another case has the same
+    # whether compilers can follow the formula and differentiate it: its steps depend on no number, and none is infinite
+    is_traced: bool = field(default=True, kw_only=True)
 
     def build(self, **parameters: Any) -> fl.Loss:
         return self.loss(**self.parameters, **parameters)

@@ -41,7 +41,7 @@ class Described:
     @property
     def is_traced(self) -> bool:
         """Whether compilers can follow the formula."""
-        return isinstance(self.case, Reference) or self.case.is_traced
+        return self.case.is_traced
 
     def data(self, rng: np.random.Generator) -> tuple[Array, ...]:
         """Draw the inputs."""

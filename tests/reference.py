@@ -1061,6 +1061,7 @@ LOSSES = {
         **logistic_duration(0.5),
         source="Barnwal et al. 2022",
         third="upper",
+        is_traced=False,
         parameters={"scale": 0.5},
         loop="three inputs, of which the first alone has a gradient",
     ),
@@ -1069,9 +1070,10 @@ LOSSES = {
         **extreme_duration(2),
         source="Barnwal et al. 2022",
         third="upper",
+        is_traced=False,
         parameters={"distribution": "extreme", "scale": 2},
     ),
-    "ordinal": Reference(fl.OrdinalLoss, **ordinal(), source="McCullagh 1980", third="upper"),
+    "ordinal": Reference(fl.OrdinalLoss, **ordinal(), source="McCullagh 1980", third="upper", is_traced=False),
     "KL": Reference(
         fl.KLDivLoss,
         lambda x, y: y * (np.log(y + 1e-12) - x),
@@ -1140,7 +1142,9 @@ LOSSES = {
         source="Weston and Watkins 1999",
         parameters={"p": 2, "margin": 0.5, "class_weight": CLASS_WEIGHT, "ignore_index": 2},
     ),
-    "Crammer-Singer": Reference(fl.CrammerSingerLoss, **crammer_singer(), source="Crammer and Singer 2001"),
+    "Crammer-Singer": Reference(
+        fl.CrammerSingerLoss, **crammer_singer(), source="Crammer and Singer 2001", is_traced=False
+    ),
 }
 
 

@@ -33,7 +33,6 @@ class Structured(Case):
     draw: Draw
     shape: tuple[int, ...]  # of an example
     hessian: Callable[..., Array] | None = None
-    is_traced: bool = True  # whether compilers can follow the formula: its steps do not depend on the numbers
     draw_any: Draw | None = None  # inputs for generated calls, which meet what the first have not: infinite losses
 
     def data(self, rng: np.random.Generator, n: int) -> tuple[Array, ...]:
