@@ -240,6 +240,30 @@ def test_all_examples_ignored(rng: np.random.Generator, reduction: str) -> None:
         assert not weights.any()
 
 
+@pytest.mark.parametrize(
+    ("alpha", "known", "hessians"),
+    [
+        (3, fl.RobustLoss(3 - 1e-13, 0.5), ("exact",)),
+        (2, fl.L2Loss(weight=4), ("exact", "majorizer")),
+        (2 - 1e-13, fl.L2Loss(weight=4), ("exact", "majorizer")),
+        (1, fl.PseudoHuberLoss(0.5, weight=4), ("exact", "majorizer")),
+        (0, fl.CauchyLoss(0.5 * 2**0.5, weight=4), ("exact", "majorizer")),
+        (1e-13, fl.CauchyLoss(0.5 * 2**0.5, weight=4), ("exact", "majorizer")),
+        (-2, fl.GemanMcClureLoss(0.5), ("exact", "majorizer")),
+        (-1e13, fl.WelschLoss(0.5), ("exact", "majorizer")),
+    ],
+)
+def test_the_family_of_robust_losses(rng: np.random.Generator, alpha: float, known: fl.Loss, hessians: Any) -> None:
+    """Its members that have names, and those beside them."""
+    loss, (pred, label) = fl.RobustLoss(alpha, 0.5, weight=2), rng.normal(size=(2, 50))
+    assert loss.hessians == hessians
+    for kind in hessians:
+        found = loss.value_grad_and_hess(pred, label, hessian=kind)
+        wanted = known.value_grad_and_hess(pred, label, hessian=kind)
+        for got, want in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(got, 2 * want, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", [name for name, r in LOSSES.items() if r.row and r.label_gradient is None])
 def test_a_row_has_the_same_bits_among_others(rng: np.random.Generator, name: str, dtype: Any) -> None:
