@@ -101,9 +101,19 @@ def censored(ax: Axes) -> None:
     ax.legend()
 
 
+def ordered(ax: Axes) -> None:
+    """The value against the prediction, for each of three classes in an order, with thresholds of -1.5 and 1.5."""
+    x, edges = np.linspace(-6, 6, 401), [-np.inf, -1.5, 1.5, np.inf]
+    for name, lower, upper in zip(("lowest", "middle", "highest"), edges[:-1], edges[1:], strict=True):
+        ax.plot(x, fl.OrdinalLoss()(x, np.full(x.shape, lower), np.full(x.shape, upper)), label=f"{name} class")
+    ax.set(xlabel="prediction", ylabel="value")
+    ax.legend()
+
+
 OTHERS: dict[type[fl.Loss], Callable[[Axes], None]] = {
     **{cls: partial(uncertain, cls) for cls in (fl.GaussianNLLLoss, fl.LaplaceNLLLoss, fl.StudentTNLLLoss)},
     fl.AFTLoss: censored,
+    fl.OrdinalLoss: ordered,
     fl.TripletLoss: triangle,
     fl.CosineEmbeddingLoss: angle,
     fl.SDMLLoss: pairs,
