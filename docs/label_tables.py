@@ -30,8 +30,10 @@ def labels_of(loss: fl.Loss) -> str:
     """What the label holds, or what stands in its place."""
     if "label" in loss.inputs:
         return loss.domains["label"].text
-    names = loss.inputs[1 : loss.required]
-    return f"{', '.join(names)}: {loss.domains[names[0]].text}"
+    named: dict[str, list[str]] = {}
+    for name in loss.inputs[1 : loss.required]:
+        named.setdefault(loss.domains[name].text, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in named.items())
 
 
 def rows(cls: type[fl.Loss]) -> list[tuple[str, str, str]]:
