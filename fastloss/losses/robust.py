@@ -294,15 +294,16 @@ class RobustLoss(Loss):
         *,
         reduction: Reduction = "example",
     ) -> None:
-        kernel, factor = of_shape(finite("alpha", alpha), number("c", c, above=0))
+        shape = finite("alpha", alpha)
+        kernel, factor = of_shape(shape, number("c", c, above=0))
         # beyond 2 the slope grows faster than the error, and there is no parabola above the loss
         super().__init__(
             kernel,
             weight,
             batch_axis,
             reduction,
-            surrogate="majorizer" if alpha < 2 else None,
-            exact_is=("majorizer",) if alpha == 2 else (),
+            surrogate="majorizer" if shape < 2 else None,
+            exact_is=("majorizer",) if shape == 2 else (),
             factor=factor,
         )
 
