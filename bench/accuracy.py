@@ -363,7 +363,7 @@ def of_case(of: Described) -> Rows:
         plain,
         data,
         None,
-        (lambda jnp, nn, *inputs: in_terms_of(of.case.value, jnp)(*inputs)) if of.is_traced else None,
+        (lambda jnp, nn, *inputs: in_terms_of(of.case.value, jnp)(*inputs)) if of.case.is_traced else None,
     )
 
 
@@ -431,10 +431,10 @@ def moved(case: Case | Rows, inputs: tuple[Any, ...], exact: Exact) -> list[Any]
     step = mp.mpf("1e-40")
     by = [abs(result) for result in exact[:3]]
     names = [name for name in case.loss.inputs if name != "sample_weight"]
-    reals = {k: names[k] in case.loss.fixed for k, a in enumerate(inputs) if a.dtype == object}
-    alone = [{k} for k, is_fixed in reals.items() if not is_fixed]
+    reals = [k for k, a in enumerate(inputs) if a.dtype == object]
     # together: the bounds of a time that is known are one number
-    for moving in (*alone, {k for k, is_fixed in reals.items() if is_fixed}):
+    fixed = {k for k in reals if names[k] in case.loss.fixed}
+    for moving in filter(None, (fixed, *({k} for k in reals if k not in fixed))):
         others = case.exact(*(a * (1 + step) if k in moving else a for k, a in enumerate(inputs)))
         by = [most + abs(b - a) / step for most, a, b in zip(by, exact[:3], others, strict=False)]
     return by

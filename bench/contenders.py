@@ -69,7 +69,7 @@ def torch_formula(loss: str, *, compiled: bool) -> Callable[..., Any] | None:
 
     if loss not in OTHERS:
         return torch_formulas()[loss]
-    if not (compiled and OTHERS[loss].is_traced):
+    if not (compiled and OTHERS[loss].case.is_traced):
         return None
     value = torch.compiler.wrap_numpy(OTHERS[loss].case.value)  # type: ignore[no-untyped-call]
     return lambda *inputs: value(*inputs).mean()
@@ -99,7 +99,7 @@ def torch_step(loss: str, *inputs: Array, compiled: bool = False) -> Step | None
 
 def jax_step(loss: str, *inputs: Array) -> Step | None:
     """Prepare JAX under jit."""
-    if loss in OTHERS and not OTHERS[loss].is_traced:
+    if loss in OTHERS and not OTHERS[loss].case.is_traced:
         return None
     import jax
     import jax.numpy as jnp

@@ -38,11 +38,6 @@ class Described:
             return min(self.size, EXAMPLES), *self.case.shape
         return (max(self.size // CLASSES, 1), CLASSES) if self.case.row else (self.size,)
 
-    @property
-    def is_traced(self) -> bool:
-        """Whether compilers can follow the formula."""
-        return self.case.is_traced
-
     def data(self, rng: np.random.Generator) -> tuple[Array, ...]:
         """Draw the inputs."""
         return self.case.draw(rng, self.shape) if isinstance(self.case, Structured) else self.case.data(rng, self.shape)

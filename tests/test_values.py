@@ -264,6 +264,15 @@ def test_the_family_of_robust_losses(rng: np.random.Generator, alpha: float, kno
             np.testing.assert_allclose(got, 2 * want, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("c", [1e-150, 1e150])
+def test_the_square_of_a_robust_scale_is_in_the_range(c: float) -> None:
+    with pytest.raises(ValueError, match="c must be greater than 1e-150 and less than 1e\\+150"):
+        fl.RobustLoss(2, c)
+    inside = c**0.99
+    for alpha in (2, 0):
+        assert fl.RobustLoss(alpha, inside).grad_and_hess([0.0], [0.0])[1].tolist() == pytest.approx([inside**-2])
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", [name for name, r in LOSSES.items() if r.row and r.label_gradient is None])
 def test_a_row_has_the_same_bits_among_others(rng: np.random.Generator, name: str, dtype: Any) -> None:

@@ -98,9 +98,9 @@ class OrdinalLoss(Loss):
     label's class, all of the same shape. lower is -infinity for the lowest class, upper infinity for the highest. With
     ``edges = [-inf, *thresholds, inf]`` they are ``edges[label]`` and ``edges[label + 1]``.
 
-    The loss is convex in the score and in the thresholds together, with gradients in all three inputs. Sums of them by
-    label are the thresholds' own; PyTorch and JAX take those by themselves. Thresholds that are equal have an
-    infinite loss, and ones in the wrong order have none: the result is NaN.
+    The loss is convex in the score and in the thresholds together, with gradients in all three inputs. A threshold's
+    gradient is their sum over the examples of the two classes beside it, which PyTorch and JAX take by themselves.
+    Equal thresholds have an infinite loss; thresholds in the wrong order have none, and the result is NaN.
 
     Results are within 4 units in the last place of their larger term, however thin or far away the interval is.
 

@@ -260,14 +260,14 @@ class RobustLoss(Loss):
         alpha: the shape: the larger, the more an outlier pulls. 2 is the squared error, 1 a :class:`PseudoHuberLoss`,
             0 a :class:`CauchyLoss`, -2 the :class:`GemanMcClureLoss`; towards minus infinity it becomes the
             :class:`WelschLoss`.
-        c: the scale, greater than 0: the size of errors where the loss ceases to be quadratic.
+        c: the scale, the size of errors where the loss ceases to be quadratic, between 1e-150 and 1e150.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
 
-    Raises ValueError unless alpha and c are finite, and c positive.
+    Raises ValueError for an alpha that is not finite, and for a c beyond these bounds, whose square has no float64.
 
     For every alpha the curvature at 0 is 1/c². Below alpha = 1 the Hessian is negative for large errors. Begin with
     alpha near 2 and lower it: few minima are lost on the way. For alpha from -3 to 3 values and gradients are within
@@ -295,7 +295,7 @@ class RobustLoss(Loss):
         reduction: Reduction = "example",
     ) -> None:
         shape = finite("alpha", alpha)
-        kernel, factor = of_shape(shape, number("c", c, above=0))
+        kernel, factor = of_shape(shape, number("c", c, above=1e-150, below=1e150))
         # beyond 2 the slope grows faster than the error, and there is no parabola above the loss
         super().__init__(
             kernel,
@@ -309,7 +309,7 @@ class RobustLoss(Loss):
 
 
 def of_shape(alpha: float, c: float) -> tuple[object, float]:
-    """Barron's loss of such a shape: its kernel, and what that is to be multiplied by."""
+    """Barron's loss of such a shape: its kernel, and the factor of the kernel's results."""
     if alpha == 2:
         return kernels.L2(), 1 / c**2
     # nearer to 0 the general formula has no digits

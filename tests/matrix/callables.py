@@ -73,6 +73,7 @@ PARAMETERS = {
     "clip": Parameter(NUMBER, 0, 1, is_below=True),
     "alpha": Parameter(OPTIONAL, 0, 1),
     "RobustLoss.alpha": Parameter(NUMBER),
+    "RobustLoss.c": Parameter(NUMBER, 1e-150, 1e150, is_open=True, is_below=True),
     "power": Parameter(NUMBER, gap=(0, 1)),
     "theta": Parameter(NUMBER, 0, is_open=True),
     "eps": Parameter(NUMBER, 0, is_open=True),
