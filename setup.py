@@ -1,5 +1,6 @@
 """Builds the extensions: the kernels once per instruction set, from one source. All else is in pyproject.toml."""
 
+import hashlib
 import multiprocessing
 import os
 import shlex
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from setuptools.command.build_ext import build_ext
 
 REPAIRS = "fastloss/_repairs.h"
 GENERATED = Path("build/c/builds")
+STAMP = Path("build/made.txt")
 PLATFORM = sysconfig.get_platform()
 X86 = PLATFORM.endswith(("x86_64", "amd64"))
 MSVC = PLATFORM.startswith("win")
@@ -216,6 +219,17 @@ def compiled(extensions: list[Extension], directives: Any) -> Any:
     )
 
 
+def fingerprint() -> str:
+    """Return one number of the extensions of a checkout and of all that they are made of."""
+    variables = ("CC", "CFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED")
+    words = [sys.version, version("numpy"), version("cython"), PLATFORM, *COMPILER, compiler("--version")[1]]
+    words += [os.environ.get(name, "") for name in variables] + list(asked_builds())
+    suffixes = {".h", ".pxd", ".pxi", ".pyx", ".so"}
+    files = [path for path in Path("fastloss").rglob("*") if path.suffix in suffixes]
+    contents = [path.read_bytes() for path in (Path("setup.py"), Path("fastloss/backends/torch.py"), *sorted(files))]
+    return hashlib.sha256(b"\0".join([word.encode() for word in words] + contents)).hexdigest()
+
+
 def per_build(once: Extension) -> list[Extension]:
     """The extensions that are made of one translation to C, once per instruction set."""
     found = []
@@ -230,7 +244,7 @@ def per_build(once: Extension) -> list[Extension]:
 
 
 class BuildExtensions(build_ext):
-    """Builds on all cores, and in a checkout what is for measuring alone, too: no wheel holds it."""
+    """Builds on all cores. In a checkout: what is for measuring alone, too, and nothing where nothing has changed."""
 
     def initialize_options(self) -> None:
         super().initialize_options()
@@ -242,10 +256,27 @@ class BuildExtensions(build_ext):
             self.distribution.ext_modules = EXTENSIONS + per_build(ELEMENTARY)
         super().finalize_options()
 
+    def run(self) -> None:
+        if not (self.inplace or self.editable_mode):
+            super().run()
+            return
+        # pip builds each editable install in a folder of its own, where nothing tells it what the checkout has
+        if FRESH and not self.force:
+            return
+        STAMP.unlink(missing_ok=True)
+        super().run()
+        STAMP.write_text(fingerprint(), encoding="ascii")
+
 
 if not MSVC:
     # before Cython works for minutes
     require_compiler()
+
+FRESH = STAMP.exists() and STAMP.read_text(encoding="ascii") == fingerprint()
+if FRESH:
+    # Cython compares times, and each install by pip has a NumPy of its own that is newer than all
+    for path in Path("build/c").rglob("*.c"):
+        path.touch()
 
 # what takes longest first
 KERNELS, ELEMENTARY, *OTHERS = compiled(
