@@ -57,8 +57,9 @@ def cases() -> Any:
         yield f"softmax {rows:,} x {classes:,}", SOFTMAX, logits, rng.integers(0, classes, rows)
 
 
-def in_torch(loss: Any, x: Any, y: Any) -> Call:
-    pred, label = torch.tensor(x, requires_grad=True), torch.tensor(y)
+def in_torch(loss: Any, x: Any, y: Any, dtype: torch.dtype = torch.float32) -> Call:
+    pred, label = torch.tensor(x).to(dtype).requires_grad_(), torch.tensor(y)
+    label = label.to(dtype) if label.is_floating_point() else label
 
     def call() -> Any:
         pred.grad = None
@@ -93,13 +94,7 @@ def compare(calls: list[Call], seconds: float) -> list[float]:
     return [statistics.median(taken) for taken in times]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2, help="for each case")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    fl.set_num_threads(options.threads)
+def print_frameworks(seconds: float) -> None:
     print("| case | PyTorch, µs | with fastloss | ratio | JAX, µs | with fastloss | ratio |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, (ours, torchs, jaxs), x, y in cases():
@@ -108,9 +103,35 @@ def main() -> None:
             calls = [framework(theirs, x, y), framework(ours, x, y)]
             want, got = (np.asarray(call()) for call in calls)
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-            slow, fast = compare(calls, options.seconds)
+            slow, fast = compare(calls, seconds)
             cells += [f"{slow * 1e6:,.1f}", f"{fast * 1e6:,.1f}", f"{slow / fast:.2f}"]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def print_halves(seconds: float) -> None:
+    """Large cases in types of two bytes, beside PyTorch's in the same type and ours in float32."""
+    print("| case | dtype | PyTorch, µs | with fastloss | ratio | of float32's time |")
+    print("|---|---|---:|---:|---:|---:|")
+    for name, (ours, torchs, _), x, y in cases():
+        for dtype in (torch.bfloat16, torch.float16) if x.size > 1000 else ():
+            calls = [in_torch(torchs, x, y, dtype), in_torch(ours, x, y, dtype), in_torch(ours, x, y)]
+            want, got, _ = (call().float() for call in calls)
+            torch.testing.assert_close(got, want, rtol=0.05, atol=float(want.abs().max()) / 64)
+            slow, fast, single = compare(calls, seconds)
+            cells = f"{slow * 1e6:,.0f} | {fast * 1e6:,.0f} | {slow / fast:.2f} | {fast / single:.2f}"
+            print(f"| {name} | {str(dtype).removeprefix('torch.')} | {cells} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=2, help="for each case")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    fl.set_num_threads(options.threads)
+    print_frameworks(options.seconds)
+    print()
+    print_halves(options.seconds)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from fastloss._arguments import arguments_of, as_float, integer, not_finite, reb
 from fastloss._inputs import pair
 from fastloss.backends import backend_of
 from fastloss._plan cimport (
-    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD,
+    BFLOAT16, BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FLOAT16, FLOAT32, FLOAT64, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD,
     GRAD_WEIGHT, HEAD, HESS, HESS_THIRD, INPUTS, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS,
     PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN, PASS_SURROGATE, PASS_VALUE, PASS_VALUE_GRADIENT,
     SECOND, SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, UINT8, UINT16, UINT32, UINT64, VALUE,
@@ -117,6 +117,7 @@ cdef struct call_t:
     PyObject* wrt
     PyObject* results[OUTPUTS]              # NULL: not wanted
     PyObject* outs[OUTPUTS]                 # the caller's buffers, which the argument out holds; NULL: none
+    PyObject* made[OUTPUTS]                 # those that stand in for these, of a half's dtype; NULL: none
     bint wanted[OUTPUTS]
     bint is_total                           # whether the reduction gives one number
     double total                            # which is the value then
@@ -124,6 +125,7 @@ cdef struct call_t:
     int n_gradients
     int real
     bint is_double
+    bint is_half                            # results are float16 or bfloat16, as the first input is
     int n                                   # axes of the unreduced loss, in the order in which its elements are counted
     Py_ssize_t shape[MAX_AXES + 1]
     int order[MAX_AXES + 1]                 # which axis of the unreduced loss as an array each is
@@ -178,7 +180,7 @@ cdef void begin(call_t* c) noexcept:
     for k in range(INPUTS):
         c.given[k] = NULL
     for k in range(OUTPUTS):
-        c.results[k] = c.outs[k] = NULL
+        c.results[k] = c.outs[k] = c.made[k] = NULL
 
 
 cdef void release(call_t* c) noexcept:
@@ -191,6 +193,7 @@ cdef void release(call_t* c) noexcept:
         Py_XDECREF(c.given[k])
     for k in range(OUTPUTS):
         Py_XDECREF(c.results[k])
+        Py_XDECREF(c.made[k])
 
 
 cdef class Loss:
@@ -207,8 +210,9 @@ cdef class Loss:
 
     Every method takes the inputs by position or name:
 
-    - pred, float32 or float64 (float16 is computed in float32, integers and lists in float64); results have its dtype,
-      but a total, the value of "sum", "mean" or "weighted_mean", is Python's float: it is summed in float64.
+    - pred, float32 or float64, float16 or bfloat16, which are computed in float32 (integers and lists in float64).
+      Results have its dtype. A total, the value of "sum", "mean" or "weighted_mean", is Python's float, and summed in
+      float64.
     - label, of any real dtype, which has pred's shape; either may lack axes of size 1 that the other has.
     - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss.
       It is read in pred's precision. A weight of 0 leaves an example out, whatever its pred and label are: its value,
@@ -549,7 +553,7 @@ cdef int compute(Loss loss, call_t* c, int want) except -1:
     if c.out != NULL:
         check_overlaps(loss, c)
     check_numbers(loss, c)
-    if c.out != NULL:
+    if c.out != NULL or c.is_half:
         use_contiguous_copies(c, loss.reduction == WEIGHTED_MEAN)
     if loss.reduction == EXAMPLE:
         count = <double>p.size / <double>c.batch_size if c.batch_size else 0
@@ -569,7 +573,7 @@ cdef int compute(Loss loss, call_t* c, int want) except -1:
         run_with_shares(c, head_factor / count)
     else:
         run(c)
-    if c.out != NULL:
+    if c.out != NULL or c.is_half:
         store_outs(c)
     return 0
 

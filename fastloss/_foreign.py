@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fastloss.backends import backend_of
 
 PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
+# stands for bfloat16 where no library has given NumPy one: its bits
+BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
 NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 # by what a type has, and for the first of which it has that
 METHODS = {
@@ -56,6 +58,18 @@ def is_masked(x: Any) -> bool:
     return is_kind_of_masked(type(x)) and bool(np.ma.is_masked(x))
 
 
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is ml_dtypes' bfloat16, which is known by its name alone: nobody needs the library."""
+    return dtype.num >= 256 and dtype.name == "bfloat16"
+
+
+def as_doubles(a: NDArray[Any]) -> NDArray[np.float64]:
+    """An array's numbers in float64, those of bfloat16 under the dtype that stands for it, too."""
+    if a.dtype == BFLOAT16:
+        a = (a["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+    return a.astype(np.float64, copy=False)
+
+
 def imported(x: Any) -> Any:
     """What offers its memory by DLPack alone as an array; all else as it is, for NumPy knows it."""
     if hasattr(x, "__dlpack__") and not any(hasattr(x, name) for name in PROTOCOLS):
@@ -76,7 +90,7 @@ def as_array(name: str, x: Any) -> NDArray[Any]:
         raise
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise TypeError(f"{name} must be an array of real numbers, {about(x, name)}: {error}") from None
-    if a.dtype.kind not in "fiub":
+    if a.dtype.kind not in "fiub" and not is_bfloat16(a.dtype):
         raise TypeError(f"{name} must be an array of real numbers, {about(x, name, a)}")
     return a
 

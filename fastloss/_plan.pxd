@@ -58,6 +58,7 @@ cdef enum:
     UINT64
     INT64
     FLOAT16
+    BFLOAT16
     FLOAT32
     FLOAT64
     LONGDOUBLE

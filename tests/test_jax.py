@@ -322,7 +322,7 @@ def test_other_methods() -> None:
         assert np.array_equal(a, b)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.int32])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float32, np.int32])
 def test_dtypes(dtype: Any) -> None:
     x, y = jnp.array([1, 2, 4], dtype), np.zeros(3)
     value = fl.HuberLoss(reduction="sum")(x, y, out=None)
@@ -332,6 +332,8 @@ def test_dtypes(dtype: Any) -> None:
         gradient = jax.grad(fl.HuberLoss(reduction="sum"))(x, y)
         assert gradient.dtype == dtype
         assert gradient.tolist() == [1, 1, 1]
+        for result in jax.jit(fl.HuberLoss().value_grad_and_hess)(x, y):
+            assert result.dtype == dtype
 
 
 class Mine(fl.L2Loss):
@@ -342,9 +344,9 @@ class Mine(fl.L2Loss):
     ("call", "error", "match"),
     [
         (
-            lambda loss, x: loss(x.astype(jnp.bfloat16), x),
+            lambda loss, x: loss(x.astype(jnp.float8_e5m2), x),
             TypeError,
-            r"pred must have a dtype .* got bfloat16; make it float32: \.astype\('f4'\)",
+            r"pred must have a dtype .* got float8_e5m2; make it float32: \.astype\('f4'\)",
         ),
         (
             lambda loss, x: loss(x, x.astype(complex)),

@@ -207,7 +207,7 @@ def test_a_tensor_elsewhere() -> None:
     x = torch.zeros(4)
     cases = [
         (x.to_sparse(), r"\.to_dense\(\)"),
-        (x.bfloat16(), r"\.float\(\)"),
+        (x.to(torch.float8_e5m2), r"\.float\(\)"),
     ]
     for given, message in cases:
         with pytest.raises(TypeError, match=f"^label must be a dense tensor on the CPU.*{message}"):

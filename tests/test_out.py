@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 import fastloss as fl
 from tests.calls import ENTRIES, inputs_of
-from tests.judge import same_bits
 from tests.reference import LOSSES, Reference, call_args, draw
 from tests.selection import ELEMENTS, LOOPS, every_loop
 from tests.specimens import LONG_DOUBLE
@@ -260,20 +259,6 @@ def test_fortran_order_has_the_same_bits(rng: np.random.Generator, name: str, me
                 call(*turned, out=out if isinstance(want, tuple) else out[0])
                 for a, b in zip(out, wanted, strict=True):
                     np.testing.assert_array_equal(a, np.asarray(b).astype(stored))
-
-
-@pytest.mark.filterwarnings("ignore:overflow encountered")
-@pytest.mark.parametrize("computed", [np.float32, np.float64])
-def test_halves_are_the_nearest(computed: Any) -> None:
-    """Every half, the numbers halfway between two and their neighbours, and what is no finite half."""
-    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(computed)
-    finite = np.sort(halves[np.isfinite(halves)])
-    middle = (finite[1:] + finite[:-1]) / 2
-    numbers = [halves, middle, np.nextafter(middle, -np.inf), np.nextafter(middle, np.inf), [65519.996, 65520, 1e30]]
-    x = np.concatenate([np.asarray(a, computed) for a in numbers])
-    out = np.empty(x.size, np.float16)
-    fl.L1Loss().grad(np.ones_like(x), 0 * np.ones_like(x), head_grad=x, out=out)
-    assert same_bits(out, x.astype(np.float16))
 
 
 def test_an_out_of_another_dtype_overflows_to_infinity() -> None:

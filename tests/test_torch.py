@@ -314,12 +314,12 @@ def test_arrays_and_lists_beside_tensors() -> None:
     assert isinstance(loss(np.zeros((3, 4)), torch.tensor([0, 3, 1])), torch.Tensor)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64", "int64"])
 def test_dtypes(dtype: str) -> None:
     loss, x = fl.HuberLoss(reduction="mean"), torch.tensor([1, 2, 4]).to(getattr(torch, dtype))
     y = torch.zeros(3, dtype=torch.int32)
     value = loss(x, y)
-    assert value.dtype == (torch.float32 if dtype in ("float16", "float32") else torch.float64)
+    assert value.dtype == (torch.float64 if dtype in ("float64", "int64") else torch.float32)
     if dtype != "int64":
         value = loss(x.requires_grad_(), y)
         value.backward()
@@ -328,13 +328,63 @@ def test_dtypes(dtype: str) -> None:
         torch.testing.assert_close(x.grad, torch.full((3,), 1 / 3, dtype=x.dtype))
 
 
+@every_loop(reduction=["example", "mean"])
+def test_bfloat16_is_rounded_once(case: Case, reduction: str) -> None:
+    loss = case.build(reduction=reduction)
+    first = loss.inputs[0]
+    given = tensors(case, ())
+    x = given[first].bfloat16().requires_grad_()
+    single = case.inputs | {first: x.detach().float().numpy()}
+    value = loss(**given | {first: x})
+    want = torch.as_tensor(loss(**single))
+    assert torch.equal(value, want.to(torch.float32 if reduction == "mean" else torch.bfloat16))
+    if first not in case.targets:
+        return
+    for head in (1, 3, 3):
+        (gradient,) = torch.autograd.grad(value, x, torch.full_like(value, head), retain_graph=True)
+        assert torch.equal(gradient, torch.as_tensor(loss.grad(**single, wrt=first, head_grad=head)).bfloat16())
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("name", ["Huber", "softmax class_weight ignore"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["example", "mean"])
+def test_halves_are_compiled(name: str, dtype: Any, reduction: str) -> None:
+    loss = CASES[name].build(reduction=reduction)
+    given = tensors(CASES[name], ())
+    x = given.pop("pred").to(dtype).requires_grad_()
+    compiled = torch.compile(lambda x: loss(x, **given), fullgraph=True, backend="aot_eager")
+    found = [(f(x), *torch.autograd.grad(f(x).sum(), x)) for f in (compiled, lambda x: loss(x, **given))]
+    for got, want in zip(*found, strict=True):
+        assert got.dtype == want.dtype
+        assert torch.equal(got, want)
+
+
+def test_under_autocast() -> None:
+    model, x, label = torch.nn.Linear(4, 3), torch.randn(8, 4), torch.arange(8) % 3
+    gradients = []
+    for criterion in (fl.SoftmaxCELoss(reduction="mean"), torch.nn.functional.cross_entropy):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(x)
+            value = criterion(logits, label)
+        assert logits.dtype is torch.bfloat16
+        assert value.dtype is torch.float32
+        value.backward()
+        gradients.append(model.weight.grad.clone())
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
         (lambda x: (x.to("meta"), x), r"pred must be a dense tensor on the CPU.* got torch.float32 on meta"),
         (lambda x: (x, x.to("meta")), r"label must be a dense tensor on the CPU"),
-        (lambda x: (x.bfloat16(), x), r"pred must be a dense tensor.* got torch.bfloat16 on cpu"),
-        (lambda x: (x.to("meta", torch.bfloat16), x.to("meta")), r"pred must be a tensor.* got torch.bfloat16"),
+        (
+            lambda x: (x.to(torch.float8_e5m2), x),
+            r"pred must be a dense tensor.* got torch.float8_e5m2 on cpu.*\.float",
+        ),
+        (lambda x: (x.to("meta", torch.float8_e5m2), x.to("meta")), r"pred must be a tensor.* got torch.float8_e5m2"),
         (lambda x: (x.to("meta"), x.to("meta", torch.complex64)), r"label must be a tensor.* got torch.complex64"),
         (lambda x: (x.to_sparse(), x), r"pred must be a dense tensor.* torch.sparse_coo"),
         (lambda x: (x.to(torch.complex64), x), r"pred must be an array of real numbers, got dtype complex64"),
@@ -676,8 +726,8 @@ def test_what_a_tracer_is_refused(trace: Any) -> None:
 def test_buffers_of_a_traced_call_must_fit() -> None:
     loss, x = fl.L2Loss(), torch.ones(3)
     for method, out, error, match in [
-        ("grad", np.empty(3), TypeError, "out must be a float32 or float64 tensor or None where a call is traced"),
-        ("grad", torch.empty(3, dtype=torch.int64), TypeError, "out must be a float32 or float64 tensor"),
+        ("grad", np.empty(3), TypeError, "out must be a tensor of floats or None where a call is traced"),
+        ("grad", torch.empty(3, dtype=torch.int64), TypeError, "out must be a tensor of floats"),
         ("grad", torch.empty(3, requires_grad=True), TypeError, "out must not require a gradient"),
         ("grad", torch.empty(4), ValueError, r"out must have shape \(3,\), got \(4,\)"),
         ("value_and_grad", torch.empty(3), TypeError, "out must be a tuple of 2"),
@@ -960,8 +1010,9 @@ def test_gradients_for_a_head_are_transformed() -> None:
 def test_validate_looks_at_numbers(call: Any) -> None:
     with pytest.raises(TypeError, match=r"label must have numbers, at which validate looks, and .*; call validate"):
         call(torch.ones(3, 2), fl.L2Loss().validate)
-    with pytest.raises(TypeError, match=r"got torch.bfloat16 .*\.float\(\) makes one of it"):
-        fl.L2Loss().validate(torch.ones(3).bfloat16())
+    with pytest.raises(TypeError, match=r"got torch.float8_e5m2 .*\.float\(\) makes one of it"):
+        fl.L2Loss().validate(torch.ones(3).to(torch.float8_e5m2))
+    fl.L2Loss().validate(torch.ones(3).bfloat16())
 
 
 def test_a_meta_tensor_is_not_to_be_moved() -> None:

@@ -46,6 +46,10 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     wrt = check_call(loss, method, given, options)
     arrays = {name: as_array(name, x) for name, x in given.items()}
     pred = arrays[loss.inputs[0]]
+    half = pred.dtype if pred.dtype.kind not in "iub" and pred.dtype.itemsize == 2 else None
+    if half is not None:
+        # chunks are added up before their sum is rounded
+        arrays[loss.inputs[0]] = pred = pred.astype(np.float32)
     layout = layout_of(loss, pred.shape)
     placed = {name: layout.place(name, x) for name, x in arrays.items()}
     if wrt:
@@ -72,6 +76,9 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
 
     shapes = {name: x.shape for name, x in arrays.items()} | {"value": layout.value_shape}
     found = {name: resize(x, shapes[name.removesuffix(HESSIAN)]).astype(dtype) for name, x in found.items()}
+    if half is not None:
+        is_total = dict(loss.arguments)["reduction"] not in ("example", "none")
+        found = {name: x if name == "value" and is_total else x.astype(half) for name, x in found.items()}
     results: list[Any] = []
     for kind in RESULTS[method]:
         parts = tuple([found[name] for name in parts_of(kind, wrt)])
@@ -98,7 +105,7 @@ def as_array(name: str, x: Any) -> Any:
         return _foreign.as_array(name, x)
     if isinstance(x._meta, np.ma.MaskedArray):
         raise TypeError(f"{name} must not be a masked array, whose mask would be dropped")
-    if x.dtype.kind not in "fiub":
+    if x.dtype.kind not in "fiub" and not _foreign.is_bfloat16(x.dtype):
         raise TypeError(f"{name} must be an array of real numbers, got dtype {x.dtype}")
     if math.isnan(sum(x.shape)):
         raise ValueError(f"{name} must have chunks of known sizes, got {x.chunks}: call compute_chunk_sizes() on it")

@@ -78,7 +78,7 @@ def as_array(name: str, x: Any) -> jax.Array:
     array = jnp.asarray(x if is_plain else _foreign.as_array(name, x))
     # a key of random numbers has a dtype that is not NumPy's
     kind = getattr(array.dtype, "kind", "O")
-    if kind not in "fiub":
+    if kind not in "fiub" and array.dtype != jnp.bfloat16:
         others = "make it float32: .astype('f4')" if kind == "V" else "give an array of numbers"
         advice = _foreign.KINDS.get(kind, others)
         raise TypeError(f"{name} must have a dtype of NumPy's for real numbers, got {array.dtype}; {advice}")
@@ -182,8 +182,8 @@ def like(x: jax.Array, dtype: Any) -> Any:
 
 
 def result_dtype(pred: jax.Array) -> Any:
-    single = pred.dtype in (np.float32, np.float16)
-    return np.dtype(np.float32) if single else jax.dtypes.canonicalize_dtype(np.float64)
+    is_short = jnp.issubdtype(pred.dtype, np.floating) and pred.dtype.itemsize <= 4
+    return pred.dtype if is_short else jax.dtypes.canonicalize_dtype(np.float64)
 
 
 def like_value(loss: Loss, pred: jax.Array) -> Any:
@@ -193,7 +193,9 @@ def like_value(loss: Loss, pred: jax.Array) -> Any:
     if is_on_mesh(pred):
         spec = PartitionSpec(None) if axes is None else PartitionSpec(*[kind.sharding.spec[k] for k in axes])
         more["sharding"] = NamedSharding(kind.sharding.mesh, spec)
-    return kind.update(shape=shape, dtype=result_dtype(pred), weak_type=False, **more)
+    dtype = result_dtype(pred)
+    is_half_total = dtype.itemsize == 2 and dict(loss.arguments)["reduction"] not in ("example", "none")
+    return kind.update(shape=shape, dtype=np.float32 if is_half_total else dtype, weak_type=False, **more)
 
 
 def call(
@@ -232,7 +234,7 @@ def value_forward(loss: Loss, given: tuple[int, ...], inputs: tuple[Any, ...]) -
     found = dict.fromkeys(wrt, jnp.zeros(0, LATER))
     if wrt and is_ready(loss, wrt, arrays[0].ndim):
         result, gradients = value_and_gradients(loss, given, wrt, arrays)
-        # a gradient of float16 is computed in float32
+        # each has pred's dtype, and goes to an input of its own
         found = {k: x.astype(arrays[given.index(k)].dtype) for k, x in zip(wrt, gradients, strict=True)}
     else:
         result = value(loss, given, arrays)

@@ -37,6 +37,7 @@ DTYPES = {
     10: np.dtype(np.float16),
     11: np.dtype(np.float32),
     12: np.dtype(np.float64),
+    16: np.dtype(jax.numpy.bfloat16),
 }
 METADATA_EXTENSION = 1
 CANCELLED = 1

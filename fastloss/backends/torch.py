@@ -23,6 +23,7 @@ from fastloss._core import Loss
 from fastloss.backends import along, bind, check_differentiable, check_own, is_ready, torch_operators
 from fastloss.backends.layout import ignored_id
 from fastloss.backends.torch_operators import (
+    HALVES,
     as_array,
     as_tensor,
     as_value,
@@ -73,7 +74,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
             others = inputs
     if not wrt or not torch.is_grad_enabled():
         value = call(loss, *arrays)
-        return as_value(value, arrays[0]) if type(value) is float else torch.from_numpy(value.__array__())
+        return as_value(value, arrays[0])
     if wrt == [0] and loss.is_separable(inputs[0].ndim):
         value, gradient = Loss.value_and_grad(loss, *arrays)
         gradients = [as_tensor(gradient)]
@@ -105,7 +106,7 @@ def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: d
 def as_numpy(name: str, x: Any) -> Any:
     try:
         if not isinstance(x, Proxy):
-            return as_array(name, x)
+            return as_array(name, x.float() if isinstance(x, Tensor) and x.dtype is torch.bfloat16 else x)
     except TypeError:
         if not is_traced() and not x.is_meta:
             raise
@@ -196,9 +197,12 @@ def constant(head: Tensor) -> Any:
 def scale(loss: Loss, gradients: list[Tensor], head: Tensor, n: int, others: Any) -> list[Tensor] | None:
     """The gradients for a head, of those for heads of 1 and in their memory, for a call with n inputs.
 
-    None where the head is not finite and may leave something out: infinity times 0 would be none.
+    None where the head is not finite and may leave something out: infinity times 0 would be none; or where what has
+    few digits would be rounded twice.
     """
     factor = constant(head)
+    if factor != 1 and gradients[0].dtype in HALVES:
+        return None
     if factor is None:
         if may_leave_out(loss, n, others) and not head.isfinite().all():
             return None

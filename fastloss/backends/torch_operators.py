@@ -41,9 +41,10 @@ count_early_modes: Any = torch._ops._len_torch_dispatch_stack_pre_dispatch
 
 # from here on a number is an infinity to float32
 BEYOND_FLOAT32 = float.fromhex("0x1.ffffffp127")
-REALS = (torch.float64, torch.float32, torch.float16)
+REALS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+HALVES = REALS[2:]
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-# that NumPy has
+# that NumPy has, but for bfloat16, for which one of its own stands
 DTYPES = frozenset((*REALS, *INTEGERS, torch.bool))
 PARTS = {
     "__call__": ("value",),
@@ -69,11 +70,13 @@ def as_array(name: str, x: Any) -> Any:
     try:
         # force means detach, too, but it would also copy from another device
         if x.is_cpu:
+            if x.dtype is torch.bfloat16:
+                return x.detach().view(torch.int16).numpy(force=True).view(_foreign.BFLOAT16)
             return x.numpy(force=True)
     except (TypeError, RuntimeError):
         pass
     raise TypeError(
-        f"{name} must be a dense tensor on the CPU, of a dtype that NumPy has, got {x.dtype} on {x.device}, {x.layout}"
+        f"{name} must be a dense tensor on the CPU, of real numbers, got {x.dtype} on {x.device}, {x.layout}"
         f"{remedy(x)}"
     )
 
@@ -83,21 +86,24 @@ def remedy(x: Tensor) -> str:
     if x.is_meta:
         return "; a tensor on meta has no numbers: give one that has"
     calls = [".cpu()"] * (not x.is_cpu) + [".to_dense()"] * (x.layout is not torch.strided)
-    calls += [".float()"] * (x.dtype.is_floating_point and x.dtype.itemsize <= 2)
+    calls += [".float()"] * (x.dtype.is_floating_point and x.dtype not in REALS)
     return f"; {''.join(calls)} makes one of it" if calls else ""
 
 
 def as_tensor(x: Any) -> Tensor:
     """A tensor over an array's memory, or of a NumPy scalar."""
-    return torch.from_numpy(x.__array__())
+    array = x.__array__()
+    if array.dtype == _foreign.BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def as_value(x: Any, pred: Any) -> Tensor:
-    """A value as a tensor, which has pred's dtype where it is a float, too."""
+    """A value as a tensor; a number is float32 where pred is, or half of that."""
     if type(x) is not float:
         return as_tensor(x)
     dtype = np.asarray(pred).dtype
-    if dtype.kind != "f" or dtype.itemsize > 4:
+    if dtype != _foreign.BFLOAT16 and (dtype.kind != "f" or dtype.itemsize > 4):
         return torch.from_numpy(np.array(x, np.float64))
     # the cast would warn
     return torch.from_numpy(np.array(x if abs(x) < BEYOND_FLOAT32 else x * math.inf, np.float32))
@@ -242,7 +248,7 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
     pred = given[first]
     for name, x in given.items():
         if x.dtype not in DTYPES:
-            raise TypeError(f"{name} must be a tensor of real numbers, of a dtype that NumPy has, got {x.dtype}")
+            raise TypeError(f"{name} must be a tensor of real numbers, got {x.dtype}{remedy(x)}")
     shapes = tuple([(name, tuple(x.shape)) for name, x in given.items()])
     if all(isinstance(n, int) for _, shape in shapes for n in shape):
         check_shapes(loss, shapes)
@@ -272,8 +278,7 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
 
 def like_inputs(given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
     """What has the shapes of some inputs and the dtype of results."""
-    single = inputs[0].dtype in (torch.float32, torch.float16)
-    dtype = torch.float32 if single else torch.float64
+    dtype = inputs[0].dtype if inputs[0].dtype in REALS else torch.float64
     return [inputs[0].new_empty(inputs[given.index(k)].shape, dtype=dtype) for k in wrt]
 
 
@@ -285,7 +290,9 @@ def described(expression: str, given: list[int], inputs: list[Tensor]) -> tuple[
     check_fits(loss, dict(zip(names(loss, given), inputs, strict=True)))
     axes = loss.value_axes(inputs[0].ndim)
     (pred,) = like_inputs(given, inputs, [0])
-    return loss, pred.new_empty([1] if axes is None else [pred.shape[k] for k in axes])
+    is_total = dict(loss.arguments)["reduction"] not in ("example", "none")
+    dtype = torch.float32 if is_total and pred.dtype in HALVES else pred.dtype
+    return loss, pred.new_empty([1] if axes is None else [pred.shape[k] for k in axes], dtype=dtype)
 
 
 def check_head(head: Tensor, value: Tensor) -> None:
@@ -563,8 +570,8 @@ def fill(out: Any, result: Any) -> Any:
         if not isinstance(out, tuple) or len(out) != len(result):
             raise TypeError(f"out must be a tuple of {len(result)}, one tensor or None per result")
         return tuple([fill(x, y) for x, y in zip(out, result, strict=True)])
-    if not isinstance(out, Tensor) or out.dtype not in REALS[:2]:
-        raise TypeError("out must be a float32 or float64 tensor or None where a call is traced: use what it returns")
+    if not isinstance(out, Tensor) or out.dtype not in REALS:
+        raise TypeError("out must be a tensor of floats or None where a call is traced: use what it returns")
     if out.requires_grad:
         raise TypeError("out must not require a gradient")
     if not out.is_same_size(result):

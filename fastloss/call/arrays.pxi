@@ -16,13 +16,21 @@ cdef enum:
     BUILT_IN = 24           # type numbers of NumPy's own types
 
 
+# The dtype that stands for bfloat16 where nobody has imported the library that gives NumPy one.
+cdef object own_bfloat16 = _foreign.BFLOAT16
+# the number of that library's type, once there is an array of it
+cdef int bfloat16_number = -1
+
+
 cdef inline int kind_of(cnp.ndarray a) noexcept:
     """What the elements of an array are; -1: no real numbers."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
     cdef int kind = kind_character(a)
+    cdef PyObject* descr
     # of another library's types a kind says little
-    if not 0 <= cnp.PyArray_TYPE(a) < BUILT_IN:
-        return -1
+    if kind == c"V" or not 0 <= cnp.PyArray_TYPE(a) < BUILT_IN:
+        descr = <PyObject*>cnp.PyArray_DESCR(a)
+        return BFLOAT16 if descr == <PyObject*>own_bfloat16 or cnp.PyArray_TYPE(a) == bfloat16_number else -1
     if kind == c"f":
         return FLOAT64 if size == 8 else FLOAT32 if size == 4 else FLOAT16 if size == 2 else LONGDOUBLE
     if kind == c"i":
@@ -37,9 +45,17 @@ cdef cnp.ndarray as_array(x, str name):
     return x if cnp.PyArray_CheckExact(x) else _foreign.as_array(name, x)
 
 
+cdef int kind_found(cnp.ndarray a) except? -1:
+    """What the elements of an array are, of a type that may be met for the first time."""
+    global bfloat16_number
+    if kind_of(a) < 0 and _foreign.is_bfloat16((<object>a).dtype):
+        bfloat16_number = cnp.PyArray_TYPE(a)
+    return kind_of(a)
+
+
 cdef cnp.ndarray numbers(cnp.ndarray a, str name):
     """The array, which must be of real numbers and have few enough axes."""
-    if kind_of(a) < 0:
+    if kind_found(a) < 0:
         raise TypeError(f"{name} must be an array of real numbers, {_foreign.about(a, name, a)}")
     if cnp.PyArray_NDIM(a) > MAX_AXES:
         raise ValueError(f"{name} must have at most {MAX_AXES} axes, got {cnp.PyArray_NDIM(a)}")

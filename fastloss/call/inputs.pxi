@@ -91,9 +91,10 @@ cdef int describe_first(Loss loss, call_t* c) except -1:
         batch = axis_number("batch_axis", loss.batch_axis, ndim, loss.inputs[0])
     if kind == LONGDOUBLE:
         raise TypeError(
-            f"{loss.inputs[0]} must be float32 or float64 (float16 is computed in float32, integers in float64), "
+            f"{loss.inputs[0]} must be float32 or float64, float16 or bfloat16 (integers are computed in float64), "
             f"got dtype {pred.dtype}")
-    c.is_double = kind != FLOAT32 and kind != FLOAT16
+    c.is_half = kind == FLOAT16 or kind == BFLOAT16
+    c.is_double = kind != FLOAT32 and not c.is_half
     c.real = FLOAT64 if c.is_double else FLOAT32
     c.kernel = loss.plain if c.given[THIRD] == NULL else loss.kernel
     if loss.layout == COUPLED or loss.layout == ROWS:
@@ -413,7 +414,7 @@ cdef int refuse(Loss loss, const call_t* c, int slot, Py_ssize_t at) except -1:
     for k in range(a.ndim - 1, -1, -1):
         position[k] = at % a.shape[k]
         at //= a.shape[k]
-    number = (<object>a)[tuple(position)]
+    number = (<object>a)[tuple(position)] if kind_of(a) != BFLOAT16 else _foreign.as_doubles(a)[tuple(position)]
     integers = loss.specs[loss.inputs.index(name)].integers
     if integers is None:
         what, hint = loss.number_rule(name, shapes_of(loss, c)), ""

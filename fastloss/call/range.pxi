@@ -35,7 +35,7 @@ cdef int leaves_range(Loss loss, const call_t* c, double count) except -1:
 
 cdef int exponent_of_weights(const call_t* c) except? -1:
     """That of the 2^n which brings the weights near 1, for their sum to have a reciprocal; else 0."""
-    largest = float(np.max(np.abs(<object>c.given[WEIGHT]), initial=0))
+    largest = float(np.max(np.abs(_foreign.as_doubles(<object>c.given[WEIGHT])), initial=0))
     return -math.frexp(largest)[1] if math.isfinite(largest) and is_beyond(largest, FAR_WEIGHT) else 0
 
 
@@ -54,15 +54,15 @@ cdef int evaluate_in_double(Loss loss, call_t* c, int want, int exponent) except
     if c.surrogate:
         named["hessian"] = loss.surrogate
     with np.errstate(all="ignore"):
-        named[loss.inputs[0]] = np.asarray(<object>c.given[FIRST], np.float64)
+        named[loss.inputs[0]] = _foreign.as_doubles(<object>c.given[FIRST])
         if c.given[WEIGHT] != NULL:
-            named["sample_weight"] = np.ldexp(np.asarray(<object>c.given[WEIGHT], np.float64), exponent)
+            named["sample_weight"] = np.ldexp(_foreign.as_doubles(<object>c.given[WEIGHT]), exponent)
         found = loss.call((), named, want)
         parts = (found,) if single else found
         if want & WANT_VALUE and c.is_total:
             c.total = parts[0]
         elif want & WANT_VALUE:
-            (<object>c.results[VALUE])[...] = parts[0]
+            put_doubles(c.results[VALUE], parts[0])
         if want & WANT_HESS:
             put_derivatives(c, parts[len(parts) - 1], True, exponent)
         if want & WANT_GRAD:
@@ -76,5 +76,12 @@ cdef int put_derivatives(call_t* c, part, bint second, int exponent) except -1:
     cdef int k, kind
     for k in range(c.n_gradients):
         kind = derivative(c, k, second)
-        (<object>c.results[kind])[...] = np.ldexp(parts[k], exponent) if kind == GRAD_WEIGHT else parts[k]
+        put_doubles(c.results[kind], np.ldexp(parts[k], exponent) if kind == GRAD_WEIGHT else parts[k])
+    return 0
+
+
+cdef int put_doubles(PyObject* to, x) except -1:
+    """Fills a result from a call in float64."""
+    cdef cnp.ndarray a = np.asarray(x, np.float64, "C")
+    round_to(<cnp.ndarray>to, cnp.PyArray_DATA(a), True)
     return 0

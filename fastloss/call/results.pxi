@@ -119,9 +119,21 @@ cdef int describe_result(Loss loss, call_t* c, int k) except -1:
     return 0
 
 
-cdef cnp.ndarray new_result(Loss loss, const call_t* c, int ndim, const Py_ssize_t* shape, int kind):
+cdef cnp.ndarray half_result(call_t* c, int ndim, const Py_ssize_t* shape, int kind):
+    """A new array of the first input's dtype, to which results are rounded as to one of the caller's."""
+    cdef cnp.ndarray pred = <cnp.ndarray>c.given[FIRST]
+    dtype = np.float16 if kind_of(pred) == FLOAT16 else (<object>pred).dtype
+    a = np.empty(shape_tuple(shape, ndim), dtype)
+    own(&c.made[kind], a)
+    c.outs[kind] = c.made[kind]
+    return a
+
+
+cdef cnp.ndarray new_result(Loss loss, call_t* c, int ndim, const Py_ssize_t* shape, int kind):
     """The array for a result: a new one, or the caller's, if it fits."""
     cdef cnp.ndarray a
+    if c.outs[kind] == NULL and c.is_half:
+        return half_result(c, ndim, shape, kind)
     if c.outs[kind] == NULL:
         return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
     out = <object>c.outs[kind]
@@ -129,7 +141,7 @@ cdef cnp.ndarray new_result(Loss loss, const call_t* c, int ndim, const Py_ssize
     if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or _foreign.is_kind_of_masked(type(out))):
         raise TypeError(f"out for the {result_name(loss, kind)} must be an array or None, got {type(out).__name__}")
     a = memory_of(out)
-    if kind_of(a) < FLOAT16 or cnp.PyArray_ISBYTESWAPPED(a):
+    if kind_found(a) < FLOAT16 or cnp.PyArray_ISBYTESWAPPED(a):
         raise TypeError(
             f"out for the {result_name(loss, kind)} must have a dtype of floats in this machine's byte order, "
             f"such as float32 or float64, got {a.dtype.str}")
@@ -200,12 +212,8 @@ cdef int use_contiguous_copies(call_t* c, bint has_shares) except -1:
 cdef int store_outs(call_t* c) except -1:
     """Stores in the caller's buffers what was computed elsewhere: totals, and use_contiguous_copies()'s arrays."""
     cdef cnp.ndarray a
-    cdef array_t d
     cdef int k
-    cdef int[MAX_AXES] axes
     cdef const void* source
-    for k in range(MAX_AXES):
-        axes[k] = k
     for k in range(OUTPUTS):
         if c.outs[k] == NULL:
             continue
@@ -215,9 +223,19 @@ cdef int store_outs(call_t* c) except -1:
             source = &c.total
         elif source == cnp.PyArray_DATA(a):
             continue
-        describe(&d, a, <Py_ssize_t*>cnp.PyArray_DIMS(a), axes, cnp.PyArray_NDIM(a), False, c.real)
-        runner.store(&d, cnp.PyArray_SIZE(a), source, c.is_double or source == &c.total)
+        round_to(a, source, c.is_double or source == &c.total)
     return 0
+
+
+cdef void round_to(cnp.ndarray to, const void* source, bint is_double) noexcept:
+    """Stores doubles or floats, in C order, in an array of any floats, rounded once."""
+    cdef array_t d
+    cdef int k
+    cdef int[MAX_AXES] axes
+    for k in range(MAX_AXES):
+        axes[k] = k
+    describe(&d, to, <Py_ssize_t*>cnp.PyArray_DIMS(to), axes, cnp.PyArray_NDIM(to), False, FLOAT64)
+    runner.store(&d, cnp.PyArray_SIZE(to), source, is_double)
 
 
 cdef int assign_out(call_t* c, int want) except -1:
@@ -274,11 +292,11 @@ cdef str describe_out(out):
 
 cdef result(const call_t* c, int kind):
     """The caller's array, or a new one; a number as a NumPy scalar."""
-    if c.outs[kind] != NULL:
+    if c.outs[kind] != NULL and c.made[kind] == NULL:
         return <object>c.outs[kind]
     if kind == VALUE and c.is_total:
         return c.total
-    a = <object>c.results[kind]
+    a = <object>(c.results[kind] if c.made[kind] == NULL else c.made[kind])
     return a[()] if cnp.PyArray_NDIM(a) == 0 else a
 
 

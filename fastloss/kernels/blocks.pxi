@@ -8,9 +8,9 @@ from libc.string cimport memcpy
 
 cimport cython
 
-from fastloss._math cimport bits_d, bits_f, from_bits_f, real_t
+from fastloss._math cimport absolute, bits_d, bits_f, from_bits_f, real_t
 from fastloss._plan cimport (
-    FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32,
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32,
     UINT64, array_t,
 )
 
@@ -141,7 +141,11 @@ cdef extern from *:
     void transpose_d "fl_transpose_double"(const char* source, Py_ssize_t source_step, Py_ssize_t rows,
                                            Py_ssize_t columns, char* to, Py_ssize_t to_step) noexcept nogil
 
+# float16, and bfloat16, which is the first half of a float32
 cdef struct half_t:
+    uint16_t bits
+
+cdef struct brain_t:
     uint16_t bits
 
 ctypedef fused any_t:
@@ -154,6 +158,7 @@ ctypedef fused any_t:
     int64_t
     uint64_t
     half_t
+    brain_t
     float
     double
     long double
@@ -198,6 +203,8 @@ cdef inline real_t number(any_t v, real_t* tag) noexcept nogil:
         else:
             magnitude = bits_f(from_bits_f(magnitude) * <float>5.192296858534828e+33)
         return <real_t>from_bits_f(magnitude | (<uint32_t>(v.bits & 0x8000) << 16))
+    elif any_t is brain_t:
+        return <real_t>from_bits_f(<uint32_t>v.bits << 16)
     else:
         return <real_t>v
 
@@ -273,6 +280,8 @@ cdef void gather(const array_t* a, Py_ssize_t start, Py_ssize_t n, real_t* dst) 
         gather_as[uint64_t, real_t](a, start, n, NULL, dst)
     elif a.type == FLOAT16:
         gather_as[half_t, real_t](a, start, n, NULL, dst)
+    elif a.type == BFLOAT16:
+        gather_as[brain_t, real_t](a, start, n, NULL, dst)
     elif a.type == LONGDOUBLE:
         gather_as[cython.longdouble, real_t](a, start, n, NULL, dst)
 
@@ -290,32 +299,64 @@ cdef inline real_t* fetch(const array_t* a, Py_ssize_t start, Py_ssize_t n, real
 # what results are stored as
 ctypedef fused stored_t:
     half_t
+    brain_t
     float
     double
     long double
 
 
-cdef inline half_t half_of(double v) noexcept nogil:
-    """v rounded once, to the nearest half and between two to the even one; above the largest an infinity."""
-    cdef uint64_t bits = bits_d(v), size = bits & <uint64_t>0x7fffffffffffffff
-    cdef double magnitude = v if v >= 0 else -v
+cdef inline half_t half_of(real_t v) noexcept nogil:
+    """v rounded once, to the nearest half and between two to the even one; above the largest an infinity.
+
+    A subnormal is a multiple of 2^-24, to which the addition of a number whose last bit counts as much rounds.
+    """
     cdef half_t h
-    if size > <uint64_t>0x7ff0000000000000:
-        h.bits = 0x7e00
-    elif magnitude >= 65520:
-        h.bits = 0x7c00
-    elif magnitude < 6.103515625e-05:
-        # subnormal: a multiple of 2^-24, to which the addition of 2^52 rounds
-        h.bits = <uint16_t>((magnitude * 16777216 + 4503599627370496.) - 4503599627370496.)
+    cdef uint64_t bits, size
+    cdef uint32_t short_bits, short_size, small
+    cdef real_t magnitude = absolute(v), step
+    if real_t is float:
+        step = 8388608
+        short_bits = bits_f(v)
+        short_size = short_bits & 0x7fffffff
+        small = bits_f(magnitude * 16777216 + step) - <uint32_t>0x4b000000
+        short_size = ((short_size + <uint32_t>0xfff + (short_size >> 13 & 1)) >> 13) - (112 << 10)
+        short_size = small if magnitude < <real_t>6.103515625e-05 else short_size
+        short_size = 0x7c00 if magnitude >= 65520 else short_size
+        short_size = 0x7e00 if v != v else short_size
+        h.bits = <uint16_t>(short_size | (short_bits >> 16 & 0x8000))
     else:
-        h.bits = <uint16_t>(((size + <uint64_t>0x1ffffffffff + (size >> 42 & 1)) >> 42) - (1008 << 10))
-    h.bits |= <uint16_t>(bits >> 48 & 0x8000)
+        step = 4503599627370496
+        bits = bits_d(v)
+        size = bits & <uint64_t>0x7fffffffffffffff
+        size = ((size + <uint64_t>0x1ffffffffff + (size >> 42 & 1)) >> 42) - (1008 << 10)
+        size = <uint64_t>((magnitude * 16777216 + step) - step) if magnitude < <real_t>6.103515625e-05 else size
+        size = 0x7c00 if magnitude >= 65520 else size
+        size = 0x7e00 if v != v else size
+        h.bits = <uint16_t>(size | (bits >> 48 & 0x8000))
     return h
+
+
+cdef inline brain_t brain_of(real_t v) noexcept nogil:
+    """v rounded once, to the nearest bfloat16 and between two to the even one.
+
+    A double becomes the float towards 0 whose last bit is set where anything is lost: that bit decides a tie.
+    """
+    cdef brain_t b
+    cdef float nearest = <float>v
+    cdef uint32_t bits = bits_f(nearest)
+    if real_t is double:
+        bits = bits - 1 if absolute(<real_t>nearest) > absolute(v) else bits
+        bits = bits | <uint32_t>(from_bits_f(bits) != v)
+    bits = 0x7fc00000 | (bits & <uint32_t>0x80000000) if v != v else bits + <uint32_t>0x7fff + (bits >> 16 & 1)
+    b.bits = <uint16_t>(bits >> 16)
+    return b
 
 
 cdef inline stored_t rounded(real_t v, stored_t* tag) noexcept nogil:
     if stored_t is half_t:
         return half_of(v)
+    elif stored_t is brain_t:
+        return brain_of(v)
     else:
         return <stored_t>v
 
@@ -353,6 +394,8 @@ cdef void scatter(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t
         scatter_as[real_t, double](a, start, n, src, NULL)
     elif a.type == FLOAT16:
         scatter_as[real_t, half_t](a, start, n, src, NULL)
+    elif a.type == BFLOAT16:
+        scatter_as[real_t, brain_t](a, start, n, src, NULL)
     elif a.type == LONGDOUBLE:
         scatter_as[real_t, cython.longdouble](a, start, n, src, NULL)
 

@@ -69,7 +69,6 @@ TENSORS: dict[str, Callable[[Any], Any]] = {
 NO_TENSORS: dict[str, Callable[[Any], Any]] = {
     "complex": lambda t: t.cfloat(),
     "conjugate": lambda t: t.cfloat().conj(),
-    "bfloat16": lambda t: t.bfloat16(),
     "meta": lambda t: t.to("meta"),
     "sparse": lambda t: t.to_sparse(),
     "float8": lambda t: t.to(__import__("torch").float8_e4m3fn),
@@ -78,7 +77,7 @@ OUT_TENSORS: dict[str, tuple[Callable[[Any], Any], bool]] = {
     "contiguous": (lambda t: t, True),
     "spread": (spread_tensor, True),
     "negated": (negated_view, False),
-    "bfloat16": (lambda t: t.bfloat16(), False),
+    "float8": (lambda t: t.to(__import__("torch").float8_e4m3fn), False),
     "meta": (lambda t: t.to("meta"), False),
     "expanded": (lambda t: t.new_zeros(()).expand(t.shape), False),
     "that requires a gradient": (lambda t: t.requires_grad_(), False),
