@@ -58,12 +58,13 @@ cdef enum:
 cdef enum:
     WANT_VALUE = 1
     WANT_GRAD = 2
-    WANT_HESS = 4
+    WANT_HESS = 4   # alone: times a vector
 
 cdef dict METHODS = {
     WANT_VALUE: "__call__",
     WANT_GRAD: "grad",
     WANT_VALUE | WANT_GRAD: "value_and_grad",
+    WANT_HESS: "hvp",
     WANT_GRAD | WANT_HESS: "grad_and_hess",
     WANT_VALUE | WANT_GRAD | WANT_HESS: "value_grad_and_hess",
 }
@@ -251,6 +252,7 @@ cdef class Loss:
     cdef readonly tuple fixed       # those that nothing is differentiated with respect to
     cdef readonly object domains    # by input: what its numbers mean
     cdef readonly str no_hessian    # why there is none
+    cdef readonly str no_product    # why there is no Hessian times a vector
     cdef readonly tuple hessians    # the kinds of Hessian that a call may name
     cdef readonly str newton        # of these, with which Newton's step goes neither uphill nor far beyond the minimum
     cdef readonly str link_name     # in _links.LINKS; None: its first input predicts no label
@@ -263,6 +265,7 @@ cdef class Loss:
     cdef str row_numbers
     cdef int n_inputs
     cdef tuple slot_names
+    cdef int vector_slot            # of what the Hessian is multiplied by
     cdef list hints                 # by slot
     cdef int slot[INPUTS]           # by the input's position in the call
     cdef int lies[INPUTS]           # by slot
@@ -322,6 +325,8 @@ cdef class Loss:
         self.plain = table_of(self.plain_object, surrogate is not None and self.layout == ELEMENTS)
         # last: a loss without one cannot be called
         self.kernel = table_of(kernel, surrogate is not None and self.layout == ELEMENTS)
+        if not self.kernel.has_product:
+            self.no_product = no_hessian or "elements depend on each other, and only the Hessian's diagonal is known"
         self.twice_differentiable = self.predictions()
 
     cdef tuple predictions(self):
@@ -363,6 +368,9 @@ cdef class Loss:
                 self.checked[slot], self.low[slot] = True, spec.integers.low
                 self.high[slot] = NAN if spec.integers.high is None else spec.integers.high
                 self.also[slot] = NAN if spec.integers.also is None else spec.integers.also
+        self.vector_slot = FOURTH if self.layout == ELEMENTS else THIRD
+        if slot_names[self.vector_slot] is None:
+            slot_names[self.vector_slot], self.lies[self.vector_slot] = "vector", LIKE_FIRST
         self.inputs, self.fixed, self.slot_names = tuple(names), tuple(fixed), tuple(slot_names)
         self.domains = types.MappingProxyType(domains)
         return 0
@@ -407,6 +415,25 @@ cdef class Loss:
         """Return the value, the gradient and the diagonal of the Hessian with respect to `wrt`, in one pass."""
         return self.call(inputs, options, WANT_VALUE | WANT_GRAD | WANT_HESS)
 
+    def hvp(self, *inputs, **options):
+        """Return the Hessian with respect to pred times a vector of pred's shape, computed in one pass.
+
+        It is the whole Hessian of the sum of the value, or of head_grad times the value: the product for a loss over
+        classes has the terms between them, too. The vector comes behind the inputs that a call must have, or by name.
+        Losses that only have the Hessian's diagonal, or none, raise NotImplementedError.
+        """
+        self.check_built()
+        self.check_product()
+        cdef int k = self.required
+        if len(inputs) > k and "vector" not in options:
+            options["vector"] = inputs[k]
+            inputs = inputs[:k] + inputs[k + 1:]
+        if options.get("vector") is None:
+            raise TypeError(
+                f"hvp of {type(self).__name__} needs a vector of {self.inputs[0]}'s shape, behind "
+                f"{self.inputs[k - 1]} or by name")
+        return self.call(inputs, options, WANT_HESS)
+
     def validate(self, label=None, pred=None, **inputs):
         """Raise ValueError for the first number, and say where it is, that is not what the loss means.
 
@@ -442,6 +469,11 @@ cdef class Loss:
         """
         self.check_built()
         return _links.best_constant(self, label, sample_weight, inputs)
+
+    def check_product(self):
+        """Raise NotImplementedError where there is no Hessian times a vector."""
+        if self.no_product is not None:
+            raise NotImplementedError(f"{type(self).__name__} has no Hessian-vector product: {self.no_product}")
 
     cdef int check_built(self) except -1:
         if self.kernel == NULL:

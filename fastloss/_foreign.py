@@ -118,7 +118,7 @@ def unknown_keyword(kind: str, inputs: tuple[str, ...], method: str, name: str) 
     """What a method of a loss says that has no such argument."""
     known = [*inputs, "out"]
     known += ["head_grad", "wrt"] if "grad" in method else []
-    known += ["hessian"] * method.endswith("hess")
+    known += ["vector", "head_grad", "hessian"] if method == "hvp" else ["hessian"] * method.endswith("hess")
     what = "a call" if method == "__call__" else method
     return f"{kind} got an unexpected keyword argument {name!r}; {what} takes {', '.join(known)}"
 

@@ -49,6 +49,7 @@ def table(any_loss_t kernel):
     kernel.table.rounds = 1
     kernel.table.inputs = 3 if any_loss_t in three_inputs_t else 2
     kernel.table.has_third_hessian = any_loss_t in two_predictions_t
+    kernel.table.has_product = any_loss_t in loss_t or any_loss_t in product_t
     kernel.table.light = any_loss_t in light_t
     if any_loss_t in loss_t:
         fill[any_loss_t, floats_apart](kernel, kernel.table.loops[0], NULL)

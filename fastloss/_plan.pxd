@@ -16,7 +16,8 @@ cdef enum:
     CACHE_LINE = 64
     SHORT_ROWS = 256        # at once, at most
 
-# the arrays that a call reads: those of the loss in the order of its arguments, sample_weight, and head_grad
+# The arrays that a call reads: those of the loss in the order of its arguments, sample_weight, and head_grad. A vector
+# that the Hessian is multiplied by is the fourth of a loss over elements, the third of any other.
 cdef enum:
     FIRST
     SECOND
@@ -121,6 +122,7 @@ cdef struct kernel_t:
     void* parameters                    # the kernel object
     int inputs                          # that the formula reads
     bint has_third_hessian              # the third input is a prediction, too
+    bint has_product                    # with a vector in the call the Hessian times that takes the Hessian's place
     bint light                          # waits for memory, not for arithmetic
     loop_t loops[2][PASSES]             # float, double: of an elementwise loss; NULL: it has no surrogate
     # float, double: alone, with the gradient; NULL where it is as fast to store the losses

@@ -94,6 +94,9 @@ def good_calls(entry: Entry, rng: np.random.Generator, n: int) -> Iterator[Call]
         wrt = tuple(name for name in loss.differentiable if name in inputs)
         head = np.ones_like(loss(**inputs))
         yield Call(f"all gradients, {reduction}", partial(loss.value_and_grad, **inputs, wrt=wrt, head_grad=head))
+    loss = entry.build()
+    if loss.no_product is None:
+        yield Call("hvp", partial(loss.hvp, **inputs, vector=inputs[loss.inputs[0]]))
     loss = entry.build(reduction="sum")
     apart = {name: strided(a) for name, a in inputs.items()}
     wrt = loss.inputs[0], "sample_weight"
@@ -127,6 +130,8 @@ def bad_calls(entry: Entry, rng: np.random.Generator, n: int) -> Iterator[Call]:
         ("reduction", ValueError, type(loss), entry.parameters | {"reduction": "none of these"}),
         ("weight", TypeError, type(loss), entry.parameters | {"weight": "2"}),
     ]
+    if loss.no_product:
+        wrong.append(("product", NotImplementedError, loss.hvp, inputs | {"vector": pred}))
     if loss.no_hessian:
         wrong.append(("Hessian", NotImplementedError, loss.grad_and_hess, inputs))
     for spec in loss.specs:

@@ -104,13 +104,81 @@ def test_second_derivatives_are_right_or_refused(case: Case, reduction: str) -> 
     def call(*x: Any) -> Any:
         return loss(**dict(zip(names, x, strict=True)))
 
-    if loss.is_elementwise:
-        assert gradgradcheck(call, tuple(inputs.values()))
+    if loss.no_product is None:
+        fixed = tuple(inputs.values())
+        heads_too = loss.is_separable(inputs["pred"].ndim)
+        grad_outputs = None if heads_too else torch.ones_like(call(*fixed))
+        assert gradgradcheck(call, fixed, grad_outputs, fast_mode=not loss.is_elementwise)
     else:
         first = next(iter(inputs.values()))
         (gradient,) = torch.autograd.grad(call(*inputs.values()).sum(), first, create_graph=True)
-        with pytest.raises((NotImplementedError, RuntimeError), match=r"second derivatives|gradient"):
+        with pytest.raises(NotImplementedError, match=f"{type(loss).__name__} has no Hessian-vector product"):
             gradient.sum().backward()
+
+
+# PyTorch's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@every_case(reduction=["none", "example", "mean"])
+def test_forward_mode(case: Case, reduction: str) -> None:
+    loss = case.build(reduction=reduction)
+    first = loss.inputs[0]
+    given = tensors(case, ())
+    tangent = torch.cos(torch.arange(given[first].numel(), dtype=torch.float64)).reshape(given[first].shape)
+
+    def value(x: Any) -> Any:
+        return loss(**given | {first: x})
+
+    def gradient(x: Any) -> Any:
+        return torch.func.grad(lambda x: value(x).sum())(x)
+
+    if not loss.is_separable(given[first].ndim):
+        with pytest.raises(NotImplementedError, match=f"{type(loss).__name__}"):
+            torch.func.jvp(value, (given[first],), (tangent,))
+        return
+    found, change = torch.func.jvp(value, (given[first],), (tangent,))
+    torch.testing.assert_close(found, value(given[first]))
+    torch.testing.assert_close(change, torch.func.jacrev(value)(given[first]).flatten(found.ndim) @ tangent.flatten())
+    with torch.autograd.forward_ad.dual_level():
+        dual = value(torch.autograd.forward_ad.make_dual(given[first], tangent))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, change)
+    if loss.no_product is not None:
+        with pytest.raises(NotImplementedError, match=f"{type(loss).__name__} has no Hessian-vector product"):
+            torch.func.jvp(gradient, (given[first],), (tangent,))
+        return
+    want = loss.hvp(**given, vector=tangent, head_grad=torch.ones_like(found))
+    torch.testing.assert_close(torch.func.jvp(gradient, (given[first],), (tangent,))[1], want)
+    for hessian in (torch.func.hessian, jacrev_twice):
+        whole = hessian(lambda x: value(x).sum())(given[first]).flatten(given[first].ndim)
+        torch.testing.assert_close(whole @ tangent.flatten(), want)
+    functional = torch.autograd.functional.hvp(lambda x: value(x).sum(), given[first], tangent)[1]
+    torch.testing.assert_close(functional, want)
+
+
+def jacrev_twice(f: Any) -> Any:
+    return torch.func.jacrev(torch.func.jacrev(f))
+
+
+def test_the_hessian_times_a_vector() -> None:
+    """Nothing flows back through it, as through the other methods."""
+    loss, x = fl.SoftmaxCELoss(), torch.arange(6.0).reshape(2, 3).requires_grad_()
+    label, vector = torch.tensor([0, 2]), torch.tensor([[1.0, -1, 0], [2, 0, 0]])
+    want = torch.from_numpy(loss.hvp(x.detach().numpy(), label.numpy(), vector.numpy()))
+    assert torch.equal(loss.hvp(x, label, vector), want)
+    out = torch.empty(2, 3)
+    assert loss.hvp(x, label, vector=vector, head_grad=torch.tensor(2.0), out=out) is out
+    torch.testing.assert_close(out, 2 * want)
+    traced = make_fx(lambda v: loss.hvp(x, label, v, head_grad=torch.tensor(2.0)))(torch.zeros(2, 3))
+    torch.testing.assert_close(traced(vector), out)
+    with pytest.raises(NotImplementedError, match="TripletLoss has no Hessian-vector product: elements depend on each"):
+        fl.TripletLoss().hvp(x, x, x, x)
+
+
+def test_the_third_derivatives_are_refused() -> None:
+    x = torch.arange(6.0).reshape(2, 3).requires_grad_()
+    (first,) = torch.autograd.grad(fl.SoftmaxCELoss(reduction="sum")(x, torch.tensor([0, 2])), x, create_graph=True)
+    (second,) = torch.autograd.grad((first**2).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="the third derivatives of SoftmaxCrossEntropyLoss are not known"):
+        second.sum().backward()
 
 
 def test_mixed_second_derivatives_are_refused() -> None:
@@ -130,8 +198,10 @@ def test_opcheck(case: Case, reduction: str) -> None:
     opcheck(torch_operators.evaluate, (loss.expression, given, inputs, wrt))
     constants = [x.detach() for x in inputs]
     opcheck(torch_operators.gradient, (loss.expression, given, constants, wrt, head))
-    if loss.no_hessian is None:
-        opcheck(torch_operators.hessian, (loss.expression, given, constants))
+    if loss.no_product is None:
+        vector = torch.ones_like(constants[0])
+        opcheck(torch_operators.product, (loss.expression, "hvp", given, constants, vector, None))
+        opcheck(torch_operators.product, (loss.expression, "hvp:exact", given, constants, vector, head))
 
 
 @pytest.mark.parametrize("method", ["__call__", "value_and_grad", "value_grad_and_hess"])
@@ -437,7 +507,7 @@ def test_subclasses_of_tensors() -> None:
 def test_operators_over_a_batch() -> None:
     x, y = torch.arange(6.0).reshape(3, 2), torch.ones(2)
     loss = fl.LogisticLoss()
-    got = torch.func.vmap(lambda x: torch.ops.fastloss.hessian(repr(loss), [0, 1], [x, y]))(x)
+    got = torch.func.vmap(lambda x: torch.ops.fastloss.hvp(repr(loss), "hvp", [0, 1], [x, y], y, None))(x)
     assert torch.equal(got, torch.stack([loss.grad_and_hess(row, y)[1] for row in x]))
 
 
@@ -507,16 +577,15 @@ def test_a_users_subclass_is_called_once() -> None:
 
 # what PyTorch imports for it
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
-def test_forward_mode_is_refused() -> None:
+def test_forward_mode_of_other_methods_is_refused() -> None:
     x, y = torch.ones(3), torch.zeros(3)
     loss = fl.L2Loss()
     with forward_ad.dual_level():
         moving = forward_ad.make_dual(x, x)
         assert torch.equal(loss(x, y, out=None), torch.full((3,), 0.5))
         for inputs, name in (((moving, y), "pred"), ((y, moving), "label")):
-            for method in (loss, loss.grad):
-                with pytest.raises(NotImplementedError, match=f"forward-mode .* {name} has a tangent"):
-                    method(*inputs)
+            with pytest.raises(NotImplementedError, match=f"forward-mode .* {name} has a tangent"):
+                loss.grad(*inputs)
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,13 @@ def targets_of(loss: Loss, method: str, wrt: Any, given: Mapping[str, Any]) -> t
 
 def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[int]) -> None:
     """Refuses to differentiate the gradients in some inputs, by position, with respect to others."""
-    if list(wrt) != [0] or list(wanted) != [0] or not loss.is_elementwise:
+    if list(wrt) != [0] or list(wanted) != [0]:
         names = ", ".join([loss.inputs[k] for k in sorted({*wrt, *wanted})])
         raise NotImplementedError(
             f"the second derivatives of {type(loss).__name__} in {names} are not known: only those in the first input "
-            "alone are, of losses whose elements do not depend on each other"
+            "alone are"
         )
+    loss.check_product()
 
 
 class _TorchCompilerFinder:

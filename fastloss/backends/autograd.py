@@ -29,6 +29,10 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
             f"{method} cannot be differentiated by autograd; give it plain arrays (autograd.tracer.getval), or "
             "differentiate grad"
         )
+    if method == "hvp":
+        head = options.get("head_grad")
+        arrays = [given.get(name) for name in loss.inputs]
+        return product(loss, 1.0 if head is None else head, options["vector"], *arrays)
     has_grad = method != "__call__"
     head = options.pop("head_grad", None) if has_grad else None
     wrt = options.pop("wrt", None) if has_grad else None
@@ -60,14 +64,14 @@ def evaluate_gradient(loss: Loss, name: str, head: Any, *inputs: Any) -> Any:
     return Loss.grad(loss, *inputs, wrt=name, head_grad=head)
 
 
-def evaluate_curvature(loss: Loss, *inputs: Any) -> Any:
-    return Loss.grad_and_hess(loss, *inputs)[1]
+def evaluate_product(loss: Loss, head: Any, vector: Any, *inputs: Any) -> Any:
+    return Loss.hvp(loss, *inputs, vector=vector, head_grad=head)
 
 
 value = primitive(evaluate_value)
 gradient = primitive(evaluate_gradient)
-# the diagonal of the Hessian in the first input, for a head of 1
-curvature = primitive(evaluate_curvature)
+# the Hessian in the first input times a vector
+product = primitive(evaluate_product)
 
 Flow = Callable[[Any], Iterable[Any]]
 
@@ -105,16 +109,12 @@ def to_head(loss: Loss, name: str, head: Any, inputs: list[Any], t: Any) -> Any:
 
 def to_input(loss: Loss, name: str, head: Any, inputs: list[Any], other: str, t: Any) -> Any:
     """What flows from a gradient into an input, through the second derivatives."""
-    first = loss.inputs[0]
-    if not (name == other == first and loss.is_elementwise):
+    if not name == other == loss.inputs[0]:
         raise NotImplementedError(
             f"the second derivatives of {type(loss).__name__} in {name} and {other} are not known: only those in the "
-            "first input alone are, of losses whose elements do not depend on each other"
+            "first input alone are"
         )
-    if np.ndim(head):
-        axes = loss.value_axes(np.ndim(inputs[0])) or ()
-        head = np.reshape(head, [n if k in axes else 1 for k, n in enumerate(np.shape(inputs[0]))])
-    return sifted(loss, inputs, name, t * head) * curvature(loss, *inputs)
+    return product(loss, head, t, *inputs)
 
 
 def sifted(loss: Loss, inputs: list[Any], name: str, flow: Any) -> Any:
@@ -124,13 +124,18 @@ def sifted(loss: Loss, inputs: list[Any], name: str, flow: Any) -> Any:
     return flow if mask is None else np.where(mask, 0.0, flow)
 
 
-def curvature_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
-    def refuse(t: Any) -> Iterable[Any]:
-        raise NotImplementedError(f"the third derivatives of {type(args[0]).__name__} are not known")
+def product_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
+    loss, head, _, *inputs = args
 
-    return refuse
+    def flow(t: Any) -> Iterable[Any]:
+        if argnums != (2,):
+            raise NotImplementedError(f"the third derivatives of {type(loss).__name__} are not known")
+        # the Hessian is symmetric
+        return [product(loss, head, t, *inputs)]
+
+    return flow
 
 
 defvjp_argnums(value, value_flow)
 defvjp_argnums(gradient, gradient_flow)
-defvjp_argnums(curvature, curvature_flow)
+defvjp_argnums(product, product_flow)

@@ -38,12 +38,14 @@ RESULTS = {
     "value_and_grad": ("value", "gradient"),
     "grad_and_hess": ("gradient", "Hessian"),
     "value_grad_and_hess": ("value", "gradient", "Hessian"),
+    "hvp": ("Hessian",),
 }
 
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     given, options = bind(loss, inputs, named)
     wrt = check_call(loss, method, given, options)
+    given |= {"vector": options.pop("vector")} if method == "hvp" else {}
     arrays = {name: as_array(name, x) for name, x in given.items()}
     pred = arrays[loss.inputs[0]]
     half = pred.dtype if pred.dtype.kind not in "iub" and pred.dtype.itemsize == 2 else None
@@ -226,7 +228,7 @@ class Task:
             share = math.prod([shape[k] for k in self.axes if k not in value_axes]) / max(1, self.mean_size)
         if self.wrt:
             inputs["head_grad"] = inputs["head_grad"] * share
-            inputs["wrt"] = self.wrt
+            inputs |= {} if self.method.startswith("hvp") else {"wrt": self.wrt}
         with num_threads(1):
             found = make(self.loss, self.method, **inputs)
         parts = found if isinstance(found, tuple) else (found,)

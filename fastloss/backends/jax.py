@@ -60,6 +60,10 @@ def evaluate_constant(
     head = options.pop("head_grad", None)
     if head is not None:
         names, arrays = (*names, "head_grad"), (*arrays, as_array("head_grad", head))
+    if method == "hvp":
+        names, arrays = (*names, "vector"), (*arrays, as_array("vector", options.pop("vector")))
+        arrays = lie_alike(loss, names, arrays)
+        return call(spelled(method, options), loss, [like(arrays[0], result_dtype(arrays[0]))], names, arrays)[0]
     wrt = options.pop("wrt", None)
     targets = targets_of(loss, method, wrt, given)
     arrays = lie_alike(loss, names, arrays)
@@ -229,7 +233,7 @@ def value_forward(loss: Loss, given: tuple[int, ...], inputs: tuple[Any, ...]) -
     Programs that differentiate in other inputs share what JAX keeps of this structure, which is the same for all.
     """
     arrays = tuple([x.value for x in inputs])
-    wrt = tuple([k for k, x in zip(given, inputs, strict=True) if x.perturbed and not is_integer(x.value)])
+    wrt = perturbed(given, inputs)
     check_differentiable(loss, names_of(loss, wrt))
     found = dict.fromkeys(wrt, jnp.zeros(0, LATER))
     if wrt and is_ready(loss, wrt, arrays[0].ndim):
@@ -278,12 +282,67 @@ def is_integer(x: jax.Array) -> bool:
     return not jnp.issubdtype(x.dtype, jnp.floating)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def gradients_for(
     loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...], head: jax.Array
 ) -> Any:
     """The gradients for a head."""
     names = (*names_of(loss, given), "head_grad")
     return call("grad", loss, like_inputs(given, wrt, inputs), names, (*inputs, head), names_of(loss, wrt))
+
+
+def gradients_for_forward(
+    loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[Any, ...], head: Any
+) -> Any:
+    check_second_derivatives(loss, wrt, perturbed(given, inputs) or (0,))
+    if head.perturbed:
+        raise NotImplementedError(
+            f"the derivative of the gradient of {type(loss).__name__} in what flows back into the value is not known "
+            "where several values depend on an element"
+        )
+    arrays = tuple([x.value for x in inputs])
+    return gradients_for(loss, given, wrt, arrays, head.value), (arrays, head.value)
+
+
+def gradients_for_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], residuals: Any, heads: Any) -> Any:
+    arrays, head = residuals
+    found = product(loss, given, heads[0], arrays, head).astype(arrays[0].dtype)
+    return tuple([found if k == 0 else None for k in given]), None
+
+
+gradients_for.defvjp(gradients_for_forward, gradients_for_backward, symbolic_zeros=True)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def product(
+    loss: Loss, given: tuple[int, ...], vector: jax.Array, inputs: tuple[jax.Array, ...], head: jax.Array | None
+) -> Any:
+    """The Hessian in the first input times a vector."""
+    names, arrays = (*names_of(loss, given), "vector"), (*inputs, vector)
+    if head is not None:
+        names, arrays = (*names, "head_grad"), (*arrays, head)
+    return call("hvp", loss, [like(inputs[0], result_dtype(inputs[0]))], names, arrays)[0]
+
+
+def product_forward(loss: Loss, given: tuple[int, ...], vector: Any, inputs: tuple[Any, ...], head: Any) -> Any:
+    if perturbed(given, inputs) or (head is not None and head.perturbed):
+        raise NotImplementedError(f"the third derivatives of {type(loss).__name__} are not known")
+    arrays, head = tuple([x.value for x in inputs]), None if head is None else head.value
+    return product(loss, given, vector.value, arrays, head), (arrays, head)
+
+
+def product_backward(loss: Loss, given: tuple[int, ...], residuals: Any, flow: Any) -> Any:
+    # the Hessian is symmetric
+    arrays, head = residuals
+    return product(loss, given, flow, arrays, head), tuple([None for _ in given]), None
+
+
+product.defvjp(product_forward, product_backward, symbolic_zeros=True)
+
+
+def perturbed(given: tuple[int, ...], inputs: tuple[Any, ...]) -> tuple[int, ...]:
+    """Those of the inputs that are differentiated, by the position in the call."""
+    return tuple([k for k, x in zip(given, inputs, strict=True) if x.perturbed and not is_integer(x.value)])
 
 
 def like_inputs(given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
@@ -302,8 +361,7 @@ def value_and_gradients(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...]
 
 def gradients_forward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
     arrays = tuple([x.value for x in inputs])
-    wanted = tuple([k for k, x in zip(given, inputs, strict=True) if x.perturbed and not is_integer(x.value)])
-    check_second_derivatives(loss, wrt, wanted)
+    check_second_derivatives(loss, wrt, perturbed(given, inputs))
     result, gradients = value_and_gradients(loss, given, wrt, arrays)
     return (result, gradients), (arrays, gradients)
 
@@ -315,9 +373,7 @@ def gradients_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...],
     if not isinstance(head, jax.custom_derivatives.SymbolicZero):
         found += sifted(loss, given, arrays, 0, along(loss, head, gradient)) * gradient
     if not isinstance(second, jax.custom_derivatives.SymbolicZero):
-        both = like_inputs(given, (0,), arrays) * 2
-        _, hessian = call("grad_and_hess", loss, both, names_of(loss, given), arrays)
-        found += sifted(loss, given, arrays, 0, second) * hessian
+        found += product(loss, given, second, arrays, None)
     return (tuple([found.astype(arrays[0].dtype) if k == 0 else None for k in given]),)
 
 

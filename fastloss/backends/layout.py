@@ -103,7 +103,7 @@ class Layout:
         unreduced = tuple([shape[k] for k in self.axes])
         if name == "sample_weight":
             return self.place_weight(x, unreduced)
-        spec = spec_of(loss, name)
+        spec = spec_of(loss, first if name == "vector" else name)
         if spec.lies == "own":
             return self.place_own(spec, x)
         if spec.lies == "number":
@@ -212,7 +212,7 @@ def check_shapes(loss: Loss, shapes: tuple[tuple[str, Shape], ...]) -> None:
         x = np.broadcast_to(0.0, shape)
         if name == "head_grad":
             layout.place_head(x)
-        elif name != "sample_weight" and len(spec_of(loss, name).axes) > 1 and len(shape) == 1:
+        elif name in loss.inputs and len(spec_of(loss, name).axes) > 1 and len(shape) == 1:
             # ids in one row are cut by the lengths, whose numbers only the call sees
             continue
         else:

@@ -45,6 +45,8 @@ call = Loss.__call__
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if forward_ad._current_level >= 0:
+        if method == "__call__":
+            return torch_operators.perform(loss, method, inputs, named)
         torch_operators.check_no_tangents(loss, inputs, named)
     # as is_traced, without a call that is not compiled
     if transforms_active() or records_calls() or count_modes() or (count_function_modes() and is_traced()):
@@ -90,7 +92,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
 def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Everything but the plain call: the results are tensors through which nothing flows back."""
     given, options = bind(loss, inputs, named)
-    for x in (*given.values(), options.get("head_grad")):
+    for x in (*given.values(), options.get("head_grad"), options.get("vector")):
         if x.is_meta if type(x) in PLAIN else isinstance(x, ARRAYS):
             return torch_operators.perform(loss, method, inputs, named)
     out = options.pop("out", None)

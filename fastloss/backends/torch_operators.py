@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.fx import Proxy
 
 from fastloss import _foreign
@@ -52,6 +53,7 @@ PARTS = {
     "value_and_grad": ("value", "gradient"),
     "grad_and_hess": ("gradient", "hessian"),
     "value_grad_and_hess": ("value", "gradient", "hessian"),
+    "hvp": ("product",),
 }
 
 
@@ -110,12 +112,15 @@ def as_value(x: Any, pred: Any) -> Tensor:
 
 
 def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Forward mode is refused: without this its derivatives would silently be none."""
+    """Forward mode is refused for all but the value: without this its derivatives would silently be none."""
     given, options = bind(loss, inputs, named)
     unpack: Any = torch.autograd.forward_ad.unpack_dual
     for name, x in (given | options).items():
         if isinstance(x, Tensor) and unpack(x).tangent is not None:
-            raise NotImplementedError(f"forward-mode derivatives are not implemented, and {name} has a tangent")
+            raise NotImplementedError(
+                f"forward-mode derivatives are those of the value of {type(loss).__name__} alone, and {name} has a "
+                "tangent"
+            )
 
 
 @functools.lru_cache(maxsize=64)
@@ -160,11 +165,14 @@ def gradient(expression: str, given: list[int], inputs: list[Tensor], wrt: list[
     return list(map(as_tensor, loss.grad(**arrays, wrt=names(loss, wrt), head_grad=as_array("head_grad", head))))
 
 
-@torch.library.custom_op("fastloss::hessian", mutates_args=(), device_types="cpu")
-def hessian(expression: str, given: list[int], inputs: list[Tensor]) -> Tensor:
-    """The diagonal of the Hessian in the first input."""
+@torch.library.custom_op("fastloss::hvp", mutates_args=(), device_types="cpu")
+def product(
+    expression: str, method: str, given: list[int], inputs: list[Tensor], vector: Tensor, head: Tensor | None
+) -> Tensor:
+    """The Hessian in the first input times a vector."""
     loss, arrays = loss_and_arrays(expression, given, inputs)
-    return as_tensor(loss.grad_and_hess(**arrays)[1])
+    options: dict[str, Any] = {} if head is None else {"head_grad": as_array("head_grad", head)}
+    return as_tensor(make(loss, method, **arrays, vector=as_array("vector", vector), **options))
 
 
 @torch.library.custom_op("fastloss::results", mutates_args=(), device_types="cpu")
@@ -260,8 +268,8 @@ def check_fits(loss: Loss, given: Mapping[str, Tensor]) -> None:
     for name, x in given.items():
         if name == "sample_weight":
             check_weight_fits(loss, pred, unreduced, x)
-        elif spec_of(loss, name).lies in ("like first", "per row"):
-            is_row = spec_of(loss, name).lies == "per row"
+        elif name == "vector" or spec_of(loss, name).lies in ("like first", "per row"):
+            is_row = name != "vector" and spec_of(loss, name).lies == "per row"
             shape = tuple(unreduced) if is_row else tuple(pred.shape)
             if not fits(x.shape, shape):
                 left_out = [k for k in range(pred.ndim) if k not in axes]
@@ -314,9 +322,14 @@ def _(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], h
     return like_inputs(given, inputs, wrt)
 
 
-@hessian.register_fake
-def _(expression: str, given: list[int], inputs: list[Tensor]) -> Tensor:
-    described(expression, given, inputs)
+@product.register_fake
+def _(
+    expression: str, method: str, given: list[int], inputs: list[Tensor], vector: Tensor, head: Tensor | None
+) -> Tensor:
+    loss, value = described(expression, given, inputs)
+    check_fits(loss, {loss.inputs[0]: inputs[0], "vector": vector})
+    if head is not None:
+        check_head(head, value)
     return like_inputs(given, inputs, [0])[0]
 
 
@@ -401,14 +414,66 @@ def gradients_for(
     expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor
 ) -> list[Tensor]:
     """The gradients for a head, computed anew, in the form that the surroundings take."""
-    if transforms_active() and not is_functionalized():
+    if is_transformed() or not is_traced():
         return list(cast(Any, Gradients).apply(expression, given, wrt, head, *inputs))
     found: list[Tensor] = gradient(expression, given, inputs, wrt, head)
     return found
 
 
+class Product(torch.autograd.Function):
+    """The operator of the Hessian times a vector, in which that is linear and symmetric; no others are known."""
+
+    @staticmethod
+    def forward(expression: str, given: list[int], vector: Tensor, head: Tensor | None, *inputs: Tensor) -> Tensor:
+        found: Tensor = product(expression, "hvp", given, list(inputs), vector, head)
+        return found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.expression, ctx.given, _, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *heads: Tensor | None) -> Any:
+        found = None
+        if heads[0] is not None:
+            # next_functions has those of the tensors alone
+            nodes = [node for node, _ in ctx.next_functions[1:]]
+            if any(is_wanted(node) for node in nodes):
+                refuse_third(ctx)
+            found = cast(Any, Product).apply(ctx.expression, ctx.given, heads[0], *ctx.saved_tensors)
+        return None, None, found, None, *[None for _ in ctx.given]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        if any(x is not None for x in tangents[3:]):
+            refuse_third(ctx)
+        return cast(Any, Product).apply(ctx.expression, ctx.given, tangents[2], *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        return for_each(cast(Any, Product).apply, info, in_dims, *args)
+
+
+def refuse_third(ctx: Any) -> None:
+    raise NotImplementedError(f"the third derivatives of {type(loss_of(ctx.expression)).__name__} are not known")
+
+
+def is_wanted(node: Any) -> bool:
+    """Whether this backward pass goes on to a node of the graph."""
+    if node is None:
+        return False
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:
+        # of a leaf of the graph it is not said
+        return True
+
+
 class Gradients(torch.autograd.Function):
-    """The operator of the gradients for a head, as torch.func transforms it; their derivatives are not known."""
+    """The operator of the gradients for a head, with the derivatives of that in the first input, in the same."""
 
     @staticmethod
     def forward(expression: str, given: list[int], wrt: list[int], head: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -416,16 +481,93 @@ class Gradients(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.expression, ctx.given, ctx.wrt, *_ = inputs
+        ctx.expression, ctx.given, ctx.wrt, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx: Any, *heads: Tensor) -> Any:
+    def backward(ctx: Any, *heads: Tensor | None) -> Any:
+        none = (None,) * (4 + len(ctx.given))
+        if heads[0] is None:
+            return none
         wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[4:], strict=True) if needed]
-        check_second_derivatives(loss_of(ctx.expression), ctx.wrt, wanted)
+        loss = loss_of(ctx.expression)
+        check_second_derivatives(loss, ctx.wrt, wanted)
+        if ctx.needs_input_grad[3]:
+            refuse_head(loss)
+        found = cast(Any, Product).apply(ctx.expression, ctx.given, heads[0], *ctx.saved_tensors)
+        return *none[:4], found, *none[5:]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        loss = loss_of(ctx.expression)
+        moved = [k for k, x in zip(ctx.given, tangents[4:], strict=True) if x is not None]
+        check_second_derivatives(loss, ctx.wrt, moved or [0])
+        head, *inputs = ctx.saved_tensors
+        parts = []
+        if moved:
+            parts.append(cast(Any, Product).apply(ctx.expression, ctx.given, tangents[4], head, *inputs))
+        if tangents[3] is not None:
+            parts += gradients_for(ctx.expression, ctx.given, inputs, ctx.wrt, tangents[3])
+        return (sum(parts),)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
         return for_each(cast(Any, Gradients).apply, info, in_dims, *args)
+
+
+def refuse_head(loss: Loss) -> None:
+    raise NotImplementedError(
+        f"the derivative of the gradient of {type(loss).__name__} in what flows back into the value is not known where "
+        "several values depend on an element"
+    )
+
+
+class Forward(torch.autograd.Function):
+    """The value alone, with its derivative of forward mode."""
+
+    @staticmethod
+    def forward(expression: str, given: list[int], *inputs: Tensor) -> Tensor:
+        found: list[Tensor] = evaluate(expression, given, list(inputs), [])
+        return found[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.expression, ctx.given, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        return push_forward(loss_of(ctx.expression), ctx.given, list(ctx.saved_tensors), tangents[2:])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+        return for_each(cast(Any, Forward).apply, info, in_dims, *args)
+
+
+def push_forward(loss: Loss, given: list[int], inputs: list[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
+    """The derivative of the value along the tangents of the inputs that have one."""
+    moved = {k: (x, t) for k, x, t in zip(given, inputs, tangents, strict=True) if t is not None}
+    check_differentiable(loss, names(loss, list(moved)))
+    pred = inputs[0]
+    axes = loss.value_axes(pred.ndim)
+    if axes and not (loss.is_separable(pred.ndim) and all(x.shape == pred.shape for x, _ in moved.values())):
+        raise NotImplementedError(
+            f"the forward-mode derivative of {type(loss).__name__} in {', '.join(names(loss, list(moved)))} is not "
+            "known: only those of inputs of the first one's shape are, or of values that are one number"
+        )
+    single = pred.dtype in (torch.float32, torch.float16)
+    shape = [1] if axes is None else [pred.shape[k] for k in axes]
+    head = torch.ones(shape, dtype=torch.float32 if single else torch.float64)
+    gradients = recorded_gradients(loss.expression, given, inputs, list(moved), head)
+    others = [k for k in range(pred.ndim) if k not in (axes or ())]
+    total: Any = 0
+    for (k, (_, tangent)), x in zip(moved.items(), gradients, strict=True):
+        terms = sifted(loss, given, inputs, k, tangent) * x
+        total = total + (terms.sum(others) if axes and others else terms if axes else terms.sum().reshape(shape))
+    return cast(Tensor, total)
 
 
 class Differentiable(torch.autograd.Function):
@@ -436,12 +578,14 @@ class Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(expression: str, given: list[int], wrt: list[int], *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(operate(expression, given, list(inputs), wrt))
+        return tuple(evaluate(expression, given, list(inputs), wrt))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         expression, given, wrt, *tensors = inputs
         setup_context(ctx, (expression, given, tensors, wrt), output)
+        ctx.save_for_forward(*tensors)
+        ctx.has_gradients = len(output) > 1
 
     @staticmethod
     def backward(ctx: Any, *heads: Tensor | None) -> tuple[Any, ...]:
@@ -450,11 +594,21 @@ class Differentiable(torch.autograd.Function):
         if any(x is not None for x in heads[1:]):
             wanted = [k for k, needed in zip(given, ctx.needs_input_grad[3:], strict=True) if needed]
             check_second_derivatives(loss, wrt, wanted)
-            inputs = [x.detach() for x in ctx.saved_tensors[: len(given)]]
-            head = sifted(loss, given, inputs, 0, cast(Tensor, heads[1]))
-            curvature = head * hessian(ctx.expression, given, inputs)
+            inputs = ctx.saved_tensors[: len(given)]
+            curvature = cast(Any, Product).apply(ctx.expression, given, heads[1], None, *inputs)
             found[0] = found[0] + curvature if 0 in found else curvature
         return None, None, None, *[found.get(k) for k in given]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        loss, given = loss_of(ctx.expression), ctx.given
+        moved = [k for k, x in zip(given, tangents[3:], strict=True) if x is not None]
+        inputs = list(ctx.saved_tensors)
+        value = push_forward(loss, given, inputs, tangents[3:])
+        if not ctx.has_gradients:
+            return (value,)
+        check_second_derivatives(loss, ctx.wrt, moved)
+        return value, cast(Any, Product).apply(ctx.expression, given, tangents[3], None, *inputs)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
@@ -463,10 +617,22 @@ class Differentiable(torch.autograd.Function):
 
 def operate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
     """The operator, in the form that the surroundings take."""
-    if transforms_active() and not is_functionalized():
+    if wrt and (is_transformed() or is_forward()):
         return list(cast(Any, Differentiable).apply(expression, given, wrt, *inputs))
+    if is_transformed() or is_forward():
+        return [cast(Any, Forward).apply(expression, given, *inputs)]
     found: list[Tensor] = evaluate(expression, given, inputs, wrt)
     return found
+
+
+def is_forward() -> bool:
+    """Whether tensors may have tangents."""
+    return bool(forward_ad._current_level >= 0)
+
+
+def is_transformed() -> bool:
+    """Whether the innermost of torch.func's transforms takes functions with a derivative."""
+    return bool(transforms_active() and not is_functionalized())
 
 
 def is_functionalized() -> bool:
@@ -491,7 +657,7 @@ def for_each(op: Any, info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
     return stacked, type(stacked)([0] * len(stacked))
 
 
-for operator in (evaluate, gradient, hessian, results):
+for operator in (evaluate, gradient, product, results):
     operator.register_vmap(functools.partial(for_each, operator))
 
 
@@ -554,6 +720,9 @@ def find_results(
         raise TypeError(
             f"head_grad must be {place} like {loss.inputs[0]}, got {head.dtype} on {head.device}{remedy(head)}"
         )
+    if method == "hvp":
+        vector = tensor_like(options["vector"], tensors[0]).detach()
+        return product(loss.expression, spelled(method, options), places, tensors, vector, head)
     rest = iter(results(loss.expression, spelled(method, options), places, tensors, positions, head))
     packed: list[Any] = []
     for part in parts:

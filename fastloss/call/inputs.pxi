@@ -29,13 +29,15 @@ cdef int bind_named(Loss loss, call_t* c, Py_ssize_t n_args, dict options, int w
         if name == "out":
             if x is not None:
                 own(&c.out, x)
-        elif name == "head_grad" and want & WANT_GRAD:
+        elif name == "head_grad" and want != WANT_VALUE:
             bind_input(c, HEAD, x)
         elif name == "wrt" and want & WANT_GRAD:
             if x is not None:
                 own(&c.wrt, x)
         elif name == "hessian" and want & WANT_HESS:
             c.surrogate = is_surrogate(loss, x)
+        elif name == "vector" and want == WANT_HESS:
+            bind_input(c, loss.vector_slot, x)
         elif name in loss.inputs:
             k = loss.inputs.index(name)
             if k < n_args:
@@ -158,7 +160,8 @@ cdef void place_short_rows(call_t* c, int axis) noexcept:
     """Puts the axis of short rows first, for kernels whose vector lanes run over rows."""
     cdef plan_t* p = &c.plan
     cdef int k
-    p.lanes_over_rows = 0 < p.row_length * (8 if c.is_double else 4) <= c.kernel.short_row_bytes
+    # a third input is a vector, which only kernels of whole rows take
+    p.lanes_over_rows = c.given[THIRD] == NULL and 0 < p.row_length * (8 if c.is_double else 4) <= c.kernel.short_row_bytes
     if p.lanes_over_rows:
         for k in range(c.row_n - 1, 0, -1):
             c.row_shape[k] = c.row_shape[k - 1]

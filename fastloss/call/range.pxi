@@ -44,7 +44,7 @@ cdef int evaluate_in_double(Loss loss, call_t* c, int want, int exponent) except
     cdef dict named = {}
     cdef int k
     cdef tuple parts
-    cdef bint single = want == WANT_VALUE or want == WANT_GRAD
+    cdef bint single = want == WANT_VALUE or want == WANT_GRAD or want == WANT_HESS
     # as arrays: an argument may be one that can be read but once
     for k in range(INPUTS):
         if c.given[k] != NULL:

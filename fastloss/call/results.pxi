@@ -8,10 +8,10 @@ cdef int choose_results(Loss loss, call_t* c, int want) except -1:
         c.wanted[k] = False
     c.wanted[VALUE] = want & WANT_VALUE
     c.n_gradients = 0
-    if not want & WANT_GRAD:
+    if want == WANT_VALUE:
         return 0
     if c.wrt == NULL:
-        c.wanted[GRAD] = True
+        c.wanted[GRAD] = want & WANT_GRAD
         c.wanted[HESS] = want & WANT_HESS
         c.gradients[0] = GRAD
         c.n_gradients = 1
@@ -304,6 +304,8 @@ cdef pack(const call_t* c, int want):
     """What the method returns: a result, or a tuple of them."""
     if want == WANT_VALUE:
         return result(c, VALUE)
+    if want == WANT_HESS:
+        return derivatives(c, True)
     gradient = derivatives(c, False)
     if want == WANT_GRAD:
         return gradient

@@ -192,18 +192,85 @@ cdef double add_square(softmax_t s, Py_ssize_t classes, double penalty, double f
     return penalty * level * level
 
 
+cdef double centre(softmax_t s, Py_ssize_t classes, const real_t* e, const real_t* v, real_t* u, real_t* piece,
+                   double* base) noexcept nogil:
+    """u_j = v_j - r, and the mean of the u_j under the softmax, r that v_j which has the highest e_j.
+
+    The softmax's Hessian times v is p_j (v_j - p.v), and of no r does that depend. For a confident prediction p.v is
+    v_j, but for what is computed here: the highest's u is 0.
+    """
+    cdef Py_ssize_t i, k = 0, n
+    cdef real_t highest = <real_t>s.highest, r = <real_t>-INFINITY, least = <real_t>-INFINITY, found
+    cdef total_t total
+    total.sum = total.rest = 0
+    while k < classes:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
+        for i in range(n):
+            piece[i] = v[k + i] if e[k + i] == highest else least
+        found = lane_max(piece, n)
+        r = found if found > r else r
+        k += n
+    k = 0
+    while k < classes:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), classes - k)
+        for i in range(n):
+            u[k + i] = v[k + i] - r
+            piece[i] = e[k + i] * u[k + i]
+        add_to(&total, row_sum(piece, n, classes))
+        k += n
+    base[0] = r
+    return total_of(&total) / s.total
+
+
+cdef inline void spread(Py_ssize_t classes, const real_t* e, double factor, double mass, double mean, double more,
+                        real_t* u) noexcept nogil:
+    """factor e_j (mass (u_j - mean) + more), in the place of u."""
+    cdef Py_ssize_t i
+    cdef real_t c = <real_t>factor, a = <real_t>mass, m = <real_t>mean, b = <real_t>more
+    for i in range(classes):
+        u[i] = c * e[i] * fma(a, u[i] - m, b)
+
+
+cdef double product_row(sparse_t kernel, const plan_t* p, const real_t* x, Py_ssize_t y, double factor,
+                        const real_t* v, real_t* e, real_t* piece, real_t* h) noexcept nogil:
+    """What sparse_row() returns, and h the Hessian times v.
+
+    With the entropy's gradient p - onehot(y), a = (p - onehot(y)).v = p.v - v_y and b = q phi''/phi', the Hessian of
+    phi(s) times v is phi' p_j (v_j - p.v + b a/q) beside the label, and -phi' a (p_y + b) at it. a is of the order of
+    q, so that b a/q is in the range.
+    """
+    cdef softmax_t s = exponentials(x, p.row_length, p.ahead, e, piece)
+    cdef double base, mean = centre(s, p.row_length, e, v, h, piece, &base)
+    cdef double own = e[y], others, slope, bend, a = mean - h[y], loss
+    if sparse_t is EntropyFunction:
+        others = s.others if own == s.highest else s.total - own
+        loss = kernel.of_row(s.top, x[y], s.log_total, own / s.total, others / s.total, &slope, &bend)
+        if p.surrogate and bend < 0:
+            bend = 0
+        factor *= slope
+        spread(p.row_length, e, factor / s.total, <double>1, mean, bend * (a * s.total / others) if others > 0 else 0, h)
+        h[y] = <real_t>(-factor * a * (own / s.total + bend))
+        return loss
+    else:
+        spread(p.row_length, e, factor / s.total, <double>1, mean, <double>0, h)
+        return (s.top - <double>x[y]) + s.log_total
+
+
 ctypedef fused dense_t:
     SoftmaxCrossEntropy
     PenalizedCrossEntropy
 
 
 cdef double dense_row(dense_t kernel, const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e,
-                      real_t* piece, real_t* g, real_t* h, real_t* d) noexcept nogil:
-    """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, and those derivatives that are not NULL."""
+                      real_t* piece, real_t* g, real_t* h, real_t* d, const real_t* v) noexcept nogil:
+    """sum_j t_j (log sum e^x - x_j) of one row of logits for the targets t, and those derivatives that are not NULL.
+
+    With a vector v, h is the Hessian times v: T p_j (v_j - p.v), and 2 c p_j (L (v_j - p.v) + p.v) of add_square().
+    """
     cdef Py_ssize_t i, k = 0, n
     cdef softmax_t s = exponentials(x, p.row_length, p.ahead, e, piece)
     cdef real_t top = <real_t>s.top, zero = 0
-    cdef double targets
+    cdef double targets, loss, mean, base, level = s.top + s.log_total, penalty = 0
     cdef total_t all_targets, linear
     all_targets.sum = all_targets.rest = linear.sum = linear.rest = 0
     while k < p.row_length:
@@ -217,12 +284,18 @@ cdef double dense_row(dense_t kernel, const plan_t* p, const real_t* x, const re
     targets = total_of(&all_targets)
     if d != NULL:
         label_gradients(kernel, p, factor, s.log_total, top, x, d)
+    loss = targets * s.log_total + total_of(&linear)
+    if dense_t is PenalizedCrossEntropy:
+        penalty = kernel.penalty
+    if v != NULL:
+        mean = centre(s, p.row_length, e, v, h, piece, &base)
+        spread(p.row_length, e, factor / s.total, targets + 2 * penalty * level, mean, 2 * penalty * (base + mean), h)
+        return loss + penalty * level * level
     softmax_derivatives(s, p.row_length, e, t, targets, factor, g, h)
     if dense_t is PenalizedCrossEntropy:
-        return targets * s.log_total + total_of(&linear) + add_square(
-            s, p.row_length, kernel.penalty, factor, e, g, h)
+        return loss + add_square(s, p.row_length, penalty, factor, e, g, h)
     else:
-        return targets * s.log_total + total_of(&linear)
+        return loss
 
 
 cdef void label_gradients(TargetKernel kernel, const plan_t* p, double factor, double log_total, real_t top,
@@ -467,12 +540,14 @@ cdef class SoftmaxCrossEntropy(TargetKernel):
         cdef real_t* e = t + p.row_length
         if self.weighs_rows and self.from_logits:
             return picked_row(x, <Py_ssize_t>label, p.row_length, factor, g, h)
+        if self.weighs_rows and q != NULL:
+            return product_row(self, p, x, <Py_ssize_t>label, factor, q, e, piece, h)
         if self.weighs_rows:
             return sparse_row(self, p, x, <Py_ssize_t>label, factor, e, piece, g, h)
         set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
         if self.from_logits:
             return linear_row(self, p, x, t, factor, g, h, d, piece)
-        return dense_row(self, p, x, t, factor, e, piece, g, h, d)
+        return dense_row(self, p, x, t, factor, e, piece, g, h, d, q)
 
     cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y, const double* weight,
                    real_t* tile, real_t* hess, real_t* l, double* memory) noexcept nogil:
@@ -500,7 +575,7 @@ cdef class PenalizedCrossEntropy(TargetKernel):
             # no classes, no targets, no sum
             return 0
         set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
-        return dense_row(self, p, x, t, factor, t + p.row_length, piece, g, h, d)
+        return dense_row(self, p, x, t, factor, t + p.row_length, piece, g, h, d, q)
 
 
 cdef class EntropyFunction(ClassKernel):
@@ -524,6 +599,8 @@ cdef class EntropyFunction(ClassKernel):
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
         cdef real_t* e = piece + BLOCK_BYTES // sizeof(real_t)
+        if q != NULL:
+            return product_row(self, p, x, <Py_ssize_t>label, factor, q, e, piece, h)
         return sparse_row(self, p, x, <Py_ssize_t>label, factor, e, piece, g, h)
 
 
@@ -713,9 +790,11 @@ cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, P
     cdef real_t* x = fetch(&p.inputs[FIRST], start, n, tiles)
     cdef real_t* y = fetch(&p.inputs[SECOND], start, n, tiles + SECOND * size)
     cdef real_t* g = place(p, GRAD, start, tiles + (THIRD + GRAD) * size)
+    cdef real_t* v = fetch(&p.inputs[THIRD], start, n, tiles + THIRD * size)
     cdef real_t* h = place(p, HESS, start, tiles + (THIRD + HESS) * size)
     cdef real_t* d = place(p, GRAD_SECOND, start, tiles + (THIRD + GRAD_SECOND) * size)
     cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi, li
+    cdef double mean, base
     cdef softmax_t s
     cdef bint needs_d = p.outputs[GRAD_SECOND].data != NULL
     for block_row in range(n // classes):
@@ -741,6 +820,10 @@ cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, P
             set_all(g + row, zero, classes if p.outputs[GRAD].data != NULL else 0)
             set_all(h + row, zero, classes if p.outputs[HESS].data != NULL else 0)
             continue
+        if v != NULL:
+            mean = centre(s, classes, e, v + row, h + row, piece, &base)
+            spread(classes, e, p.grad_scale / s.total, sum_of(t, classes), mean, <double>0, h + row)
+            continue
         softmax_derivatives(s, classes, e, t, sum_of(t, classes), p.grad_scale,
                             g + row if p.outputs[GRAD].data != NULL else NULL,
                             h + row if p.outputs[HESS].data != NULL else NULL)
@@ -752,8 +835,6 @@ cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, P
         scatter(&p.outputs[GRAD_SECOND], start, n, d)
 
 
-
-
 @cython.final
 cdef class SoftmaxDivergence(Kernel):
     """l_j = y_j (log(y_j + eps) - log softmax(x)_j)."""
@@ -763,3 +844,11 @@ cdef class SoftmaxDivergence(Kernel):
         self.table.rows[1] = <rows_t>divergence_rows[double]
         # the exponentials, the targets, and the differences of logarithms
         self.table.row_buffers = 3
+
+
+# that give the Hessian times a vector where a row comes with one
+ctypedef fused product_t:
+    SoftmaxCrossEntropy
+    PenalizedCrossEntropy
+    EntropyFunction
+    SoftmaxDivergence

@@ -10,7 +10,7 @@ from fastloss._machine cimport (
 )
 from fastloss._math cimport bits_d, bits_f, from_bits_d, from_bits_f, real_t
 from fastloss._plan cimport (
-    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, GRAD, GRAD_WEIGHT, HEAD, INPUTS, OUTPUTS, OWN_BUFFERS, SECOND, SMALL_BYTES,
+    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FOURTH, GRAD, GRAD_WEIGHT, HEAD, INPUTS, OUTPUTS, OWN_BUFFERS, SECOND, SMALL_BYTES,
     STRIP_BYTES, THIRD, VALUE, WEIGHT, plan_t, watch_t,
 )
 
@@ -205,6 +205,18 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     return SUMMED * summed | WEIGHED * weighed
 
 
+cdef real_t* times_vector(const plan_t* p, Py_ssize_t start, Py_ssize_t n, real_t* m, real_t* product,
+                          real_t* buffer) noexcept nogil:
+    """What the Hessian is multiplied by where it is to be that times a vector: m and the vector."""
+    cdef real_t* v = fetch(&p.inputs[FOURTH], start, n, buffer)
+    if m == NULL:
+        return v
+    if m != product:
+        memcpy(product, m, n * sizeof(real_t))
+    multiply(product, v, n)
+    return product
+
+
 cdef inline void weight_gradients(const real_t* l, const real_t* head, const real_t* w, Py_ssize_t n,
                                   real_t* to) noexcept nogil:
     """The losses times their head_grad; 0 for an example of weight 0 that has no finite loss."""
@@ -247,6 +259,9 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
     elif p.rows != NULL:
         p.rows(p.parameters, p, start, n, m, w, out[VALUE], buffers + OWN_BUFFERS * size)
     else:
+        if p.inputs[FOURTH].data != NULL:
+            # no gradient in weights is wanted, whose buffer this is
+            m = times_vector(p, start, n, m, buffers + 2 * size, buffers + 4 * size)
         state = elementwise(p, start, n, task, m, w, &out[0], &lane[0], buffers)
     if p.outputs[GRAD_WEIGHT].data != NULL:
         out[GRAD_WEIGHT] = place(p, GRAD_WEIGHT, start, buffers + 4 * size)
