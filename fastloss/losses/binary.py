@@ -14,7 +14,7 @@ LabelFormat = Literal["signed", "binary"]
 
 
 def is_signed(label_format: Any) -> bool:
-    """Whether labels are -1 and +1, and not 0 and 1."""
+    """Whether labels are -1 and +1 instead of 0 and 1."""
     if not isinstance(label_format, str) or label_format not in ("signed", "binary"):
         raise ValueError(f"label_format must be 'signed' or 'binary', got {label_format!r}")
     return label_format == "signed"
@@ -39,9 +39,9 @@ class HingeLoss(Loss):
     Call: ``loss(pred, label, sample_weight=None)``, pred a real score, label -1 or +1, of the same shape. Other real
     labels are taken as they are.
 
-    A call does not refuse a label of 0: it costs the margin whatever the prediction. Labels 0/1 must become -1/+1
-    first, ``2 * label - 1``; :meth:`validate` finds those that did not.
-    Exactly at the margin the gradient is 0; the Hessian is 0 everywhere.
+    Labels 0/1 must become -1/+1 first, ``2 * label - 1``. A call does not refuse a label of 0, which costs the margin
+    whatever the prediction; :meth:`validate` does. Exactly at the margin the gradient is 0; the Hessian is 0
+    everywhere.
 
     Source: Cortes and Vapnik 1995. Gluon: ``HingeLoss``. PyTorch: none for scores (``HingeEmbeddingLoss`` takes
     distances).
@@ -81,7 +81,8 @@ class SquaredHingeLoss(Loss):
     Call: ``loss(pred, label, sample_weight=None)``, pred a real score, label -1 or +1, of the same shape. Other real
     labels are taken as they are.
 
-    There is no half in front: the gradient is -2 y max(0, m - x y), the Hessian 2 y² inside the margin and 0 outside.
+    The formula has no half in front: the gradient is -2 y max(0, m - x y). The Hessian is 2 y² inside the margin and 0
+    outside.
 
     Source: L2-SVM, Lee and Mangasarian 2001. Gluon: ``SquaredHingeLoss``. PyTorch: none.
 
@@ -107,7 +108,7 @@ class SquaredHingeLoss(Loss):
 
 
 class SmoothedHingeLoss(Loss):
-    r"""A hinge whose kink at the margin is rounded by a parabola, and which stays linear for errors.
+    r"""A hinge with a parabola in place of the kink at the margin; errors beyond it cost linearly.
 
     .. math::
         \ell = \frac{c}{\gamma} \left(t - \frac{c}{2}\right), \quad
@@ -125,8 +126,8 @@ class SmoothedHingeLoss(Loss):
 
     Raises ValueError for another label_format, and for a gamma that is not above 0.
 
-    The Hessian is 1/gamma on the parabola and 0 elsewhere: a method of second order sees no errors beyond it. As gamma
-    falls to 0, the loss becomes :class:`HingeLoss`.
+    The Hessian is 1/gamma on the parabola and 0 elsewhere: a method of second order does not see errors beyond the
+    parabola. As gamma falls to 0, the loss becomes :class:`HingeLoss`.
 
     Source: Rennie and Srebro 2005 (gamma = 1), Shalev-Shwartz and Zhang 2013. Gluon, PyTorch: none.
 
@@ -175,8 +176,8 @@ class ModifiedHuberLoss(Loss):
 
     Raises ValueError for another label_format.
 
-    The score is calibrated: (1 + min(max(x, -1), 1))/2 estimates the probability of the positive class. It is 4 times
-    :class:`SmoothedHingeLoss` of gamma = 2.
+    The score is calibrated: (1 + min(max(x, -1), 1))/2 estimates the probability of the positive class. The loss is 4
+    times :class:`SmoothedHingeLoss` of gamma = 2.
 
     Source: Zhang 2004. Gluon, PyTorch: none. scikit-learn: ``SGDClassifier(loss="modified_huber")``.
 
@@ -208,7 +209,8 @@ class ModifiedHuberLoss(Loss):
 
 
 class HingeEmbeddingLoss(Loss):
-    r"""The distance of a pair that belongs together, and how much closer than the margin another pair is.
+    r"""The distance of a pair that belongs together; for any other pair, how far its distance falls short of the
+    margin.
 
     .. math::
         \ell = \begin{cases} x & y = 1 \\ \max(0, m - x) & y = -1 \end{cases}
@@ -219,13 +221,13 @@ class HingeEmbeddingLoss(Loss):
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, sample_weight=None)``, pred a distance, label 1 for a pair that belongs together and -1
-    for another, of the same shape. Real labels between the two are mixtures: y counts as 1 with weight (1 + y)/2.
+    Call: ``loss(pred, label, sample_weight=None)``, pred a distance, label of the same shape: 1 for a pair that belongs
+    together, -1 for any other. Real labels between the two are mixtures: y counts as 1 with weight (1 + y)/2.
 
-    Labels 0/1 must become -1/+1 first, ``2 * label - 1``: 0 is half of each here, and both in full in PyTorch.
-    Exactly at the margin the gradient is 0; the Hessian is 0 everywhere.
+    Labels 0/1 must become -1/+1 first, ``2 * label - 1``: a label of 0 is half of each here, and both in full in
+    PyTorch. Exactly at the margin the gradient is 0; the Hessian is 0 everywhere.
 
-    Source: Hadsell, Chopra and LeCun 2006, whose distances are squared. Gluon: none. PyTorch: ``HingeEmbeddingLoss``.
+    Source: Hadsell, Chopra and LeCun 2006, with squared distances. Gluon: none. PyTorch: ``HingeEmbeddingLoss``.
 
     >>> import fastloss as fl
     >>> fl.HingeEmbeddingLoss()([0.25, 0.25, 3.0], [1, -1, -1])
@@ -257,7 +259,7 @@ class ExponentialLoss(Loss):
     Args:
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
-        label_format: "signed" for labels -1/+1, "binary" for 0/1, which the other would take for mixtures.
+        label_format: "signed" for labels -1/+1, "binary" for 0/1; with the wrong one, labels count as mixtures.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred half the log-odds, of the label's shape. Real labels between
@@ -309,7 +311,7 @@ class LogisticLoss(Loss):
     Args:
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
-        label_format: "signed" for labels -1/+1, "binary" for 0/1, which the other would take for mixtures.
+        label_format: "signed" for labels -1/+1, "binary" for 0/1; with the wrong one, labels count as mixtures.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the log-odds, of the label's shape. Real labels between the
@@ -317,9 +319,9 @@ class LogisticLoss(Loss):
 
     Raises ValueError for another label_format.
 
-    The gradient of a confident prediction keeps its digits: at x = 40, y = 1 it is -4.2e-18, not 0. Values are
-    within 2 units in the last place of the exact ones, gradients within 3 for hard labels and 4 of the larger of their
-    two terms for soft ones, Hessians within 5. Unlike Gluon's, the gradient at x = 0 is the true one.
+    The gradient of a confident prediction keeps its digits: at x = 40, y = 1 it is -4.2e-18, not 0. Largest errors, in
+    units in the last place: values 2, gradients 3, Hessians 5. With soft labels a gradient's error is up to 4 units of
+    the larger of its two terms. Unlike Gluon's, the gradient at x = 0 is the true one.
 
     Source: Cox 1958. Gluon: ``LogisticLoss``. PyTorch: ``SoftMarginLoss`` (signed), ``BCEWithLogitsLoss`` (binary).
 
@@ -369,14 +371,14 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None, pos_weight=None)``, pred real (from 0 to 1 if from_sigmoid), label
-    from 0 to 1 and of the same shape; soft labels are fine, and nothing outside is refused. pos_weight is q, the weight
-    of the positive class, which broadcasts to pred: (C,) gives one per column. It can be differentiated
-    (``wrt="pos_weight"``).
+    from 0 to 1 and of the same shape. Soft labels are fine; a call does not refuse labels outside. pos_weight is q, the
+    weight of the positive class, which broadcasts to pred: (C,) gives one per column. ``wrt="pos_weight"`` gives its
+    gradient.
 
     Give it logits: a sigmoid before the loss throws away the digits that this keeps. At x = 40, y = 1 the gradient is
-    -4.2e-18, where sigmoid(x) - y rounds to 0. From logits, values are within 2 units in the last place of the exact
-    ones, gradients within 3 for hard labels and 4 of the larger of their two terms for soft ones, Hessians within 5;
-    with pos_weight values are within 4, gradients within 5, Hessians within 6.
+    -4.2e-18, where sigmoid(x) - y rounds to 0. Largest errors from logits, in units in the last place: values 2,
+    gradients 3, Hessians 5. With soft labels a gradient's error is up to 4 units of the larger of its two terms. With
+    pos_weight: values 4, gradients 5, Hessians 6.
 
     Source: Good 1952. Gluon: ``SigmoidBinaryCrossEntropyLoss``, alias ``SigmoidBCELoss``. PyTorch:
     ``BCEWithLogitsLoss``; ``BCELoss``, which clamps the logarithm at -100, if from_sigmoid.
@@ -419,14 +421,14 @@ SigmoidBCELoss = SigmoidBinaryCrossEntropyLoss
 
 
 class PolyBCELoss(Loss):
-    r"""Binary cross-entropy plus a multiple of the probability of the wrong class, the first term of its expansion.
+    r"""Binary cross-entropy plus a multiple of the first term of its expansion, the probability of the wrong class.
 
     .. math::
         \ell = y (\log(1 + e^{-x}) + \epsilon q) + (1 - y) (\log(1 + e^x) + \epsilon p), \quad
         p = 1 - q = \frac{1}{1 + e^{-x}}
 
     Args:
-        epsilon: what the first term has more than its coefficient of 1, above -1.
+        epsilon: what is added to the first term's coefficient of 1; above -1.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
@@ -439,7 +441,7 @@ class PolyBCELoss(Loss):
     The gradient for a confident and right prediction is 1 + epsilon times that of cross-entropy. With epsilon above 1
     the Hessian is below 0 for a confident error.
 
-    Values and gradients are within 4 units in the last place, Hessians within 6.
+    Largest errors, in units in the last place: values and gradients 4, Hessians 6.
 
     Source: Leng et al. 2022 (Poly-1). Gluon, PyTorch: none. optax: ``poly_loss_cross_entropy``, over classes.
 
@@ -465,18 +467,18 @@ class PolyBCELoss(Loss):
 
 
 def focal_inputs() -> tuple[Input, ...]:
-    """pred, and a label without a gradient, for only its two values mean anything."""
+    """pred, and a label without a gradient: numbers between its two values mean nothing."""
     pred, _, weight = pair(pred=domain.LOG_ODDS)
     return pred, Input("label", domain=domain.BINARY, differentiable=False), weight
 
 
 class SigmoidFocalLoss(Loss):
-    r"""Binary cross-entropy, of which the more is left the less probable the label was.
+    r"""Binary cross-entropy that counts easy examples less: the more probable the label was, the less.
 
     .. math::
         \ell = w_y\, q^\gamma \log(1 + e^{-m}), \quad q = \frac{1}{1 + e^m}, \quad m = (2 y - 1) x
 
-    w is alpha for the label 1 and 1 - alpha for 0; without alpha it is 1.
+    The weight w is alpha for the label 1 and 1 - alpha for 0; without alpha, w is 1.
 
     Args:
         alpha: the weight of the label 1, from 0 to 1; None weighs neither.
@@ -486,17 +488,18 @@ class SigmoidFocalLoss(Loss):
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the log-odds, label 0 or 1 and of the same shape. A call takes
-    what is above 0.5 for 1; :meth:`validate` finds it. There is no gradient in label.
+    a label above 0.5 for 1, any other for 0; :meth:`validate` refuses labels in between. No gradient in label exists.
 
     Raises ValueError for an alpha that is not from 0 to 1, and for a gamma below 0.
 
-    The best prediction is not the log-odds: its sigmoid is nearer to 1/2 than the probability of the label 1. The
-    Hessian is below 0 for a confident error. Up to gamma = 2 values are within 3 units in the last place, gradients
-    within 5, Hessians within 9 of their largest term; each unit of gamma adds one, for it multiplies the rounding of
+    The best prediction is not the log-odds: the sigmoid of it is nearer to 1/2 than the probability of the label 1. The
+    Hessian is below 0 for a confident error. Largest errors up to gamma = 2, in units in the last place: values 3,
+    gradients 5, Hessians 9 of their largest term. Each unit of gamma adds one, because gamma multiplies the rounding of
     log(q).
 
     Source: Lin et al. 2017. Gluon, PyTorch: none. torchvision and optax: ``sigmoid_focal_loss``. Keras:
-    ``BinaryFocalCrossentropy``, without alpha by default. All have this scale; labels between 0 and 1 differ.
+    ``BinaryFocalCrossentropy``, without alpha by default. All have this scale, but treat labels between 0 and 1 in
+    other ways.
 
     >>> import fastloss as fl
     >>> fl.SigmoidFocalLoss()([0.0, 1.0, 1.0], [1, 1, 0]).round(4)
@@ -536,7 +539,7 @@ def small_power(name: str, x: Any) -> int:
 
 
 class AsymmetricLoss(Loss):
-    r"""A focal loss for many labels of which few are 1, that forgets the improbable ones among the others.
+    r"""A focal loss for many labels with few positives: improbable labels of 0 cost nothing.
 
     .. math::
         \ell = \begin{cases}
@@ -553,14 +556,14 @@ class AsymmetricLoss(Loss):
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the log-odds, label 0 or 1 and of the same shape. A call takes
-    what is above 0.5 for 1; :meth:`validate` finds it. There is no gradient in label.
+    a label above 0.5 for 1, any other for 0; :meth:`validate` refuses labels in between. No gradient in label exists.
 
     Raises ValueError for a power that is not from 0 to 7, and for a clip that is not from 0 to less than 1.
 
-    A label of 0 costs -log(c) at most, whatever the prediction, and a certain one has no gradient. The Hessian is below
-    0 for a confident error; ``hessian="majorizer"`` leaves out what the power makes negative. For the label 1
-    errors grow by 2 units in the last place with each unit of the power. For 0 they are those that the rounding of p
-    has made of v's: near the clip, where next to nothing is left of the loss, few digits of it are right.
+    A label of 0 costs at most -log(c), whatever the prediction; if the prediction is certain, the gradient is 0. The
+    Hessian is below 0 for a confident error; ``hessian="majorizer"`` leaves out what the power makes negative. Errors
+    for the label 1 grow by 2 units in the last place with each unit of the power. For the label 0, v keeps the rounding
+    error of p: near the clip, where the loss is almost 0, few of its digits are right.
 
     Source: Ridnik et al. 2021. Gluon, PyTorch: none. timm: ``AsymmetricLossMultiLabel``, whose logarithms stop at 1e-8.
 
@@ -582,7 +585,7 @@ class AsymmetricLoss(Loss):
         reduction: Reduction = "example",
     ) -> None:
         powers = small_power("gamma_neg", gamma_neg), small_power("gamma_pos", gamma_pos)
-        # less than 1e-30 would be seen beyond x = 69 alone, where float32 has little room for its reciprocal
+        # A clip below 1e-30 shows only beyond x = 69, where its reciprocal nearly leaves the range of float32.
         free = number("clip", clip, below=1, least=0)
         super().__init__(
             kernels.AsymmetricFocal(free, *powers) if free > 1e-30 else kernels.SigmoidFocal(1, 1, *powers),

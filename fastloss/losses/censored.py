@@ -18,7 +18,7 @@ KERNELS = {"logistic": "LogisticDuration", "extreme": "ExtremeDuration"}
 
 
 class AFTLoss(Loss):
-    r"""The negative log-likelihood of a time between two bounds, given the logarithm of a typical one.
+    r"""The negative log-likelihood of a time that lies between two bounds, given the logarithm of a typical time.
 
     .. math::
         \ell = \begin{cases} -\log \dfrac{f(z)}{\sigma t} & \text{bounds that are the same, } t \\
@@ -28,27 +28,27 @@ class AFTLoss(Loss):
     F is the distribution of z and f its density: :math:`F = 1 / (1 + e^{-z})`, or :math:`F = 1 - e^{-e^z}`.
 
     Args:
-        distribution: "logistic", which makes times log-logistic, or "extreme", of the smallest of many, which makes
-            them Weibull's; with scale=1 they are exponential then.
+        distribution: "logistic" for log-logistic times, or "extreme", the distribution of the smallest of many, for
+            Weibull's. "extreme" with scale=1 means exponential times.
         scale: sigma, above 0.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, lower, upper, sample_weight=None)``, pred the logarithm of a typical time; lower and upper bounds
-    of the time, of pred's shape. Where they are the same, the time is known. upper is infinity for a time that has not
-    ended by lower; lower is 0 for one that had ended when somebody looked first. There are no gradients in bounds.
+    of the time, of pred's shape. Equal bounds mean that the time is known. upper is infinity for a time that has not
+    ended by lower. lower is 0 for a time that had ended at the first look. Bounds have no gradients.
 
     Raises ValueError for another distribution, and for a scale that is not above 0.
 
     The loss is convex in pred, with a Hessian above 0. Bounds in the wrong order have no loss: the result is NaN. The
     rounding of log t and of z shows in e^z: in the tails of censored times, errors are up to abs(log t) / sigma +
-    abs(z) units in the last place, and in the upper one of the extreme distribution e^z times as many. The gradient is
-    rounded to the digits of its larger term.
+    abs(z) units in the last place. In the upper tail of the extreme distribution they are e^z times as large. The
+    gradient is rounded to the digits of its larger term.
 
-    Source: Barnwal, Cho and Hocking 2022. Gluon, PyTorch: none. XGBoost: ``survival:aft``
-    (``aft_loss_distribution``, ``aft_loss_distribution_scale``), the same scale, but the value ends at 27.6 and the
-    gradient at 15; CatBoost: ``SurvivalAft:dist;scale``.
+    Source: Barnwal, Cho and Hocking 2022. Gluon, PyTorch: none. XGBoost: ``survival:aft`` (``aft_loss_distribution``,
+    ``aft_loss_distribution_scale``), the same scale, but clips values at 27.6 and gradients at 15. CatBoost:
+    ``SurvivalAft:dist;scale``.
 
     >>> import fastloss as fl
     >>> fl.AFTLoss()([0.0, 0.0, 0.0], [2.0, 2.0, 0.0], [2.0, float("inf"), 2.0]).round(4)
@@ -96,11 +96,11 @@ class OrdinalLoss(Loss):
 
     Call: ``loss(pred, lower, upper, sample_weight=None)``, pred the score, lower and upper the thresholds around the
     label's class, all of the same shape. lower is -infinity for the lowest class, upper infinity for the highest. With
-    ``edges = [-inf, *thresholds, inf]`` they are ``edges[label]`` and ``edges[label + 1]``.
+    ``edges = [-inf, *thresholds, inf]``, lower is ``edges[label]`` and upper is ``edges[label + 1]``.
 
     The loss is convex in the score and in the thresholds together, with gradients in all three inputs. A threshold's
-    gradient is their sum over the examples of the two classes beside it, which PyTorch and JAX take by themselves.
-    Equal thresholds have an infinite loss; thresholds in the wrong order have none, and the result is NaN.
+    gradient is the sum over the examples of the two classes beside it, which PyTorch and JAX take by themselves. Equal
+    thresholds have an infinite loss. Thresholds in the wrong order have no loss: the result is NaN.
 
     Results are within 4 units in the last place of their larger term, however thin or far away the interval is.
 

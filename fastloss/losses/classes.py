@@ -16,14 +16,14 @@ from fastloss._core import Loss
 from fastloss._inputs import WEIGHT, Input, Integers, Reduction, pair
 from fastloss._isa import kernels
 
-# 2^40: weights beyond it are divided by a power of two
+# 2^40: larger weights are divided by a power of two
 FAR = 2.0**40
 
 
 def weights_of_classes(given: Any) -> NDArray[np.float64]:
-    """The weights of the classes, which must be finite numbers in a row."""
+    """The weights of the classes, checked: finite numbers in a row."""
     a = _foreign.as_array("class_weight", given)
-    # number by number: NumPy's cast of an array warns of what float64 does not hold
+    # Number by number: NumPy's cast of a whole array warns of numbers that float64 does not hold.
     numbers = list(map(float, a.ravel().tolist()))
     if a.ndim != 1 or not all(list(map(math.isfinite, numbers))):
         raise ValueError(f"class_weight must be one finite weight per class, got {given!r}")
@@ -31,7 +31,7 @@ def weights_of_classes(given: Any) -> NDArray[np.float64]:
 
 
 def without_common_factor(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The weights without a power of two that all have: a weighted mean divides by them, and nothing changes."""
+    """The weights divided by a power of two: a weighted mean divides by the weights, so the factor cancels."""
     largest = float(np.max(np.abs(weights), initial=0))
     is_near = largest == 0 or 1 / FAR <= largest <= FAR
     return weights if is_near else np.ldexp(weights, -math.frexp(largest)[1])
@@ -40,8 +40,8 @@ def without_common_factor(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 def of_classes(
     ignore_index: Any, class_weight: Any, reduction: Any
 ) -> tuple[int | None, bytes | None, tuple[str, int]]:
-    """The id that is ignored and the weights, as kernels take them, and how many classes the weights are for."""
-    # ids are compared as doubles, to which no other integer than itself is rounded below 2^53
+    """The ignored id and the weights as kernels take them, and which argument fixes the number of classes."""
+    # Kernels compare ids as doubles; below 2^53 each integer is a double of its own.
     ignored = None if ignore_index is None else integer("ignore_index", ignore_index, 2**53 - 1)
     if class_weight is None:
         return ignored, None, ("class_weight", -1)
@@ -53,7 +53,7 @@ def of_classes(
 
 
 def class_ids(axis: int, ignored: int | None, hint: str = "") -> Input:
-    """Labels that are ids of the classes along an axis, and maybe one that is ignored; what other shapes may mean."""
+    """Labels that are ids of the classes along an axis, or the ignored id; hint is for other shapes."""
     ids = Integers(
         0,
         None,
@@ -81,7 +81,7 @@ def over_ids(
     class_weight: Any,
     pred: domain.Domain = domain.LOGARITHM,
 ) -> dict[str, Any]:
-    """What a loss of class ids alone tells its base, the kernel built of its parameters and what all such have."""
+    """The arguments of the base's constructor for a loss of class ids: the kernel, and what all such losses share."""
     ignored, weights, row_parameter = of_classes(ignore_index, class_weight, reduction)
     return {
         "kernel": kernel(*parameters, ignored, weights),
@@ -108,9 +108,9 @@ class KLDivLoss(Loss):
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred log-probabilities or logits, label probabilities of the same
-    shape, which is that of the unreduced loss, too.
+    shape. The unreduced loss has that shape, too.
 
-    The reductions are means over elements, classes included, as in Gluon 2: for the divergence itself multiply by the
+    Reductions are means over elements, classes included, as in Gluon 2. For the divergence itself, multiply by the
     number of classes, or sum. Where y is 0 the loss is 0, even if pred is -inf. A target below -1e-12 has neither value
     nor gradient: both are NaN. From log-probabilities, values are within 4 units in the last place of the larger term.
 
@@ -161,27 +161,27 @@ class SoftmaxCrossEntropyLoss(Loss):
         from_logits: whether pred is log-probabilities already, as in Gluon; TensorFlow's name means the opposite.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
-        reduction: see :class:`Loss`. ``"weighted_mean"`` is PyTorch's "mean": it divides by the sum of the sample and
-            class weights of the examples that are not ignored, "mean" by the number of all examples.
+        reduction: see :class:`Loss`. ``"weighted_mean"`` is PyTorch's "mean": it divides by the sum of sample weight
+            times class weight over the examples that are not ignored. ``"mean"`` divides by the number of all examples.
         ignore_index: a class id, any integer, whose examples have value and gradient 0, whatever their logits.
         label_smoothing: a, from 0 to 1: t becomes (1 - a) t + a/C, with C classes.
         class_weight: one weight per class, finite and of any sign, which multiplies t.
-        z_loss: c, from 0 up: adds :math:`c (\log \sum_j e^{x_j})^2`, which no class_weight multiplies. It holds logits
-            near what log_softmax makes of them, for otherwise a constant may be added to all; usual is 1e-4.
+        z_loss: c, from 0 up: adds :math:`c (\log \sum_j e^{x_j})^2`, which no class_weight multiplies. The penalty
+            keeps logits near log-probabilities: without it, a constant added to all costs nothing. 1e-4 is usual.
 
     Call: ``loss(pred, label, sample_weight=None)``. The unreduced loss has pred's shape without the class axis. Class
-    ids have that shape (or pred's with size 1 along the class axis) and any real dtype; dense labels have pred's shape.
-    sample_weight is one per example, or broadcasts to the unreduced loss, which may have the class axis with size 1.
+    ids have that shape, or pred's with size 1 along the class axis, and any real dtype. Dense labels have pred's shape.
+    sample_weight is one number per example, or broadcasts to the unreduced loss; a class axis of size 1 may stay.
 
     Raises ValueError for class ids that are fractional, NaN or out of range, naming the first; nothing is written then.
 
-    From log-probabilities and class ids without smoothing only the label's own entry is read: a NaN elsewhere in a row
-    has no effect. In every other case a NaN anywhere in a row spoils its value and its derivatives.
+    From log-probabilities and class ids without smoothing, a call reads the label's own entry only: a NaN elsewhere in
+    a row has no effect. In every other case a NaN anywhere in a row spoils its value and its derivatives.
 
-    A logit of -inf means probability 0, and gradient 0. A confident prediction keeps its digits: with the label's
-    logit far above the rest the value is log1p of the sum of the others, not log of 1. All examples ignored: 0, not
-    NaN. With z_loss class ids take the time of dense labels, and the Hessian may be below 0 where the sum of the
-    exponentials is below 1.
+    A logit of -inf means probability 0, and gradient 0. A confident prediction keeps its digits: where the label's
+    logit is far above the rest, the value is log1p of the sum of the others, not log of 1. If all examples are ignored,
+    the mean is 0, not NaN. With z_loss, class ids take as long as dense labels. The penalty may make the Hessian
+    negative where the sum of the exponentials is below 1.
 
     Source: Bridle 1990; smoothing: Szegedy et al. 2016; z_loss: Chowdhery et al. 2022 (PaLM). Gluon:
     ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``, which clips ids out of range. PyTorch: ``CrossEntropyLoss``.
@@ -211,7 +211,7 @@ class SoftmaxCrossEntropyLoss(Loss):
     ) -> None:
         sparse, is_log = flag("sparse_label", sparse_label), flag("from_logits", from_logits)
         smoothing, penalty = fraction("label_smoothing", label_smoothing), number("z_loss", z_loss, least=0)
-        # weights of dense labels multiply targets, and a weighted mean does not divide by them
+        # The weights of dense labels multiply targets; a weighted mean does not divide by them.
         ignored, weights, row_parameter = of_classes(ignore_index, class_weight, reduction if sparse else "none")
         if ignored is not None and not sparse:
             raise ValueError(
@@ -249,12 +249,12 @@ SoftmaxCELoss = SoftmaxCrossEntropyLoss
 
 
 class SoftmaxFocalLoss(Loss):
-    r"""Cross-entropy over classes, of which the more is left the less probable the label was.
+    r"""Cross-entropy over classes that counts easy examples less: the more probable the label was, the less.
 
     .. math:: \ell = -(1 - p)^\gamma \log p, \quad p = \mathrm{softmax}(x)_y
 
     Args:
-        gamma: the power of what the label's probability lacks of 1, from 0 up; 0 is cross-entropy.
+        gamma: the power of 1 minus the label's probability, from 0 up; 0 is cross-entropy.
         axis: the axis of the classes.
         weight, batch_axis, reduction, ignore_index, class_weight: as of :class:`SoftmaxCrossEntropyLoss`.
 
@@ -262,16 +262,17 @@ class SoftmaxFocalLoss(Loss):
 
     Raises ValueError for a gamma below 0, and for class ids that are fractional, NaN or out of range, naming the first.
 
-    The best prediction is less certain than the labels are: its softmax is nearer to equal probabilities. The Hessian
-    is below 0 for a confident error. Nothing is subtracted from 1: a label of probability 1 - 1e-20 costs 1e-60.
+    The best prediction is less certain than the labels: its softmax is nearer to equal probabilities. The Hessian is
+    below 0 for a confident error. A confident prediction keeps its digits, because nothing is subtracted from 1: a
+    label of probability 1 - 1e-20 costs 1e-60.
 
-    Up to gamma = 2 values and gradients are within 4 units in the last place in float32 and 7 in float64, Hessians
-    within 12 of their largest term; each unit of gamma adds 3, for the power multiplies what exponentials are rounded
-    by. Where a probability is below the range of normal numbers, the Hessian keeps as few digits as that.
+    Largest errors up to gamma = 2, in units in the last place: values and gradients 4 in float32 and 7 in float64,
+    Hessians 12 of their largest term. Each unit of gamma adds 3, because the power multiplies the rounding of
+    exponentials. Where a probability is subnormal, the Hessian has as few digits.
 
-    Source: Lin et al. 2017. Gluon, PyTorch: none. Keras: ``CategoricalFocalCrossentropy``, whose alpha is the weight
-    here. kornia: ``focal_loss``, whose alpha is a class_weight of 1 - alpha for the class 0 and alpha for others, and
-    whose mean divides by the classes, too. MONAI: ``FocalLoss(use_softmax=True)``, of which both are true.
+    Source: Lin et al. 2017. Gluon, PyTorch: none. Keras: ``CategoricalFocalCrossentropy``; its alpha is the weight
+    here. kornia: ``focal_loss``; its alpha is a class_weight of 1 - alpha for the class 0 and alpha for others, and its
+    mean divides by the classes, too. MONAI: ``FocalLoss(use_softmax=True)``, which does both as well.
 
     >>> import fastloss as fl
     >>> fl.SoftmaxFocalLoss()([[1.0, 0.0, 0.0], [8.0, 2.0, 3.0]], [0, 1]).round(4)
@@ -308,12 +309,12 @@ class SoftmaxFocalLoss(Loss):
 
 
 class PolyCELoss(Loss):
-    r"""Cross-entropy over classes plus a multiple of 1 - p, the first term of its expansion.
+    r"""Cross-entropy over classes plus a multiple of the first term of its expansion, 1 - p.
 
     .. math:: \ell = -\log p + \epsilon (1 - p), \quad p = \mathrm{softmax}(x)_y
 
     Args:
-        epsilon: what the first term has more than its coefficient of 1, above -1.
+        epsilon: what is added to the first term's coefficient of 1; above -1.
         axis: the axis of the classes.
         weight, batch_axis, reduction, ignore_index, class_weight: as of :class:`SoftmaxCrossEntropyLoss`.
 
@@ -322,12 +323,12 @@ class PolyCELoss(Loss):
     Raises ValueError for an epsilon that is not above -1, and for class ids that are fractional, NaN or out of range,
     naming the first.
 
-    The gradient for a confident and right prediction is 1 + epsilon times that of cross-entropy, for a confident error
-    it is the same. With epsilon above 1 the Hessian is below 0 for a confident error. With epsilon below 0 errors of
-    values are those of the larger term.
+    The gradient for a confident and right prediction is 1 + epsilon times that of cross-entropy. For a confident error
+    both are the same. With epsilon above 1 the Hessian is below 0 for a confident error. With epsilon below 0, values
+    are rounded to the digits of their larger term.
 
-    Source: Leng et al. 2022 (Poly-1). Gluon, PyTorch: none. optax: ``poly_loss_cross_entropy``, whose epsilon is 2,
-    too, and whose labels have a number for each class.
+    Source: Leng et al. 2022 (Poly-1). Gluon, PyTorch: none. optax: ``poly_loss_cross_entropy``, with the same default
+    of 2, and labels with a number for each class.
 
     >>> import fastloss as fl
     >>> fl.PolyCELoss()([[1.0, 0.0, 0.0], [8.0, 2.0, 3.0]], [0, 1]).round(4)
@@ -364,27 +365,27 @@ class PolyCELoss(Loss):
 
 
 class GeneralizedCELoss(Loss):
-    r"""A loss over classes between cross-entropy and the absolute error, which labels that are wrong disturb less.
+    r"""A loss over classes between cross-entropy and the absolute error: wrong labels disturb it less.
 
     .. math:: \ell = \frac{1 - p^q}{q}, \quad p = \mathrm{softmax}(x)_y
 
     Args:
-        q: the power, above 0 and up to 1; towards 0 the loss is cross-entropy, at 1 it is 1 - p.
+        q: the power, above 0 and up to 1; towards 0 the loss becomes cross-entropy, at 1 it is 1 - p.
         axis: the axis of the classes.
         weight, batch_axis, reduction, ignore_index, class_weight: as of :class:`SoftmaxCrossEntropyLoss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred logits, label a class id for each row of them.
 
-    Raises ValueError for a q that is not above 0 and up to 1, and for class ids that are fractional, NaN or out of
-    range, naming the first.
+    Raises ValueError for a q out of these bounds, and for class ids that are fractional, NaN or out of range, naming
+    the first.
 
-    No example costs more than 1/q, and a hopeless one has no gradient: its label may be wrong. So begin with
+    No example costs more than 1/q, and the gradient of a hopeless one is 0: its label may be wrong. Begin with
     cross-entropy, or with a small q. The label's Hessian is below 0 where p is below q/(1 + q).
 
-    In float64 gradients are within 5 units in the last place, Hessians within 6 of their largest term.
+    Largest errors in float64, in units in the last place: gradients 5, Hessians 6 of their largest term.
 
-    Source: Zhang and Sabuncu 2018. Gluon, PyTorch: none. Keras: ``CategoricalGeneralizedCrossEntropy``, whose q is 0.5,
-    and which takes probabilities.
+    Source: Zhang and Sabuncu 2018. Gluon, PyTorch: none. Keras: ``CategoricalGeneralizedCrossEntropy``, of
+    probabilities and with a default of 0.5.
 
     >>> import fastloss as fl
     >>> fl.GeneralizedCELoss()([[1.0, 0.0, 0.0], [8.0, 2.0, 3.0]], [0, 1]).round(4)
@@ -436,13 +437,13 @@ class MultiMarginLoss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred real scores, label a class id for each row of them.
 
-    Raises ValueError for a p that is neither 1 nor 2, and for class ids that are fractional, NaN or out of range,
-    naming the first.
+    Raises ValueError for another p, and for class ids that are fractional, NaN or out of range, naming the first.
 
-    The gradients of a row sum to 0: what the label's score gets, the others lose. With p = 1 the Hessian is 0.
+    The gradients of a row sum to 0: a step moves the label's score up by as much as it moves the others down in all.
+    With p = 1 the Hessian is 0.
 
-    Source: Weston and Watkins 1999. Gluon: none. PyTorch: ``MultiMarginLoss``, which divides by C, too, not by C - 1,
-    and whose weight is the class_weight here, of which its mean is no weighted one.
+    Source: Weston and Watkins 1999. Gluon: none. PyTorch: ``MultiMarginLoss``, which divides by C as well. Its weight
+    is the class_weight here, and its mean divides by the number of examples, not by their weights.
 
     >>> import fastloss as fl
     >>> fl.MultiMarginLoss()([[1.0, 2.5, 0.5], [8.0, 2.0, 3.0]], [0, 0])
@@ -483,7 +484,7 @@ class MultiMarginLoss(Loss):
 
 
 class CrammerSingerLoss(Loss):
-    r"""The hinge over classes that sees the worst alone: the label's score is to be above the highest other.
+    r"""The hinge over classes that sees only the worst error: the label's score is to be above the highest other.
 
     .. math:: \ell = \max(0, m + \max_{j \ne y} x_j - x_y)
 
@@ -496,12 +497,12 @@ class CrammerSingerLoss(Loss):
 
     Raises ValueError for class ids that are fractional, NaN or out of range, naming the first.
 
-    With a margin of 1 it is no less than the number of errors. The gradient is 0 or has two entries, -1 at the label
-    and 1 at the first of the highest others; the Hessian is 0.
+    With a margin of 1, the sum of the losses is at least the number of errors. The gradient is 0, or -1 at the label
+    and 1 at the first of the highest others. The Hessian is 0.
 
     Source: Crammer and Singer 2001. Gluon, PyTorch: none. optax: ``multiclass_hinge_loss``. scikit-learn:
-    ``LinearSVC(multi_class="crammer_singer")``. Keras's ``CategoricalHinge`` is another: it counts the label's score as
-    0 among the others.
+    ``LinearSVC(multi_class="crammer_singer")``. Keras's ``CategoricalHinge`` is another loss: the label counts among
+    the others with a score of 0.
 
     >>> import fastloss as fl
     >>> fl.CrammerSingerLoss()([[1.0, 2.5, 0.5], [8.0, 2.0, 3.0]], [0, 0])

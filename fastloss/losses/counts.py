@@ -24,13 +24,13 @@ class PoissonNLLLoss(Loss):
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None, epsilon=1e-08)``, pred real (from 0 up if not from_logits), label a
-    count from 0 up and of the same shape; epsilon, a number, is used with rates only. A label may be a fraction: a
-    count per unit of exposure, whose sample_weight is its exposure.
+    count from 0 up and of the same shape. epsilon, a number, is used with rates only. A label may be a fraction: a
+    count per unit of exposure, with the exposure as sample_weight.
 
-    The value is not a deviance: it may be negative, and its minimum depends on y.
+    The value is not a deviance: the minimum depends on y and may be negative.
 
-    Source: Stirling's approximation as in Gluon and PyTorch. Gluon 1: the mean over all examples; Gluon 2 and this:
-    over each. PyTorch: ``PoissonNLLLoss(log_input, full)``.
+    Source: Stirling's approximation as in Gluon and PyTorch. Gluon 1 takes the mean over all examples, Gluon 2 and
+    fastloss over each. PyTorch: ``PoissonNLLLoss(log_input, full)``.
 
     >>> import fastloss as fl
     >>> fl.PoissonNLLLoss().value_and_grad([0.0, 1.0], [1, 3])
@@ -83,10 +83,10 @@ class NegativeBinomialLoss(Loss):
 
     Raises ValueError for a theta that is not above 0.
 
-    The logarithm of the coefficient, which depends on y and theta alone, is left out: compare values of one theta only.
-    As theta grows, the loss becomes Poisson's; theta = 1 is the geometric distribution. Of large theta, values near a
-    mean of theta are within abs(log(theta)) units in the last place in float64. In float32 digits are lost where the
-    mean over theta is below 1e-38.
+    The formula leaves out the logarithm of the coefficient, which depends on y and theta alone: compare values of one
+    theta only. As theta grows, the loss becomes Poisson's; theta = 1 is the geometric distribution. With a large theta,
+    values near a mean of theta are within abs(log(theta)) units in the last place in float64. float32 loses digits
+    where the mean divided by theta is below 1e-38.
 
     Source: Lawless 1987; Cameron and Trivedi 1986 (NB2). Gluon, PyTorch: none. scipy: ``nbinom(theta, theta / (theta +
     exp(x)))``. statsmodels: alpha = 1/theta.
@@ -114,7 +114,7 @@ class NegativeBinomialLoss(Loss):
 
 
 class BinomialLoss(Loss):
-    r"""The negative log-likelihood of a number of successes among trials, given the log-odds of one.
+    r"""The negative log-likelihood of a number of successes among trials, given the log-odds of a success.
 
     .. math:: \ell = y \log(1 + e^{-x}) + (n - y) \log(1 + e^x)
 
@@ -124,12 +124,12 @@ class BinomialLoss(Loss):
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None, trials=None)``, pred the log-odds, label the successes, of the same
-    shape. trials is n, which broadcasts to pred: (C,) gives one per column; None is 1. It can be differentiated
-    (``wrt="trials"``).
+    shape. trials is n, which broadcasts to pred: (C,) gives one per column; None is 1. ``wrt="trials"`` gives its
+    gradient.
 
-    The logarithm of the number of ways to choose the successes, which depends on y and n alone, is left out. Of one
-    trial the loss is :class:`SigmoidBinaryCrossEntropyLoss`; of n it is that of y/n with the sample_weight n, but for
-    the count of a weighted mean.
+    The formula leaves out the logarithm of the number of ways to choose the successes, which depends on y and n alone.
+    For one trial the loss is :class:`SigmoidBinaryCrossEntropyLoss`. For n trials it is that of the label y/n with the
+    sample_weight n, except that a weighted mean divides by other weights.
 
     Source: Bernoulli 1713; McCullagh and Nelder 1989. Gluon, PyTorch: none. scipy: ``binom(n, 1 / (1 + exp(-x)))``.
 
@@ -170,9 +170,9 @@ class GammaLoss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label above 0, of the same shape.
 
-    For a gamma distribution of the shape k, which does not change the best prediction, multiply by ``weight=k``. The
-    Hessian, y e^-x, dies out where the prediction is too high: there a method of second order needs a bound on its
-    steps. The value is rounded to the digits of its larger term, the gradient, 1 - y e^-x, to those of its larger one.
+    For a gamma distribution of shape k, multiply by ``weight=k``; the best prediction stays the same. The Hessian, y
+    e^-x, vanishes where the prediction is too high: there a method of second order needs a bound on its steps. Values,
+    and gradients 1 - y e^-x, are rounded to the digits of their larger term.
 
     Source: McCullagh and Nelder 1989. Gluon, PyTorch: none. scikit-learn: ``GammaRegressor``. XGBoost: ``reg:gamma``.
     LightGBM: ``gamma``. All have this scale.
@@ -209,8 +209,8 @@ class InverseGaussianLoss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label above 0, of the same shape.
 
-    With 1/(2 y) added, it is half the deviance. The Hessian is below 0 where the mean is above 2 y: there Newton's step
-    leads away from the best.
+    The loss plus 1/(2 y) is half the deviance. The Hessian is below 0 where the mean is above 2 y: there Newton's step
+    leads away from the minimum.
 
     Source: Tweedie 1957. Gluon, PyTorch: none. scikit-learn: ``TweedieRegressor(power=3)``, of this scale.
 
@@ -234,13 +234,13 @@ class InverseGaussianLoss(Loss):
 
 
 class TweedieLoss(Loss):
-    r"""Half the deviance of a quantity whose variance is a power of its mean, given the logarithm of that.
+    r"""Half the deviance of a quantity whose variance is a power of its mean, given the logarithm of the mean.
 
     .. math::
         \ell = \frac{e^{(2 - p) x}}{2 - p} + \frac{y e^{(1 - p) x}}{p - 1}
 
-    The deviance's part of the label alone is left out. For p = 1 and p = 2 it is :class:`PoissonNLLLoss`'s and
-    :class:`GammaLoss`'s.
+    The formula leaves out the deviance's terms in the label alone. p = 1 and p = 2 are :class:`PoissonNLLLoss` and
+    :class:`GammaLoss`.
 
     Args:
         power: p, not between 0 and 1. From 1 to 2 labels may be 0 or positive, which suits sums of claims.
@@ -248,13 +248,13 @@ class TweedieLoss(Loss):
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label of the same shape: any number
-    for p <= 0, from 0 up below p = 2, above 0 from there on.
+    Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label of the same shape. Labels:
+    any number for p <= 0, from 0 up for 1 <= p < 2, above 0 for p >= 2.
 
-    Raises ValueError for a power between 0 and 1, of which there is no distribution.
+    Raises ValueError for a power between 0 and 1, for which no distribution exists.
 
-    From 1 to 2 the loss is convex in pred, elsewhere it is not everywhere. Near those two powers values grow as
-    1/(p - 1) and 1/(2 - p); their differences do not.
+    The loss is convex in pred for p from 1 to 2, and not for all predictions with another p. Near those two powers
+    values grow as 1/(p - 1) and 1/(2 - p); differences between values do not.
 
     Source: Tweedie 1984; Jorgensen 1987. Gluon, PyTorch: none. scikit-learn: ``TweedieRegressor(power)``. XGBoost and
     LightGBM: ``tweedie_variance_power``, from 1 to 2. All have this scale.

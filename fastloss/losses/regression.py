@@ -23,8 +23,8 @@ class L1Loss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
 
-    A step of gradient descent moves every prediction by the same amount, however large its error: outliers do not pull,
-    but close to the minimum the step must shrink. :class:`HuberLoss` is smooth there.
+    A step of gradient descent moves every prediction by the same amount, however large its error. Outliers count no
+    more than others, but close to the minimum the step must shrink; :class:`HuberLoss` is smooth there.
 
     Source: Boscovich 1757, Laplace 1774. Gluon: ``L1Loss``. PyTorch: ``L1Loss``.
 
@@ -45,7 +45,8 @@ class L2Loss(Loss):
     .. math:: \ell = \tfrac12 (x - y)^2
 
     Args:
-        weight: a number that multiplies the loss; the half stays, so 1 gives Gluon's values and 2 the squared error.
+        weight: a number that multiplies the loss; None is 1. The half stays: 1 gives Gluon's values, 2 the squared
+            error.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
@@ -74,7 +75,7 @@ class HuberLoss(Loss):
         |x - y| - \frac{\rho}{2} & \text{else} \end{cases}
 
     Args:
-        rho: the error from which on the loss is linear, greater than 0.
+        rho: the error beyond which the loss is linear, greater than 0.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
@@ -83,9 +84,9 @@ class HuberLoss(Loss):
 
     Raises ValueError unless rho is positive and finite.
 
-    In Gluon's scale, which this follows, the slope of the linear part is 1: this is PyTorch's ``SmoothL1Loss`` with
-    ``beta=rho``. PyTorch's ``HuberLoss`` with ``delta=rho`` is rho times as large. The Hessian, 1/rho, is 0 in the
-    linear part: Newton's method takes ``hessian="majorizer"`` in its place, ``1 / max(rho, |x - y|)``.
+    The slope of the linear part is 1, as in Gluon and in PyTorch's ``SmoothL1Loss`` with ``beta=rho``. PyTorch's
+    ``HuberLoss`` with ``delta=rho`` is rho times as large. The Hessian is 1/rho, and 0 in the linear part. For Newton's
+    method take ``hessian="majorizer"``, which is ``1 / max(rho, |x - y|)``.
 
     Source: Huber 1964. Gluon: ``HuberLoss``. PyTorch: ``SmoothL1Loss(beta=rho)``.
 
@@ -119,8 +120,8 @@ class EpsilonInsensitiveLoss(Loss):
 
     Raises ValueError unless epsilon is finite and at least 0.
 
-    At an error of exactly epsilon the derivative is taken as 0, and the Hessian is 0 everywhere. An error next to
-    epsilon is as exact as x - y allows, which is rounded.
+    At an error of exactly epsilon the derivative is taken as 0, and the Hessian is 0 everywhere. Next to epsilon, the
+    rounding of x - y limits the digits of the loss.
 
     Source: Vapnik 1995. Gluon, PyTorch, Keras, optax, XGBoost, LightGBM, CatBoost: none. scikit-learn:
     ``SGDRegressor(loss="epsilon_insensitive", epsilon=0.1)``, the same scale.
@@ -150,7 +151,7 @@ class EpsilonInsensitiveLoss(Loss):
 
 
 class SquaredEpsilonInsensitiveLoss(Loss):
-    r"""The squared error beyond a tolerance: smooth at its end.
+    r"""The squared error beyond a tolerance, smooth at the edge of the tolerance.
 
     .. math:: \ell = \max(0, |x - y| - \epsilon)^2
 
@@ -164,8 +165,8 @@ class SquaredEpsilonInsensitiveLoss(Loss):
 
     Raises ValueError unless epsilon is finite and at least 0.
 
-    There is no half in front: the Hessian is 2 beyond the tolerance and 0 inside. With epsilon=0 it is twice
-    :class:`L2Loss`. An error next to epsilon is as exact as x - y allows, which is rounded.
+    The formula has no half in front: the Hessian is 2 beyond the tolerance and 0 inside. With epsilon=0 the loss is
+    twice :class:`L2Loss`. Next to epsilon, the rounding of x - y limits the digits of the loss.
 
     Source: Vapnik 1995. Gluon, PyTorch, Keras, optax, XGBoost, LightGBM, CatBoost: none. scikit-learn:
     ``SGDRegressor(loss="squared_epsilon_insensitive", epsilon=0.1)``, the same scale.
@@ -195,23 +196,24 @@ class SquaredEpsilonInsensitiveLoss(Loss):
 
 
 class MSLELoss(Loss):
-    r"""Half the squared error of logarithms, for targets of many magnitudes: a factor counts, not a difference.
+    r"""Half the squared error of logarithms, for targets of many magnitudes: ratios count, not differences.
 
     .. math:: \ell = \tfrac12 \left(\log\frac{1 + x}{1 + y}\right)^2
 
     Args:
-        weight: a number that multiplies the loss; None is 1. Twice this loss is the squared logarithmic error.
+        weight: a number that multiplies the loss; None is 1. A weight of 2 gives the squared logarithmic error.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred and label greater than -1, of the same shape.
 
-    A prediction of -1 costs infinity, one below it has no loss: the result is NaN. The Hessian is negative for
-    predictions that are e times too large: ``hessian="majorizer"`` is (1 + abs(log((1 + x)/(1 + y)))) / (1 + x)^2.
+    A prediction of -1 costs infinity. A prediction below -1 has no loss: the result is NaN. The Hessian is negative
+    where 1 + x is more than e times 1 + y; ``hessian="majorizer"`` is (1 + abs(log((1 + x)/(1 + y)))) / (1 + x)^2
+    instead.
 
     Source: XGBoost 1.0, 2020, ``reg:squaredlogerror``, the same scale. Gluon, PyTorch, LightGBM: none. scikit-learn:
     ``mean_squared_log_error``; Keras: ``MeanSquaredLogarithmicError``; CatBoost: ``MSLE``; all twice this. Keras clamps
-    what is below 0, where its gradient vanishes.
+    predictions at 0, so the gradient vanishes below.
 
     >>> import fastloss as fl
     >>> fl.MSLELoss()([0.0, 9.0, 99.0], [0.0, 99.0, 9.0]).round(4)
@@ -247,8 +249,8 @@ class ExpectileLoss(Loss):
 
     Raises ValueError unless expectile is between 0 and 1.
 
-    At tau = 0.5 it is :class:`L2Loss`. Expectiles are to the mean what quantiles are to the median: smooth in the
-    data, and moved by outliers. The Hessian is exact and positive, 2 tau or 2 (1 - tau); at ``x == y`` it is 2 tau.
+    At tau = 0.5 the loss is :class:`L2Loss`. Expectiles are to the mean what quantiles are to the median: smooth in the
+    data, and moved by outliers. The Hessian is exact and positive: 2 tau where ``x <= y``, else 2 (1 - tau).
 
     Source: Newey and Powell 1987. Gluon, PyTorch, scikit-learn, LightGBM: none. CatBoost: ``Expectile:alpha=tau``, the
     same scale.
@@ -279,12 +281,12 @@ class ExpectileLoss(Loss):
 
 
 def of_quantile(quantile: float) -> tuple[Input, ...]:
-    """The inputs of a loss of quantiles, of which a call may give others than the constructor's."""
+    """The inputs of a loss of quantiles: a call may give quantiles in place of the constructor's."""
     return *pair(), Input("quantile", "broadcast", domain.QUANTILE, required=False, default=quantile)
 
 
 class QuantileLoss(Loss):
-    r"""The pinball loss, whose minimiser is a quantile; for one quantile, or for many in one call.
+    r"""The pinball loss, whose minimiser is a quantile; one call takes one quantile or many.
 
     .. math:: \ell = \max\left((1 - \tau)(x - y),\ -\tau (x - y)\right)
 
@@ -296,14 +298,14 @@ class QuantileLoss(Loss):
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, sample_weight=None, quantile=None)``, pred and label real, of the same shape. quantile
-    is tau, from 0 to 1, which broadcasts to pred: with a pred of (N, K), the label repeated along K, (K,) gives each
-    column a quantile of its own. It can be differentiated (``wrt="quantile"``).
+    Call: ``loss(pred, label, sample_weight=None, quantile=None)``, pred and label real, of the same shape. quantile is
+    tau, from 0 to 1, and broadcasts to pred. With a pred of (N, K) and the label repeated along K, shape (K,) gives
+    each column a quantile of its own. ``wrt="quantile"`` gives its gradient.
 
     Raises ValueError unless the constructor's quantile is between 0 and 1.
 
-    Nothing keeps the quantiles of a row in order: that is the model's to do. At tau = 0.5 it is half of
-    :class:`L1Loss`. For Newton's method, whose Hessian is not to be 0, take :class:`SmoothQuantileLoss`.
+    Nothing keeps the quantiles of a row in order: the model must do that. At tau = 0.5 the loss is half of
+    :class:`L1Loss`. For Newton's method, which needs a Hessian above 0, take :class:`SmoothQuantileLoss`.
 
     Source: Koenker and Bassett 1978. Gluon, PyTorch, Keras, optax: none. scikit-learn: ``QuantileRegressor(quantile)``;
     XGBoost: ``reg:quantileerror(quantile_alpha)``; LightGBM: ``quantile(alpha)``; CatBoost: ``Quantile:alpha``; all of
@@ -339,26 +341,26 @@ class QuantileLoss(Loss):
 
 
 class SmoothQuantileLoss(Loss):
-    r"""A :class:`QuantileLoss` without a kink: it has the logistic distribution for a kernel.
+    r"""A :class:`QuantileLoss` without a kink, smoothed by a logistic distribution.
 
     .. math:: \ell = \beta \left(\tau \log(1 + e^{-t}) + (1 - \tau) \log(1 + e^t)\right), \quad t = (x - y) / \beta
 
     Args:
         quantile: tau, greater than 0 and less than 1, where a call gives none.
-        beta: the width of the bend, greater than 0: 0.02 times the spread of the errors is a usual one.
+        beta: the width of the bend, greater than 0; 0.02 times the spread of the errors is usual.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, sample_weight=None, quantile=None)``, pred and label real, of the same shape. quantile
-    is tau, from 0 to 1, which broadcasts to pred: with a pred of (N, K), the label repeated along K, (K,) gives each
-    column a quantile of its own. It can be differentiated (``wrt="quantile"``).
+    Call: ``loss(pred, label, sample_weight=None, quantile=None)``, pred and label real, of the same shape. quantile is
+    tau, from 0 to 1, and broadcasts to pred. With a pred of (N, K) and the label repeated along K, shape (K,) gives
+    each column a quantile of its own. ``wrt="quantile"`` gives its gradient.
 
     Raises ValueError unless quantile is between 0 and 1, and beta is positive and finite.
 
-    The loss is above the pinball loss, by at most beta log 2. Its gradient is sigmoid(t) - tau, within 4 units in the
-    last place of the larger of the two; the Hessian is positive, but dies out for large errors:
-    ``hessian="majorizer"`` is tanh(t/2) / (2 t beta).
+    The loss is above the pinball loss by at most beta log 2. The gradient, sigmoid(t) - tau, is within 4 units in the
+    last place of the larger of the two terms. The Hessian is positive, but vanishes for large errors;
+    ``hessian="majorizer"`` is tanh(t/2) / (2 t beta) instead.
 
     Source: Zheng 2011; Fasiolo et al. 2021, the same scale. Gluon, PyTorch, scikit-learn, LightGBM, CatBoost: none.
 

@@ -1,4 +1,4 @@
-"""Losses of real predictions to which large errors, outliers, matter less."""
+"""Losses of real predictions in which outliers count less."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastloss._isa import kernels
 
 
 class LogCoshLoss(Loss):
-    r"""Quadratic for small errors, linear for large ones, and smooth between them.
+    r"""Quadratic for small errors, linear for large ones, and smooth in between.
 
     .. math:: \ell = \log \cosh(x - y)
 
@@ -22,8 +22,8 @@ class LogCoshLoss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
 
-    The Hessian, 1 - tanh(x - y)^2, is positive everywhere, but dies out for large errors: ``hessian="majorizer"`` is
-    tanh(z)/z in its place. Small errors keep their digits, where log(cosh(z)) has none.
+    The Hessian, 1 - tanh(x - y)^2, is positive everywhere, but vanishes for large errors; ``hessian="majorizer"`` gives
+    tanh(z)/z instead, with z = x - y. Small errors keep their digits, where log(cosh(z)) loses all.
 
     Source: Green 1990. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM: none. Keras: ``LogCosh``; optax: ``log_cosh``;
     CatBoost: ``LogCosh``; the same scale.
@@ -54,8 +54,8 @@ class PseudoHuberLoss(Loss):
 
     Raises ValueError unless delta is positive and finite.
 
-    The curvature at 0 is 1 and the slope of large errors is delta. :class:`HuberLoss` has Gluon's scale, with slope 1
-    and curvature 1/rho: ``weight=1 / delta`` brings this loss to it.
+    The curvature at 0 is 1, the slope for large errors is delta. :class:`HuberLoss` has Gluon's scale, with slope 1 and
+    curvature 1/rho: ``weight=1 / delta`` gives this loss the same scale.
 
     Source: Charbonnier et al. 1994, Hartley and Zisserman 2003. Gluon, PyTorch, scikit-learn, LightGBM, CatBoost: none.
     XGBoost: ``reg:pseudohubererror(huber_slope=delta)``; SciPy: ``least_squares(loss="soft_l1", f_scale=delta)``; both
@@ -82,7 +82,7 @@ class FairLoss(Loss):
     .. math:: \ell = c^2 \left(\frac{|x - y|}{c} - \log\left(1 + \frac{|x - y|}{c}\right)\right)
 
     Args:
-        c: the scale, greater than 0: an error of c has half the slope that the largest have.
+        c: the scale, greater than 0: the slope at an error of c is half that of the largest errors.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
@@ -91,7 +91,8 @@ class FairLoss(Loss):
 
     Raises ValueError unless c is positive and finite.
 
-    It is convex, and its Hessian 1 / (1 + z/c)^2 falls more slowly than those of other smooth losses.
+    The loss is convex. Its Hessian, 1 / (1 + z/c)^2 with z = abs(x - y), falls more slowly than those of other smooth
+    losses.
 
     Source: Fair 1974. Gluon, PyTorch, scikit-learn, XGBoost, CatBoost: none. LightGBM: ``fair(fair_c=c)``, the same
     scale.
@@ -124,7 +125,7 @@ class CauchyLoss(Loss):
 
     Raises ValueError unless c is positive and finite.
 
-    The Hessian is negative for errors beyond c, and there may be several minima: begin near the median.
+    The Hessian is negative for errors beyond c. Several minima may exist: begin near the median.
 
     Source: Black and Anandan 1996. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. SciPy:
     ``least_squares(loss="cauchy", f_scale=c)``, the same scale; Kornia: ``cauchy_loss``, this at c = sqrt(2).
@@ -148,7 +149,7 @@ class GemanMcClureLoss(Loss):
     .. math:: \ell = \frac{2 v}{4 + v}, \quad v = \frac{(x - y)^2}{c^2}
 
     Args:
-        c: the scale, greater than 0: an error of 2 c costs half of what the largest do.
+        c: the scale, greater than 0: an error of 2 c costs half as much as the largest errors.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
@@ -157,8 +158,8 @@ class GemanMcClureLoss(Loss):
 
     Raises ValueError unless c is positive and finite.
 
-    The curvature at 0 is 1/c². The Hessian is negative for errors beyond 1.15 c, and far errors hardly pull at all:
-    begin near the median, or with a large c.
+    The curvature at 0 is 1/c². The Hessian is negative for errors beyond 1.15 c, and far errors have almost no
+    gradient: begin near the median, or with a large c.
 
     Source: Geman and McClure 1985, in the scale of Barron 2019, alpha = -2. Geman and McClure's own,
     z^2 / (2 + 2 z^2), is a quarter of this at c = 1/2. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none.
@@ -180,7 +181,7 @@ class GemanMcClureLoss(Loss):
 
 
 class WelschLoss(Loss):
-    r"""A bell turned upside down, also called Leclerc's loss: errors of a few c cost 1, and do not pull.
+    r"""A bell turned upside down, also called Leclerc's loss: errors of several c cost 1 and have no gradient.
 
     .. math:: \ell = 1 - e^{-(x - y)^2 / (2 c^2)}
 
@@ -195,8 +196,8 @@ class WelschLoss(Loss):
     Raises ValueError unless c is positive and finite.
 
     The curvature at 0 is 1/c². The Hessian is negative for errors beyond c: begin near the median, or with a large c.
-    The gradient keeps its digits as it dies out, until the exponential is subnormal, but for those that the rounding of
-    x - y takes.
+    The gradient keeps its digits as it vanishes, until the exponential is subnormal. Only the rounding of x - y costs
+    digits.
 
     Source: Dennis and Welsch 1978. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. Kornia:
     ``welsch_loss``, this at c = 1.
@@ -215,7 +216,7 @@ class WelschLoss(Loss):
 
 
 class TukeyLoss(Loss):
-    r"""The biweight: errors beyond c all cost the same, and do not pull.
+    r"""The biweight: all errors beyond c cost the same and have no gradient.
 
     .. math:: \ell = \frac{c^2}{6} \left(1 - \max(0, 1 - (x - y)^2 / c^2)^3\right)
 
@@ -229,9 +230,9 @@ class TukeyLoss(Loss):
 
     Raises ValueError unless c is positive and finite.
 
-    At 4.685 standard deviations, the default for errors of that unit, the estimate has 95 % of the mean's efficiency
-    where errors are normal. The Hessian is negative for errors beyond 0.45 c, and 0 beyond c. Next to c the
-    gradient is as exact as x - y allows, which is rounded.
+    With c = 4.685 standard deviations, the estimate has 95 % of the mean's efficiency for normal errors: the default
+    suits errors with a standard deviation of 1. The Hessian is negative for errors from 0.45 c to c, and 0 beyond. Next
+    to c, the rounding of x - y limits the digits of the gradient.
 
     Source: Beaton and Tukey 1974. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none. statsmodels:
     ``TukeyBiweight(c)``, the same scale, but less c²/6.
@@ -257,8 +258,8 @@ class RobustLoss(Loss):
         b = |\alpha - 2|
 
     Args:
-        alpha: the shape: the larger, the more an outlier pulls. 2 is the squared error, 1 a :class:`PseudoHuberLoss`,
-            0 a :class:`CauchyLoss`, -2 the :class:`GemanMcClureLoss`; towards minus infinity it becomes the
+        alpha: the shape: the larger, the more an outlier counts. 2 is the squared error, 1 :class:`PseudoHuberLoss`, 0
+            :class:`CauchyLoss`, -2 :class:`GemanMcClureLoss`; towards minus infinity the loss becomes
             :class:`WelschLoss`.
         c: the scale, the size of errors where the loss ceases to be quadratic, between 1e-150 and 1e150.
         weight: a number that multiplies the loss; None is 1.
@@ -267,12 +268,12 @@ class RobustLoss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred and label real, of the same shape.
 
-    Raises ValueError for an alpha that is not finite, and for a c beyond these bounds, whose square has no float64.
+    Raises ValueError for an alpha that is not finite, and for a c beyond these bounds, where c² leaves float64.
 
     For every alpha the curvature at 0 is 1/c². Below alpha = 1 the Hessian is negative for large errors. Begin with
-    alpha near 2 and lower it: few minima are lost on the way. For alpha from -3 to 3 values and gradients are within
-    5 units in the last place; beyond, and where they are subnormal, their errors grow with alpha, for the power
-    magnifies that of its base. An error that is not in the range when divided by c sqrt(b) counts as infinite.
+    alpha near 2 and lower it slowly, so as to stay near a good minimum. For alpha from -3 to 3, values and gradients
+    are within 5 units in the last place. For other alpha, and for subnormal results, errors grow with alpha: the power
+    magnifies the error of its base. A residual that leaves the range when divided by c sqrt(b) counts as infinite.
 
     Source: Barron 2019. Gluon, PyTorch, scikit-learn, XGBoost, LightGBM, CatBoost: none.
 
@@ -296,7 +297,7 @@ class RobustLoss(Loss):
     ) -> None:
         shape = finite("alpha", alpha)
         kernel, factor = of_shape(shape, number("c", c, above=1e-150, below=1e150))
-        # beyond 2 the slope grows faster than the error, and there is no parabola above the loss
+        # beyond 2 the slope grows faster than the error, so no parabola lies above the loss
         super().__init__(
             kernel,
             weight,
@@ -309,10 +310,10 @@ class RobustLoss(Loss):
 
 
 def of_shape(alpha: float, c: float) -> tuple[object, float]:
-    """Barron's loss of such a shape: its kernel, and the factor of the kernel's results."""
+    """The kernel for a shape, and the factor that its results are multiplied by."""
     if alpha == 2:
         return kernels.L2(), 1 / c**2
-    # nearer to 0 the general formula has no digits
+    # nearer to 0 the general formula loses all digits
     if abs(alpha) < 1e-30:
         return kernels.Cauchy(c * math.sqrt(2)), 1 / c**2
     return kernels.General(c * math.sqrt(abs(alpha - 2)), alpha, c), 1

@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 class CTCLoss(Loss):
-    r"""Connectionist temporal classification: a label sequence's negative log-likelihood over frames, unaligned.
+    r"""Connectionist temporal classification: the negative log-likelihood of labels without an alignment.
 
     .. math:: \ell = -\log \sum_{\pi \in \mathcal{B}^{-1}(y)} \prod_t \mathrm{softmax}(x_t)_{\pi_t}
 
@@ -32,25 +32,25 @@ class CTCLoss(Loss):
         blank: the class that is the blank: "last", "first", or its index, which counts from the end below 0.
         zero_infinity: whether a label without an alignment costs 0 instead of infinity.
 
-    Call: ``loss(pred, label, pred_lengths=None, label_lengths=None, sample_weight=None)``, pred logits, the softmax is
-    inside; label class ids of any real dtype, none of them the blank. Without label_lengths the first -1 ends a label;
-    with them, what stands behind is not read. Frames behind pred_lengths get gradient 0. Only pred and sample_weight
-    can be differentiated.
+    Call: ``loss(pred, label, pred_lengths=None, label_lengths=None, sample_weight=None)``, pred logits (the loss takes
+    the softmax), label class ids of any real dtype except the blank. Without label_lengths, the first -1 ends a label;
+    with them, nothing behind a label's length is read. Frames behind pred_lengths get gradient 0. Only pred and
+    sample_weight can be differentiated.
 
-    With label_lengths, label may have one axis instead, in which the examples' labels follow each other, as in
-    PyTorch. pred may lack the axis of the examples: label is then the ids of one example, a length is a number, and so
-    is the loss, whatever the reduction.
+    With label_lengths, label may also have a single axis, with the labels of all examples one after another, as in
+    PyTorch. pred may lack the axis of the examples: label then holds the ids of one example, and lengths are numbers.
+    The loss is a number then, whatever the reduction.
 
-    Raises ValueError for ids and lengths that are fractional, NaN or out of range, naming the first, and
-    NotImplementedError for the Hessian, whose diagonal takes a recursion per class.
+    Raises ValueError for ids and lengths that are fractional, NaN or out of range, naming the first. Raises
+    NotImplementedError for the Hessian: its diagonal would take a recursion per class.
 
     A label that is too long for its frames (repeats need a blank between them) has loss inf and gradient 0. An empty
-    label has the probability of blanks alone. Alignments are summed as mantissas and exponents in double precision,
-    for float32 as well: 2000 frames lose no digits. But a probability near 1 is a number near 1, about 1e-16 per frame
-    from the exact one, and so is the loss of a certain and right prediction from 0; its gradient keeps its digits.
+    label has the probability of blanks alone. Alignments are summed in double precision, as mantissas and exponents,
+    for float32 as well: 2000 frames lose no digits. A probability near 1 is rounded, by about 1e-16 per frame: the loss
+    of a certain and right prediction has that absolute error. The gradient of such a prediction keeps its digits.
 
-    Source: Graves, Fernández, Gomez and Schmidhuber 2006. Gluon: ``CTCLoss``. PyTorch: ``CTCLoss``, of
-    log-probabilities in the layout TNC, with the first class blank, and divided by the label's length for "mean".
+    Source: Graves, Fernández, Gomez and Schmidhuber 2006. Gluon: ``CTCLoss``. PyTorch: ``CTCLoss`` takes
+    log-probabilities in the layout TNC, has the first class as blank, and divides by the label's length for "mean".
 
     >>> import fastloss as fl
     >>> import numpy as np
@@ -96,7 +96,7 @@ class CTCLoss(Loss):
                 length._replace(name="label_lengths"),
                 WEIGHT,
             ),
-            no_hessian="its diagonal takes a recursion of its own for each class",
+            no_hessian="its diagonal would take a recursion for each class",
             link=None,
         )
 
@@ -104,7 +104,7 @@ class CTCLoss(Loss):
         pred = shapes["pred"]
         if len(pred) not in (2, 3):
             layout = dict(self.arguments)["layout"]
-            raise ValueError(f"pred must have 3 axes, {layout}, got shape {pred}; for one example 2, TC, are good")
+            raise ValueError(f"pred must have 3 axes, {layout}, got shape {pred}; one example may have 2, TC")
         self.blank_among(pred)
         if "label" not in shapes:
             return
@@ -123,7 +123,7 @@ class CTCLoss(Loss):
             raise ValueError(f"label must have 2 axes, {layout}, for {count}, got shape {label}; one axis {one}")
 
     def blank_among(self, pred: Shape) -> int:
-        """Return the blank's index among the classes of a prediction of that shape."""
+        """Return the blank's index among the classes of a prediction with this shape."""
         classes, blank = pred[-1], blank_index(dict(self.arguments)["blank"])
         if classes == 0:
             raise ValueError(f"pred must have at least one class, the blank, got shape {pred}")

@@ -1,4 +1,4 @@
-"""Losses of two predictions: of a label, and of how far off that may be."""
+"""Losses of two predictions: of a label, and of the error to expect."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ class GaussianNLLLoss(Loss):
     With ``compute_full=True``, :math:`\tfrac12 \log 2 \pi` is added.
 
     Args:
-        scale: what the second prediction is, whose name it is in the call: "log_variance" is s, "log_scale" is half of
-            it, the logarithm of the standard deviation, and "variance" its exponential.
+        scale: what the second prediction is, and its name in the call: "log_variance" is s, "log_scale" is s/2, the
+            logarithm of the standard deviation, and "variance" is e^s.
         compute_full: whether to add the constant.
-        eps: what variances below it are taken for, above 0; logarithms need none.
+        eps: the least variance, above 0: lower ones count as eps. Logarithms need no bound.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, log_variance, sample_weight=None)``, pred the mean, pred and label real and of the same
-    shape; log_variance, or log_scale, or variance, broadcasts to them. ``wrt=("pred", "log_variance")`` gives the
-    gradients in both, and ``grad_and_hess`` the Hessians.
+    Call: ``loss(pred, label, log_variance, sample_weight=None)``, pred the mean, label real and of the same shape;
+    log_variance (log_scale, variance) broadcasts to them. ``wrt=("pred", "log_variance")`` gives the gradients in both,
+    and ``grad_and_hess`` the Hessians.
 
     Raises ValueError for another scale, and for an eps that is not above 0.
 
-    Logarithms are the better choice: no variance is below 0, and the gradient does not explode where it is small. The
-    Hessian in the scale dies out for errors that are too small: boosting and natural gradients take its mean, 1/2 for
-    log_variance, 2 for log_scale. The gradient of a variance below eps is that at eps, as in PyTorch. The value is
-    rounded to the digits of its larger term, as are the derivatives in the scale.
+    Logarithms are the better choice: no variance is below 0, and the gradient does not explode where the variance is
+    small. The Hessian in the scale vanishes where errors are smaller than expected: boosting and natural gradients take
+    its mean, 1/2 for log_variance, 2 for log_scale. The gradient in a variance below eps is that at eps, as in PyTorch.
+    Values, and derivatives in the scale, are rounded to the digits of their larger term.
 
     Source: Nix and Weigend 1994. Gluon: none. PyTorch: ``GaussianNLLLoss(full, eps)``, of the variance. CatBoost:
-    ``RMSEWithUncertainty``; NGBoost: ``Normal``; both of the log_scale, with the constant.
+    ``RMSEWithUncertainty``; NGBoost: ``Normal``; both take the log_scale and add the constant.
 
     >>> import fastloss as fl
     >>> loss = fl.GaussianNLLLoss()
@@ -102,9 +102,9 @@ class LaplaceNLLLoss(Loss):
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, log_scale, sample_weight=None)``, pred the median, pred and label real and of the same
-    shape; log_scale, the logarithm of the mean absolute error, broadcasts to them. ``wrt=("pred", "log_scale")`` gives
-    the gradients in both, and ``grad_and_hess`` the Hessians.
+    Call: ``loss(pred, label, log_scale, sample_weight=None)``, pred the median, label real and of the same shape;
+    log_scale, the logarithm of the mean absolute error, broadcasts to them. ``wrt=("pred", "log_scale")`` gives the
+    gradients in both, and ``grad_and_hess`` the Hessians.
 
     An error costs in proportion to itself, not to its square: outliers move neither prediction as far as those of
     :class:`GaussianNLLLoss`. For boosting and natural gradients, the Hessians in pred and log_scale have substitutes
@@ -147,24 +147,24 @@ class StudentTNLLLoss(Loss):
 
     Args:
         df: nu, the degrees of freedom, above 0: 3 to 5 suit labels with outliers, 1 is Cauchy's distribution.
-        compute_full: whether to add the constant, without which values of one df alone compare.
+        compute_full: whether to add the constant; without it, compare values of one df only.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
 
-    Call: ``loss(pred, label, log_scale, sample_weight=None)``, pred the centre, pred and label real and of the same
-    shape; log_scale broadcasts to them. ``wrt=("pred", "log_scale")`` gives the gradients in both, and
-    ``grad_and_hess`` the Hessians.
+    Call: ``loss(pred, label, log_scale, sample_weight=None)``, pred the centre, label real and of the same shape;
+    log_scale broadcasts to them. ``wrt=("pred", "log_scale")`` gives the gradients in both, and ``grad_and_hess`` the
+    Hessians.
 
     Raises ValueError for a df that is not above 0.
 
     The gradient in pred falls again for errors beyond sigma sqrt(nu), where the Hessian is below 0: start from a
-    median. Boosting takes (nu + 1) / (nu + 3) e^(-2 q) in its place, and 2 nu / (nu + 3) for that in log_scale. Sigma
-    is not the standard deviation, which is sqrt(nu / (nu - 2)) as much. As nu grows, the loss becomes
+    median. Boosting takes the Hessian's mean instead, (nu + 1) / (nu + 3) e^(-2 q), and 2 nu / (nu + 3) in log_scale.
+    Sigma is not the standard deviation, which is sqrt(nu / (nu - 2)) times sigma. As nu grows, the loss becomes
     :class:`GaussianNLLLoss` of the log_scale.
 
-    Source: Lange, Little and Taylor 1989. Gluon, PyTorch, CatBoost: none. NGBoost: ``T``, with nu = 3; scipy: ``t(nu,
-    x, exp(q))``; both with the constant.
+    Source: Lange, Little and Taylor 1989. Gluon, PyTorch, CatBoost: none. NGBoost: ``T``, with nu = 3; scipy:
+    ``t(nu, x, exp(q))``; both add the constant.
 
     >>> import fastloss as fl
     >>> fl.StudentTNLLLoss(df=4).grad([0.5, 50.0], [0.0, 0.0], 0.0).round(4)

@@ -12,7 +12,7 @@ from fastloss._isa import kernels
 
 
 class TripletLoss(Loss):
-    r"""Pulls an anchor to what is like it and pushes it from what is not, until the difference is a margin.
+    r"""Pulls an anchor towards a positive and away from a negative, until the distances differ by a margin.
 
     .. math:: \ell = \max\Bigl(0,\; m + \sum_k (x^+_k - x_k)^2 - (x^-_k - x_k)^2\Bigr)
 
@@ -22,11 +22,11 @@ class TripletLoss(Loss):
         batch_axis: the axis of the examples; the sum is over all others.
         reduction: see :class:`Loss`. The unreduced loss is one number per example.
 
-    Call: ``loss(pred, positive, negative, sample_weight=None)``, three real arrays of the same shape. Any of them can
-    be differentiated, several in one pass: ``wrt=("positive", "negative")``.
+    Call: ``loss(pred, positive, negative, sample_weight=None)``, three real arrays of the same shape.
+    ``wrt=("positive", "negative")`` gives the gradients in several of them, in one pass.
 
-    The distances are squared and summed, not averaged: the margin must grow with the number of features. The loss is
-    linear in pred where it is not 0, so the Hessian is 0.
+    The distances are squared and summed, not averaged: the margin must grow with the number of features. Where the loss
+    is not 0, it is linear in pred, so the Hessian is 0.
 
     Source: Schroff, Kalenichenko and Philbin 2015. Gluon: ``TripletLoss``. PyTorch: ``TripletMarginLoss`` takes the
     distances without the square.
@@ -53,7 +53,7 @@ class TripletLoss(Loss):
 
 
 class CosineEmbeddingLoss(Loss):
-    r"""Wants vectors that belong together parallel, and others at an angle of which the cosine is below a margin.
+    r"""Draws vectors that belong together parallel, and turns others until their cosine is at most a margin.
 
     .. math::
         \ell = \begin{cases} 1 - c & y = 1 \\ \max(0, c - m) & y = -1 \end{cases}, \quad
@@ -66,14 +66,14 @@ class CosineEmbeddingLoss(Loss):
         reduction: see :class:`Loss`. The unreduced loss has the inputs' shape without the axis of the vectors.
         axis: the axis of the vectors.
 
-    Call: ``loss(input1, input2, label, sample_weight=None)``, the vectors along an axis of both, labels 1 or -1, one
+    Call: ``loss(input1, input2, label, sample_weight=None)``, the vectors along one axis of both, label 1 or -1, one
     per pair of vectors.
 
     Raises ValueError for any other label.
 
-    Between near parallel vectors the loss is computed from the difference of the unit vectors: an angle of 1e-10 gives
-    5e-21, where 1 - c is 0. For a vector of 0 the loss is Gluon's, c = 0, and the gradient finite, but of the order of
-    1e12: leave such pairs out.
+    The loss of nearly parallel vectors is computed from the difference of the unit vectors. An angle of 1e-10 gives
+    5e-21, where 1 - c is 0. A vector of zeros has c = 0, as in Gluon, and a finite gradient of the order of 1e12: leave
+    such pairs out.
 
     Source: Gluon: ``CosineEmbeddingLoss``. PyTorch: ``CosineEmbeddingLoss``.
 
@@ -113,26 +113,26 @@ class CosineEmbeddingLoss(Loss):
 
 
 class SDMLLoss(Loss):
-    r"""Smoothed deep metric learning: of all the second vectors, each first one's own should be the nearest.
+    r"""Smoothed deep metric learning: of all second vectors, the own one should be nearest to each first vector.
 
     .. math::
         \ell_i = \sum_j t_{ij} \bigl(\log(t_{ij} + \epsilon) - \log \mathrm{softmax}_j(-|x_i - y_j|^2)\bigr), \quad
         t_{ij} = \begin{cases} 1 - a & i = j \\ a/(N - 1) & i \ne j \end{cases}, \quad \epsilon = 10^{-12}
 
     Args:
-        smoothing_parameter: a, from 0 to 1: how much of the target goes to the vectors of others.
+        smoothing_parameter: a, from 0 to 1: the share of the target that other pairs' vectors get.
         weight: a number that multiplies the loss (Gluon takes it and ignores it).
         batch_axis: the axis of the pairs.
         reduction: see :class:`Loss`. The unreduced loss is one number per pair.
 
-    Call: ``loss(x1, x2, sample_weight=None)``, two real arrays of one shape, row i of one belonging to row i of the
-    other. Both can be differentiated, in one call.
+    Call: ``loss(x1, x2, sample_weight=None)``, two real arrays of one shape; row i of one belongs to row i of the
+    other. ``wrt=("x1", "x2")`` gives both gradients.
 
     Raises NotImplementedError for the Hessian.
 
-    Every vector of the batch is a negative example for every other: large batches make the loss harder, and the time
-    grows with their square, the memory does not. A single pair costs log(1 + ε), about 1e-12. A row so far
-    from all others that the squares leave the range of float64 has neither value nor gradient: both are NaN.
+    Every vector of the batch is a negative example for every other: large batches make the loss harder. The time grows
+    with the square of the batch, the memory does not. A single pair costs log(1 + ε), about 1e-12. A row so far from
+    all others that the squares leave the range of float64 has neither value nor gradient: both are NaN.
 
     Source: Bonadiman, Kumar and Mittal 2019. Gluon: ``SDMLLoss``, which in 2.x divides by N. PyTorch: none.
 
@@ -159,8 +159,8 @@ class SDMLLoss(Loss):
             layout="examples",
             couples="x2",
             inputs=(Input("x1"), Input("x2"), WEIGHT),
-            no_hessian="each distance enters the softmax of its row, and its diagonal takes a sum over all pairs per "
-            "feature",
+            no_hessian="each distance enters the softmax of its row, so the diagonal would take a sum over all pairs "
+            "for each feature",
             link=None,
         )
 
