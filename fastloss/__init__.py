@@ -14,11 +14,11 @@ from fastloss._threads import get_num_threads, num_threads, set_num_threads
 from fastloss.losses import *  # noqa: F403
 
 if TYPE_CHECKING:
-    # to type checkers an __all__ that is computed exports nothing
+    # Type checkers take a computed __all__ for an empty one.
     from fastloss._core import Loss as Loss
     from fastloss.losses._families import *  # noqa: F403
 else:
-    # a __getattr__ of the module would tell type checkers that it has every name
+    # A visible __getattr__ would tell type checkers that the module has every name.
 
     def __getattr__(name: str) -> None:
         from fastloss._peers import no_such_name

@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastloss`` with one of the commands that it lists."""
+"""The command line: ``python -m fastloss`` lists its commands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fastloss import _peers, show_config
 
-# what each shows, and the extras that bring what it needs
+# what each demo shows, and the extras that it needs
 DEMOS = {
     "losses": ("fit three models to real data and draw the losses", "demo"),
     "boosting": ("boost trees in XGBoost or LightGBM, beside their own objectives", "boosting,demo"),
@@ -16,7 +16,7 @@ DEMOS = {
 
 
 def main() -> None:
-    """Runs the command that the arguments name, and without one lists them."""
+    """Runs the command that the arguments name; without one, lists the commands."""
     parser = argparse.ArgumentParser(prog="python -m fastloss", description="Loss functions on the CPU.")
     commands = parser.add_subparsers(dest="command", metavar="command")
     commands.add_parser("info", help="print the versions, the build and the threads in use")
@@ -47,7 +47,7 @@ def print_call(name: str) -> None:
 
 
 def run_demo(task: str, output: Path) -> None:
-    """Runs a demo, whose libraries fastloss itself does without."""
+    """Runs a demo, which needs libraries that fastloss itself does not."""
     try:
         if task == "losses":
             from fastloss.demo import run as run_losses

@@ -1,4 +1,4 @@
-"""Arguments of a loss's constructor: how they are kept, shown and compared, and what each must be."""
+"""The arguments of a loss's constructor: kept, shown, compared, and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from fastloss import _foreign
 
-# of each class, for as long as it lives
+# the signature of each class, for as long as the class lives
 signatures: weakref.WeakKeyDictionary[type, inspect.Signature] = weakref.WeakKeyDictionary()
 VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -25,16 +25,16 @@ def signature_of(cls: type) -> inspect.Signature:
     if signature is None:
         signature = inspect.signature(cls)
         for name, parameter in signature.parameters.items():
-            # what the class itself has of that name stays; a __getattr__ would make the lookup of every method slow
+            # An attribute of the class itself stays. A __getattr__ instead would slow down the lookup of every method.
             if parameter.kind not in VARIABLE and not hasattr(cls, name):
                 setattr(cls, name, Argument(name))
-        # last: who finds it, in another thread, finds the attributes, too
+        # Set last: a thread that finds the signature finds the attributes, too.
         signatures[cls] = signature
     return signature
 
 
 class Argument:
-    """An attribute of a loss, which a subclass with attributes of its own may give another value."""
+    """An attribute of a loss for an argument; the attribute of a subclass may hide it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,12 +45,12 @@ class Argument:
         for known, value in loss.arguments:
             if known == self.name:
                 return value
-        # a class derived from the one that has this may take no such argument
+        # A derived class may lack the argument.
         raise AttributeError(f"{type(loss).__name__} has no argument {self.name!r}")
 
 
 def arguments_of(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[tuple[str, Any], ...], int]:
-    """The constructor's arguments, by name and with defaults, and how many of them only their position names."""
+    """The constructor's arguments, by name and with defaults, and how many of them have a position only."""
     found: list[tuple[str, Any]] = []
     n_positional = 0
     signature = signature_of(cls)
@@ -82,23 +82,23 @@ EXACT: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def frozen(value: Any) -> Any:
-    """A number as Python's; a sequence as a tuple, which nobody changes and which compares; all else as it is."""
+    """A number as Python's, a sequence as an immutable tuple, everything else as it is."""
     if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
         value = value.item()
     if value is None or isinstance(value, bool):
         return value
-    # a member of an Enum, say, is no literal
+    # a member of an Enum, for example, is no literal
     for kind, exact in EXACT:
         if isinstance(value, kind):
             return exact(value)
     try:
         value = _foreign.imported(value)
         if np.ndim(value) == 1:
-            # by way of a list: Python leaks a tuple that gets no memory to grow
+            # By way of a list: Python leaks a tuple if it gets no memory to grow.
             parts = value if isinstance(value, (list, tuple)) else np.asarray(value).tolist()
             return tuple(list(map(frozen, parts)))  # noqa: C414
     except (TypeError, ValueError, RuntimeError, BufferError):
-        # no array: the constructor says so, and for which argument
+        # No array: the constructor refuses it and names the argument.
         return value
     for convert in (operator.index, float):
         if hasattr(value, f"__{convert.__name__}__"):
@@ -118,8 +118,8 @@ NO_NUMBERS = (str, bytes, np.complexfloating, np.timedelta64, np.datetime64)
 
 
 def as_float(x: Any) -> float | None:
-    """A number as a float; None for what is none."""
-    # float() parses text, and drops what makes a number complex, masked or a time
+    """A number as a float; None for anything else."""
+    # float() would parse texts, and drop imaginary parts, masks and units of time.
     if isinstance(x, NO_NUMBERS) or _foreign.is_masked(x) or not (hasattr(x, "__float__") or hasattr(x, "__index__")):
         return None
     try:
@@ -131,14 +131,14 @@ def as_float(x: Any) -> float | None:
 
 
 def not_finite(name: str, x: Any) -> Exception:
-    """The exception for what is no number, or no finite one."""
+    """The exception for an argument that is no number, or no finite one."""
     if as_float(x) is None:
         return TypeError(f"{name} must be a number, got {x!r}")
     return ValueError(f"{name} must be finite, got {x!r}")
 
 
 def finite(name: str, x: Any) -> float:
-    """x as a float; NaN and infinities are refused, as is what is no number."""
+    """x as a float; refuses NaN, infinities, and anything but numbers."""
     value = as_float(x)
     if value is None or not math.isfinite(value):
         raise not_finite(name, x)
@@ -177,7 +177,7 @@ def flag(name: str, x: Any) -> bool:
 
 
 def integer(name: str, x: Any, largest: int = 2**31 - 1) -> int:
-    """A constructor's argument as an int of at most that absolute value."""
+    """A constructor's argument as an int of at most the given absolute value."""
     try:
         if isinstance(x, (bool, np.bool_)):
             raise TypeError

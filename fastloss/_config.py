@@ -22,7 +22,7 @@ def show_config(mode: Literal["stdout", "dicts"] = "stdout") -> dict[str, Any] |
     """
     if not isinstance(mode, str) or mode not in ("stdout", "dicts"):
         raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
-    # what takes longer to import than all of fastloss
+    # These take longer to import than all of fastloss.
     import platform
 
     config = {

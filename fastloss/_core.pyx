@@ -1,7 +1,7 @@
 """The call of a loss, written once for all losses: arguments, shapes, weights, reductions, results.
 
-call/ holds its steps: inputs.pxi arranges what is given, results.pxi what is returned, weights.pxi and range.pxi say by
-what losses are multiplied, schedule.pxi cuts the work. What a loss computes is a kernel's affair (_plan.pxd).
+call/ holds the steps: inputs.pxi arranges the inputs, results.pxi the results; weights.pxi and range.pxi compute the
+factors of losses; schedule.pxi cuts the work. Kernels compute the losses themselves (_plan.pxd).
 """
 
 import math
@@ -70,18 +70,19 @@ cdef dict METHODS = {
 }
 
 cdef enum:
-    # elements of a light loss: from there on a second thread is worth what it costs to wake it
+    # elements of a light loss: from there on a second thread gains more time than waking it takes
     WORK_FOR_A_THREAD = 32768
     WATCHED = 1 << 20           # the same: from there on a signal may end the call
-    HEAVY = 3                   # times as long takes an element of any other loss, at least
+    HEAVY = 3                   # an element of any other loss takes at least so many times as long
     STREAMED = 1 << 22          # elements of a result
     FAR_BYTES = 1 << 20         # of an array: no core's own cache holds it
     AHEAD_BYTES = 4096
     LONG_ROW_BYTES = 1 << 15
     CHUNKS = 16
 
-# Bytes of an array from which on what comes next is asked for. AMD's last cache feeds a core unasked where it holds the
-# three arrays of a light loss, and to ask would take a fifth of that loss's time. Intel's is farther away.
+# Bytes of an array from which on the next elements are prefetched. AMD's last cache feeds a core without prefetching if
+# it holds the three arrays of a light loss; prefetching would cost a fifth of that loss's time. Intel's is farther
+# away.
 cdef Py_ssize_t asked_from = min(16 * FAR_BYTES, max(FAR_BYTES, _processors.last_cache() // 3 if _isa.is_amd else 0))
 
 
@@ -121,7 +122,7 @@ cdef struct call_t:
     PyObject* made[OUTPUTS]                 # those that stand in for these, of a half's dtype; NULL: none
     bint wanted[OUTPUTS]
     bint is_total                           # whether the reduction gives one number
-    double total                            # which is the value then
+    double total                            # the value, if so
     int gradients[OUTPUTS]                  # those to return, in the order of wrt
     int n_gradients
     int real
@@ -157,7 +158,7 @@ cdef inline void bind_input(call_t* c, int slot, x) noexcept:
 cdef double finite(str name, x) except? -1:
     """A finite number.
 
-    The exception is raised here: Python forgets one where it gets no memory for a caller's frame.
+    The exception is raised here: Python loses an exception if it gets no memory for a caller's frame.
     """
     value = as_float(x)
     if value is None or not math.isfinite(value):
@@ -204,41 +205,43 @@ cdef class Loss:
     called from many threads at once. Subclasses name the formula.
 
     Nearly every loss takes ``weight``, a number that multiplies it (None is 1), and ``batch_axis``, the axis of the
-    examples. Every loss takes, keyword-only, ``reduction``: "example" is the mean over every axis but ``batch_axis``, a
-    value for each example; "none" leaves the value of each element, of each row for the losses over classes; "sum" and
-    "mean" are those of all; "weighted_mean" is the sum divided by the sum of the weights. The mean of nothing, or of
-    weights that sum to 0, is 0.
+    examples. Every loss takes ``reduction``, keyword-only:
+
+    - "example": the mean over every axis but ``batch_axis``, a value for each example;
+    - "none": the value of each element, or of each row for the losses over classes;
+    - "sum", "mean": the sum and the mean of all values;
+    - "weighted_mean": the sum divided by the sum of the weights.
+
+    The mean of nothing, or of weights that sum to 0, is 0.
 
     Every method takes the inputs by position or name:
 
     - pred, float32 or float64, float16 or bfloat16, which are computed in float32 (integers and lists in float64).
-      Results have its dtype. A total, the value of "sum", "mean" or "weighted_mean", is Python's float, and summed in
+      Results have pred's dtype. Totals, the values of "sum", "mean" and "weighted_mean", are Python's floats, summed in
       float64.
-    - label, of any real dtype, which has pred's shape; either may lack axes of size 1 that the other has.
+    - label, of any real dtype and of pred's shape; either may lack axes of size 1 that the other has.
     - sample_weight: an array with one axis is one weight per example, any other must broadcast to the unreduced loss.
-      It is read in pred's precision. A weight of 0 leaves an example out, whatever its pred and label are: its value,
-      gradients and Hessian are 0. A loss of all pairs keeps its second vector among those that others are told from.
+      Weights are read in pred's precision. A weight of 0 leaves an example out, whatever its pred and label are: its
+      value, gradients and Hessian are 0. In a loss of all pairs, its second vector still counts for the others.
 
     and, keyword-only:
 
-    - out: the arrays for the results, in the structure of what is returned, None for those to allocate. They may have
-      any dtype of floats, to which results are rounded as they are stored. One may be the pred or label that it
-      replaces; any other overlap is an error. After an error they are untouched; after a MemoryError, or an exception
-      of a handler of signals such as KeyboardInterrupt, undefined.
+    - out: arrays for the results, in the structure of what is returned; None for a result to allocate. Any dtype of
+      floats will do: results are rounded to it as they are stored. A result may replace pred or label in place; any
+      other overlap is an error. An error leaves the arrays untouched. A MemoryError, or an exception of a signal
+      handler such as KeyboardInterrupt, leaves them undefined.
     - head_grad, where a gradient is returned: what flows back into the value, of its shape or a number; 1 by default.
       An array is read in pred's precision.
-    - wrt, where a gradient is returned: the name of the input to differentiate with respect to, or a tuple of them, for
-      which a tuple of gradients is returned; "pred", the first input, by default. A gradient has its input's shape. All
-      come from one pass, but for one in weights that are broadcast in another way than the value is reduced, which
-      takes one of its own. Where a Hessian is returned, it is of the same inputs, in the same structure: all of them
-      must be among ``twice_differentiable``.
+    - wrt, where a gradient is returned: the input to differentiate with respect to, by name; "pred", the first input,
+      by default. A tuple of names gives a tuple of gradients, each of its input's shape. One pass computes them all;
+      a gradient in weights that broadcast in another way than the value is reduced takes a pass of its own. Hessians
+      are of the same inputs, in the same structure: all must be among ``twice_differentiable``.
+    - hessian, of ``grad_and_hess`` and ``value_grad_and_hess``: "exact", the default; "majorizer", the curvature of a
+      parabola that touches the loss at pred and lies above it; "expected", the mean over the labels of a likelihood.
+      The last two are never below 0. ``hessians`` says which of them a loss has.
 
-    - hessian, of ``grad_and_hess`` and ``value_grad_and_hess``: "exact", the default; "majorizer", by which a parabola
-      that touches the loss at pred lies above it; "expected", the mean over labels of a likelihood. The last two are
-      never below 0. ``hessians`` says which of them a loss has.
-
-    Raises TypeError for what holds no real numbers and for unknown arguments, ValueError for shapes and labels that do
-    not fit. A NaN spoils the value and the gradient of its own example, and the totals that contain it.
+    Raises TypeError for inputs without real numbers and for unknown arguments, ValueError for shapes and labels that do
+    not fit. A NaN spoils the value and the gradient of its own example, and totals over that example.
     """
 
     cdef object __weakref__
@@ -323,7 +326,7 @@ cdef class Loss:
         self.wide = any(list(map(is_wide, self.arguments)))
         self.kernel_object, self.plain_object = kernel, plain or kernel
         self.plain = table_of(self.plain_object, surrogate is not None and self.layout == ELEMENTS)
-        # last: a loss without one cannot be called
+        # Set last: a loss without a kernel cannot be called.
         self.kernel = table_of(kernel, surrogate is not None and self.layout == ELEMENTS)
         if not self.kernel.has_product:
             self.no_product = no_hessian or "elements depend on each other, and only the Hessian's diagonal is known"
@@ -345,7 +348,7 @@ cdef class Loss:
         for slot in range(INPUTS):
             self.checked[slot] = False
         for k, spec in enumerate(specs):
-            # a number per row has rows to belong to, and integers are looked at as the unreduced loss lies
+            # A number per row needs rows, and integers are checked in the order of the unreduced loss.
             if spec.lies == "per row" and self.layout != ROWS or (
                     spec.integers is not None and spec.lies == "like first" and self.layout == EXAMPLES):
                 raise ValueError(f"{spec.name} cannot lie {spec.lies!r} in a loss with layout={LAYOUTS[self.layout]!r}")
@@ -435,11 +438,12 @@ cdef class Loss:
         return self.call(inputs, options, WANT_HESS)
 
     def validate(self, label=None, pred=None, **inputs):
-        """Raise ValueError for the first number, and say where it is, that is not what the loss means.
+        """Raise ValueError for the first number that the loss does not mean, and say where it is.
 
-        Calls do not look: this is for once, before they begin. What each input holds is said by ``domains``. ``label``
-        is the input of that name, or the second of a loss without one; ``pred`` is the first. Others have their names.
-        Class ids are held against the number of classes where pred or the classes' weights tell it.
+        Calls do not look at numbers: validate the data once, before training. ``domains`` says what each input must
+        hold. ``label`` is the input of that name, or the second input of a loss without one; ``pred`` is the first.
+        Other inputs have their own names. Class ids are checked against the number of classes if pred or the class
+        weights tell it.
         """
         self.check_built()
         _domains.validate(self, self.inputs, self.domains, label, pred, inputs)
@@ -447,25 +451,25 @@ cdef class Loss:
     def inverse_link(self, raw, **inputs):
         """Return the mean of the label for which a raw prediction is best, of raw's shape.
 
-        It is the probability of a label of 1 for losses of two classes, probabilities along the class axis for
-        those of several, e^raw for those of logarithms, and raw itself for errors. For losses that are no likelihood,
-        such as focal ones, it is not the sigmoid. Smoothing of labels is not undone.
+        Losses of two classes give the probability of the label 1, losses of several classes give probabilities along
+        the class axis. Losses that predict a logarithm give e^raw, losses of errors raw itself. For losses that are no
+        likelihood, such as focal ones, the probability is not the sigmoid. The smoothing of labels stays in the result.
         """
         self.check_built()
         return _links.inverse_link(self, raw, inputs)
 
     def link(self, mean):
-        """Return the raw prediction that is best where the label has this mean: what inverse_link() leads back."""
+        """Return the raw prediction that is best where the label has this mean: the inverse of inverse_link()."""
         self.check_built()
         return _links.link(self, mean)
 
     def best_constant(self, label, sample_weight=None, **inputs):
-        """Return the raw prediction that makes the sum over all examples least, a number for each column of label.
+        """Return the raw prediction with the least sum of losses over all examples, a number for each column of label.
 
         Examples are counted along the first axis. sample_weight has one number for each, or label's shape. A loss over
         classes takes ``classes``, how many there are, where the labels' ids do not tell. The result is infinite where
-        no finite prediction is best: all labels are of one class, or all counts are 0. A loss that is not convex may
-        have several minima: this is the first that is met downhill from the median.
+        no finite prediction is best: if all labels are of one class, or all counts are 0. Of several minima of a loss
+        that is not convex, the result is the first one downhill from the median.
         """
         self.check_built()
         return _links.best_constant(self, label, sample_weight, inputs)
@@ -477,7 +481,7 @@ cdef class Loss:
 
     cdef int check_built(self) except -1:
         if self.kernel == NULL:
-            raise TypeError(f"this {type(self).__name__} has not been built: its __init__ has not come to its end")
+            raise TypeError(f"this {type(self).__name__} is not built: its __init__ did not finish")
         return 0
 
     def value_axes(self, ndim):
@@ -493,7 +497,7 @@ cdef class Loss:
         return tuple([k for k in range(ndim) if k != axis])
 
     def is_separable(self, ndim):
-        """Return whether the gradient in the first input is that for ones, times head_grad along the value's axes."""
+        """Return whether head_grad merely multiplies the gradient in the first input, along the value's axes."""
         cdef tuple axes = self.value_axes(ndim)
         if axes is None or axes and self.couples == self.inputs[0]:
             return False
@@ -509,11 +513,11 @@ cdef class Loss:
 
     @property
     def has_rows(self):
-        """Whether the unreduced loss lacks an axis of the first input, that of the rows."""
+        """Whether the unreduced loss lacks an axis of the first input: the axis of the rows."""
         return self.layout == ROWS
 
     def check_row(self, shape):
-        """Raise ValueError where a first input of that shape has rows of another length than an argument has."""
+        """Raise ValueError if rows of a first input of that shape do not match an argument of the constructor."""
         if self.row_length < 0:
             return
         width = shape[self.row_axis(len(shape))]
@@ -524,7 +528,7 @@ cdef class Loss:
                 f"got shape {shape} with {width}")
 
     def check_shapes(self, shapes):
-        """Raise ValueError where shapes do not fit together, by name: for inputs that have shapes of their own."""
+        """Raise ValueError if shapes, by name, do not fit together: for losses with inputs of shapes of their own."""
 
     def number_rule(self, name, shapes):
         """Return what an input must hold, where the kernel has refused one of its numbers."""
@@ -539,7 +543,7 @@ cdef class Loss:
 
     @property
     def is_elementwise(self):
-        """Whether each element of the first input has a loss of its own: the Hessian has its diagonal alone."""
+        """Whether each element of the first input has a loss of its own, so that the Hessian is diagonal."""
         return self.layout == ELEMENTS
 
     cdef call(self, tuple args, dict options, int want):
@@ -567,7 +571,7 @@ cdef class Loss:
 
 
 cdef int convert(Loss loss, call_t* c) except -1:
-    """Makes arrays of what is given. That may run code which changes other arguments: none is looked at before."""
+    """Makes arrays of the inputs, of all before any is inspected: conversion may run code that changes others."""
     cdef int k
     for k in range(INPUTS):
         if c.given[k] != NULL:
@@ -611,7 +615,7 @@ cdef int compute(Loss loss, call_t* c, int want) except -1:
 
 
 cdef backend_for(tuple values):
-    """What takes the arrays of another library, where one is among the values."""
+    """The backend of the library that one of the values belongs to; None if all are NumPy's."""
     for x in values:
         if x is not None and not cnp.PyArray_CheckExact(x):
             backend = backend_of(type(x))

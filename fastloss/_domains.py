@@ -1,4 +1,4 @@
-"""What the numbers of an input mean: data, of which ``validate``, its messages and the docs' tables are made."""
+"""What the numbers of an input mean, as data for ``validate``, its messages and the docs' tables."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from fastloss._core import Loss
     from fastloss.backends.layout import Layout
 
-# elements that are looked at together
+# elements per step
 BUFFER = 1 << 14
 AnyDomain = TypeVar("AnyDomain", bound="Domain")
 
 
 def replace(domain: AnyDomain, **changes: Any) -> AnyDomain:
-    """The same domain, but for some attributes."""
-    # copy.copy() leaks where there is no memory
+    """A copy of the domain with other values of some attributes."""
+    # copy.copy() leaks if memory runs out.
     other = object.__new__(type(domain))
     vars(other).update(vars(domain), **changes)
     return other
 
 
 class Domain:
-    """The finite numbers from low to high without some, and some others."""
+    """The finite numbers from low to high without some, plus some others."""
 
     def __init__(
         self,
@@ -43,15 +43,15 @@ class Domain:
         slack: int = 0,
         hints: tuple[tuple[float, str], ...] = (),
     ) -> None:
-        self.text = text  # says what they are, behind "must hold"
+        self.text = text  # completes "must hold" in messages
         self.low, self.high = low, high
         self.whole = whole  # from low to high, only integers
         self.without, self.also = without, also
         self.slack = slack  # how far beyond an end a number may be, in units in the last place of 1
-        self.hints = hints  # what to do about a number that is none of these
+        self.hints = hints  # advice for a number outside
 
     def holds(self, x: NDArray[np.float64], ulp: float) -> NDArray[np.bool_]:
-        """Which numbers are good."""
+        """Which numbers the domain holds."""
         good = np.isfinite(x) & (x >= self.low - self.slack * ulp) & (x <= self.high + self.slack * ulp)
         if self.whole:
             good &= np.floor(x) == x
@@ -62,7 +62,7 @@ class Domain:
         return good
 
     def first_outside(self, a: NDArray[Any]) -> int:
-        """The position of the first number, counted in C order, that is none of these; -1 if there is none."""
+        """The position of the first number outside, counted in C order; -1 if the domain holds all."""
         ulp = float(np.finfo(a.dtype).eps) if a.dtype.kind == "f" else 0.0
         at = 0
         with (
@@ -89,7 +89,7 @@ class Domain:
 
 
 class ClassIds(Domain):
-    """Class ids, of which the prediction says how many there are. One may be a blank, which is no label."""
+    """Class ids; the prediction tells how many exist. One may be the blank, which is no label."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class ClassIds(Domain):
         **others: Any,
     ) -> None:
         super().__init__(text, low, **others)
-        self.axis = axis  # of the prediction, that of the classes
-        self.blank = blank  # counted from the end where it is negative
-        self.besides = besides  # says what else there is
-        self.batch_axis = batch_axis  # of labels that are sequences
+        self.axis = axis  # the classes' axis in the prediction
+        self.blank = blank  # from the end if negative
+        self.besides = besides  # completes the text of messages
+        self.batch_axis = batch_axis  # the examples' axis, of labels that are sequences
 
     def among(self, classes: int | None) -> Domain:
-        """The domain where there are so many classes; None: nobody knows how many."""
+        """The domain for a number of classes; None: the number is unknown."""
         what = "up" if classes is None else f"to {classes - 1}"
         blank = self.blank
         if blank is not None:
@@ -124,7 +124,7 @@ class ClassIds(Domain):
 
 
 def class_ids(axis: int, ignored: int | None = None) -> Domain:
-    """What labels of classes hold, where those of some examples are to be ignored."""
+    """The domain of labels of classes; ignored is the id of examples to leave out."""
     if ignored is None:
         hint = "; to leave examples out, build the loss with ignore_index="
         return ClassIds("class ids from 0 up", 0, whole=True, axis=axis, hints=((-1, hint), (-100, hint)))
@@ -133,7 +133,7 @@ def class_ids(axis: int, ignored: int | None = None) -> Domain:
 
 
 def sequence_ids(blank: int, batch_axis: int) -> Domain:
-    """What labels of sequences hold: their padding, too."""
+    """The domain of labels of sequences, padding included."""
     besides = ", and -1 behind the last"
     ids = ClassIds("", 0, whole=True, also=(-1,), blank=blank, besides=besides, batch_axis=batch_axis)
     return ids.among(None)
@@ -162,7 +162,7 @@ POSITIVE = Domain("numbers above 0", 0, without=(0,))
 MASS = Domain("numbers from 0 up", 0)
 RATE = Domain("rates from 0 up", 0)
 ABOVE_MINUS_ONE = Domain("numbers greater than -1", -1, without=(-1,))
-# of nothing it is -inf
+# the logarithm of nothing is -inf
 LOGARITHM = Domain("numbers below infinity", also=(-math.inf,))
 LOG_ODDS = Domain("numbers, infinite ones included", also=(-math.inf, math.inf))
 LOG_PROBABILITY = Domain("log-probabilities up to 0", high=0, also=(-math.inf,), slack=4)
@@ -177,17 +177,17 @@ def validate(
     pred: Any,
     others: dict[str, Any],
 ) -> None:
-    """Refuses an input for the first number that its domain lacks."""
+    """Refuses an input for the first number outside of its domain."""
     given = bind(type(loss).__name__, inputs, label, pred, others)
     arrays = {name: array_of(name, x) for name, x in given.items()}
     sequences = Sequences.of(loss, domains, arrays) if "label_lengths" in inputs else None
-    # the lengths say which of the other numbers count
+    # Lengths first: they tell which of the other numbers count.
     for name in sorted(arrays, key=lambda name: not name.endswith("lengths")):
         a, domain = arrays[name], domains[name]
         if isinstance(domain, ClassIds):
             domain = domain.among(count_classes(loss, domain, arrays.get(inputs[0])))
             if "label_lengths" in arrays:
-                # nothing is padded by -1 then
+                # With lengths, -1 is no padding.
                 domain = replace(domain, also=())
         if sequences is not None:
             domain = sequences.limit(name, domain)
@@ -201,7 +201,7 @@ def validate(
 
 
 def refuse_outside(name: str, domain: Domain, a: NDArray[Any], counts: NDArray[np.bool_] | None) -> None:
-    """Refuses an input for the first of the numbers that count which its domain lacks."""
+    """Refuses an input for the first number outside of its domain; counts masks the numbers that count."""
     positions = None if counts is None else np.flatnonzero(counts)
     bad = domain.first_outside(a if positions is None else a.flat[positions])
     if bad >= 0:
@@ -230,7 +230,7 @@ def bind(kind: str, inputs: tuple[str, ...], label: Any, pred: Any, others: dict
 
 
 def count_classes(loss: Loss, ids: ClassIds, pred: NDArray[Any] | None) -> int | None:
-    """How many classes the prediction has, or there are weights for."""
+    """The number of classes in the prediction, or among the class weights."""
     if pred is None:
         weights = getattr(loss, "class_weight", None)
         return None if weights is None else len(weights)
@@ -242,8 +242,8 @@ def count_classes(loss: Loss, ids: ClassIds, pred: NDArray[Any] | None) -> int |
 def counted(
     loss: Loss, name: str, inputs: tuple[str, ...], domains: Mapping[str, Domain], arrays: dict[str, NDArray[Any]]
 ) -> NDArray[np.bool_] | None:
-    """Which numbers a call looks at: those of the elements that have a weight; None: all."""
-    # the layouts need the losses, which need this
+    """A mask of the numbers that a call uses: those of elements with a weight; None: all."""
+    # Imported late: layout imports the losses, and they import this module.
     from fastloss.backends.layout import fits
 
     weight, a = arrays.get("sample_weight"), arrays[name]
@@ -262,7 +262,7 @@ def counted(
         what = f"{first}'s shape {shape}"
         used = np.broadcast_to(np.expand_dims(used, [k for k in range(len(shape)) if k not in layout.axes]), shape)
     if name == (loss.couples or first) and loss.couples != first:
-        # an element with a weight needs those that it is normalized with, an x1 every x2
+        # An element with a weight needs all that it is normalised with; an x1 needs every x2.
         used = np.broadcast_to(used.any(axis=tuple(layout.whole), keepdims=True), shape)
     if spec.lies in ("broadcast", "number"):
         return broadcast_back(name, used, a, what)
@@ -272,7 +272,7 @@ def counted(
 
 
 def broadcast_back(name: str, used: NDArray[np.bool_], a: NDArray[Any], what: str) -> NDArray[np.bool_]:
-    """Which numbers of an input are used anywhere, where it broadcasts."""
+    """A mask of the numbers of a broadcast input that any element uses."""
     from fastloss.backends.layout import broadcasts
 
     if not broadcasts(a.shape, used.shape):
@@ -283,7 +283,7 @@ def broadcast_back(name: str, used: NDArray[np.bool_], a: NDArray[Any], what: st
 
 
 def layout_for(loss: Loss, shape: tuple[int, ...], row: int) -> Layout:
-    """How a call lies along the axes of its first input, also where a subclass has arguments of its own."""
+    """How a call lies along the axes of its first input, for subclasses with arguments of their own, too."""
     from fastloss.backends.layout import Layout, layout_of
 
     if "reduction" in dict(loss.arguments):
@@ -309,7 +309,7 @@ def row_axis(loss: Loss, domains: Mapping[str, Domain]) -> int:
 def shape_of_first(
     loss: Loss, inputs: tuple[str, ...], domains: Mapping[str, Domain], arrays: dict[str, NDArray[Any]]
 ) -> tuple[int, ...]:
-    """The shape of the first input; where it is not given, one that fits the others."""
+    """The shape of the first input; if that is missing, a shape that fits the others."""
     from fastloss.backends.layout import is_without
 
     known = [arrays[name].shape for name in inputs[:2] if name in arrays and name != "label"]
@@ -317,7 +317,7 @@ def shape_of_first(
         return known[0]
     shape, weight = arrays["label"].shape, arrays["sample_weight"].shape
     if len(weight) > len(shape) and is_without(shape, weight):
-        # the label lacks axes of size 1
+        # The label lacks axes of size 1.
         shape = weight
     batch = getattr(loss, "batch_axis", 0)
     if loss.specs[inputs.index("label")].lies == "per row":
@@ -326,7 +326,7 @@ def shape_of_first(
 
 
 def with_row(shape: tuple[int, ...], batch: int, row: int) -> tuple[int, ...]:
-    """The shape with an axis of classes or features, and long enough for those that the loss names."""
+    """The shape with an axis of classes or features, and with enough axes for those that the loss names."""
     ndim = max(len(shape) + 1, reach(batch), reach(row))
     batch, row = batch % ndim, row % ndim
     shape = lengthened(shape, batch - (row < batch), ndim - 1)
@@ -334,12 +334,12 @@ def with_row(shape: tuple[int, ...], batch: int, row: int) -> tuple[int, ...]:
 
 
 def reach(axis: int) -> int:
-    """How many axes an array has at least that has this one."""
+    """The least number of axes of an array that has this axis."""
     return axis + 1 if axis >= 0 else -axis
 
 
 def lengthened(shape: tuple[int, ...], batch: int, ndim: int) -> tuple[int, ...]:
-    """The shape with axes of size 1 added up to ndim. The only axis of a shape is that of the examples."""
+    """The shape with axes of size 1 added up to ndim. A single axis is that of the examples."""
     if len(shape) == 1 and ndim > 1:
         return tuple([shape[0] if k == batch % ndim else 1 for k in range(ndim)])
     return (1,) * (ndim - len(shape)) + shape
@@ -374,7 +374,7 @@ class Sequences(NamedTuple):
         return sequences
 
     def check_shapes(self) -> None:
-        """Refuses what does not fit together."""
+        """Refuses shapes that do not fit together."""
         label, n = self.arrays["label"], self.size
         in_row = label.ndim == 1 and (self.single or "label_lengths" in self.arrays)
         if not in_row and not (label.ndim == 2 and label.shape[self.label_batch] == n):
@@ -394,7 +394,7 @@ class Sequences(NamedTuple):
                 )
 
     def limit(self, name: str, domain: Domain) -> Domain:
-        """The domain where the inputs say how long a sequence can be."""
+        """The domain of lengths, up to the longest sequence that the inputs hold."""
         if name == "label_lengths":
             label = self.arrays["label"]
             longest = label.size if label.ndim == 1 else label.shape[1 - self.label_batch]
@@ -407,12 +407,12 @@ class Sequences(NamedTuple):
 
     @property
     def used(self) -> NDArray[np.bool_]:
-        """Which examples have a weight."""
+        """A mask of the examples with a weight."""
         weight = self.arrays.get("sample_weight", np.ones(()))
         return np.broadcast_to(weight.ravel() != 0, (self.size,))
 
     def counted(self, name: str) -> NDArray[np.bool_] | None:
-        """Which numbers a call looks at: not those of examples of weight 0, nor what stands behind a length."""
+        """A mask of the numbers that a call uses: none of examples of weight 0, and none behind a length."""
         a = self.arrays[name]
         lengths = self.arrays.get(f"{name}_lengths")
         if lengths is None and "sample_weight" not in self.arrays:
@@ -428,7 +428,7 @@ class Sequences(NamedTuple):
         return np.broadcast_to(counts[..., None], a.shape) if name == "pred" else counts
 
     def counted_in_row(self, label: NDArray[Any]) -> NDArray[np.bool_]:
-        """The same of labels that follow each other in one row."""
+        """The same mask for labels one after another in a single row."""
         lengths = self.arrays["label_lengths"].astype(np.int64)
         total = sum(lengths.tolist())
         if total != label.size:

@@ -1,4 +1,4 @@
-"""What came in the place of an array, and what to do about it. No library is imported to know its things: they say."""
+"""Messages about objects in place of arrays: what came, and what to do. No library is imported for that."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
 # stands for bfloat16 where no library has given NumPy one: its bits
 BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
 NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
-# by what a type has, and for the first of which it has that
+# advice by a method of the type; the first method found decides
 METHODS = {
     "get_label": "take the labels that it holds: .get_label()",
     "toarray": "it is sparse: .toarray() makes it dense",
@@ -26,7 +26,7 @@ METHODS = {
     "asnumpy": ".asnumpy() makes an array of it",
     "__next__": "it can be read only once: make a list of it, list(...)",
 }
-# the same for what may be without methods, by the package and the name of its type
+# the same for types without such methods, by package and name
 TYPES = {
     ("xgboost", "DMatrix"): METHODS["get_label"],
     ("lightgbm", "Dataset"): METHODS["get_label"],
@@ -36,7 +36,7 @@ TYPES = {
     ("polars", "LazyFrame"): METHODS["collect"],
     ("cupy", "ndarray"): "it is on another device: .get() copies it",
 }
-TEXT = "read numbers by .astype(float), or number classes by np.unique(label, return_inverse=True)[1]"
+TEXT = "convert texts of numbers with .astype(float), or number classes with np.unique(label, return_inverse=True)[1]"
 KINDS = {
     "c": "take its .real, or its absolute value",
     "M": 'count from a date: (x - x.min()) / np.timedelta64(1, "s")',
@@ -48,13 +48,13 @@ KINDS = {
 
 
 def is_kind_of_masked(kind: type) -> bool:
-    """Whether a type is that of masked arrays, which nobody has who has not imported numpy.ma: that takes its time."""
+    """Whether a type is a masked array. Without numpy.ma, which is slow to import, no masked array exists."""
     masked = sys.modules.get("numpy.ma")
     return masked is not None and issubclass(kind, masked.MaskedArray)
 
 
 def is_masked(x: Any) -> bool:
-    """Whether an array, or a number, has a mask that hides something."""
+    """Whether an array or a number has a mask that hides something."""
     return is_kind_of_masked(type(x)) and bool(np.ma.is_masked(x))
 
 
@@ -71,17 +71,17 @@ def as_doubles(a: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def imported(x: Any) -> Any:
-    """What offers its memory by DLPack alone as an array; all else as it is, for NumPy knows it."""
+    """An object that offers only DLPack, as an array; everything else as it is, because NumPy knows it."""
     if hasattr(x, "__dlpack__") and not any(hasattr(x, name) for name in PROTOCOLS):
         return np.from_dlpack(x)
     return x
 
 
 def as_array(name: str, x: Any) -> NDArray[Any]:
-    """Something that is no plain array as an array of numbers: whatever NumPy makes one of is good."""
+    """An object that is no plain array as an array of numbers, if NumPy can make one."""
     if is_masked(x):
         raise TypeError(
-            f"{name} must not be a masked array, whose mask would be dropped; fill it with a small number, and give "
+            f"{name} must not be a masked array: its mask would be dropped; fill it with a small number, and give "
             "masked examples a sample_weight of 0"
         )
     try:
@@ -96,26 +96,26 @@ def as_array(name: str, x: Any) -> NDArray[Any]:
 
 
 def array_of(name: str, x: Any) -> NDArray[Any]:
-    """An array of any library's, or what NumPy makes one of, as an array of numbers."""
+    """An array of any library, or an object that NumPy can convert, as an array of numbers."""
     kind: type = type(x)
     backend = backend_of(kind)
     return as_array(name, x if backend is None else backend.as_numpy(name, x))
 
 
 def about_weights(a: NDArray[Any]) -> str:
-    """What to do about weights that do not fit: a library that has none gives an array of none."""
-    return "" if a.size else "; where there are no weights, give None"
+    """Advice for weights that do not fit: a library without weights gives an empty array."""
+    return "" if a.size else "; for no weights, give None"
 
 
 def wrong_arguments(kind: type, signature: inspect.Signature, error: TypeError) -> str:
-    """What a constructor says that does not take its arguments."""
+    """The message of a constructor for arguments that it does not take."""
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     known = signature.replace(parameters=plain, return_annotation=inspect.Signature.empty)
     return f"{kind.__name__}: {error}; its arguments are {known}"
 
 
 def unknown_keyword(kind: str, inputs: tuple[str, ...], method: str, name: str) -> str:
-    """What a method of a loss says that has no such argument."""
+    """The message of a loss's method for an unknown argument."""
     known = [*inputs, "out"]
     known += ["head_grad", "wrt"] if "grad" in method else []
     known += ["vector", "head_grad", "hessian"] if method == "hvp" else ["hessian"] * method.endswith("hess")
@@ -124,7 +124,7 @@ def unknown_keyword(kind: str, inputs: tuple[str, ...], method: str, name: str) 
 
 
 def blank_index(blank: Any) -> int:
-    """The class that is the blank, which counts from the end where it is negative."""
+    """The index of the blank's class, which counts from the end if it is negative."""
     if isinstance(blank, str) and blank in ("last", "first"):
         return -1 if blank == "last" else 0
     try:
@@ -139,7 +139,7 @@ def blank_index(blank: Any) -> int:
 
 
 def about(x: Any, name: str, a: NDArray[Any] | None = None) -> str:
-    """What came, and what to do, of something of which NumPy makes no array, or this array, which holds no numbers."""
+    """What came, and what to do: for an object that NumPy cannot convert, or converts to an array without numbers."""
     kind = type(x)
     if a is None or (a.ndim == 0 and a.dtype == object and not isinstance(x, np.ndarray)):
         advice = of_type(kind, name) or of_container(x)
@@ -156,10 +156,10 @@ def of_type(kind: type, name: str) -> str:
     return advice
 
 
-# No comprehensions, and keys: where iterators get no memory, CPython gives it up twice, keeps it, or crashes.
+# No comprehensions, and keys only: if an iterator gets no memory, CPython frees it twice, leaks it, or crashes.
 def of_base(kind: type) -> str:
     for base in kind.__mro__:
-        # a class may be without a module
+        # A class may lack a module.
         advice = TYPES.get((str(base.__module__).split(".", 1)[0], base.__name__))
         if advice is not None:
             return advice
@@ -177,14 +177,14 @@ def of_container(x: Any) -> str:
     if isinstance(x, (set, frozenset)):
         return "a set has no order: give a list"
     if isinstance(x, dict):
-        return "give what belongs to one of its keys"
+        return "give the value of one of its keys"
     if callable(x):
-        return "give what it returns"
+        return "call it, and give the result"
     return ""
 
 
 def of_columns(x: Any) -> str:
-    """What to do about a table, or one of its columns, in which not all is a number."""
+    """Advice for a table, or one of its columns, that holds other things than numbers."""
     dtypes = getattr(x, "dtypes", None)
     columns = getattr(x, "columns", None)
     if columns is not None and dtypes is not None:
@@ -193,7 +193,7 @@ def of_columns(x: Any) -> str:
         if not bad:
             return "make its columns alike: .astype(float)"
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        return f"these columns hold no numbers: {', '.join(bad[:3])}{more}; drop them, or number what they hold"
+        return f"these columns hold no numbers: {', '.join(bad[:3])}{more}; drop them, or convert them to numbers"
     if str(getattr(x, "dtype", "")) == "category":
         codes = ".cat.codes" if hasattr(x, "cat") else ".codes"
         return f"it is categorical: {codes} numbers the categories, .astype(float) reads those that are numbers"
@@ -213,7 +213,7 @@ def of_dtype(a: NDArray[Any]) -> str:
         x = a.item(k)
         if not isinstance(x, NUMBERS) and type(x).__name__ not in ("Decimal", "Fraction"):
             missing = x is None or type(x).__name__ == "NAType"
-            what = "np.nan stands for what is missing" if missing else "it is no number"
+            what = "np.nan stands for a missing number" if missing else "it is no number"
             at = tuple(map(int, np.unravel_index(k, a.shape)))
             return f"at position {at} is a {type(x).__name__}: {what}"
-    return "make numbers of its objects: .astype(float)"
+    return "convert its objects to numbers: .astype(float)"

@@ -1,4 +1,4 @@
-"""The inputs of a loss as data: their names, how they lie along the first one's axes, and what their numbers are."""
+"""The inputs of a loss as data: their names, how they lie along the first one's axes, and what their numbers mean."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ Lies = Literal["like first", "per row", "broadcast", "number", "own", "weight"]
 
 
 class Integers(NamedTuple):
-    """Which integers a call accepts in an input, and what it says of others."""
+    """The integers that a call accepts in an input, and the message about others."""
 
     low: int
-    high: int | None  # None: one less than a row of the first input has numbers
+    high: int | None  # None: the length of a row of the first input, less one
     also: int | None
-    text: str  # says what they are, behind "must hold"; {high} is the highest
+    text: str  # completes "must hold" in messages; {high} is the highest
     hint: str = ""
-    plural: str = ""  # what they are called
+    plural: str = ""  # their name in messages
 
     @property
     def ignored(self) -> int | None:
-        """The id of examples that count as nothing."""
+        """The id of examples to leave out."""
         return self.also if self.high is None else None
 
 
 class Input(NamedTuple):
     """An input of a loss.
 
-    It has the shape of the first one ("like first"), or of the unreduced loss ("per row"), or broadcasts to that; or it
-    is a number, or has a shape of its own, of which the loss's ``check_shapes`` decides; or it is sample_weight.
+    ``lies`` tells its shape. "like first" is that of the first input, "per row" that of the unreduced loss. "broadcast"
+    broadcasts to the first input, "number" has a single number. The loss's ``check_shapes`` checks "own" shapes.
+    "weight" is sample_weight.
     """
 
     name: str
@@ -39,17 +40,17 @@ class Input(NamedTuple):
     domain: Domain = domain.REAL
     required: bool = True
     differentiable: bool = True
-    default: float = 1.0  # where an optional one is not given, and the formula reads it
+    default: float = 1.0  # in place of an optional input that the formula reads
     integers: Integers | None = None
-    axes: str = ""  # of one with a shape of its own, in the letters of the loss's arguments: N is that of the examples
-    hint: str = ""  # what to do about another shape
+    axes: str = ""  # of an "own" shape, in the letters of the loss's layouts; N is the examples' axis
+    hint: str = ""  # advice for another shape
 
 
 WEIGHT = Input("sample_weight", "weight", required=False)
 
 
 def per_row(specs: tuple[Input, ...]) -> Input | None:
-    """The input that has a number for each row of the first one."""
+    """The input with a number for each row of the first one."""
     return next((spec for spec in specs if spec.lies == "per row"), None)
 
 

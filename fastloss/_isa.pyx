@@ -6,14 +6,14 @@ import os
 cdef extern from *:
     """
     #if FL_BUILDS == 1
-    /* another architecture than x86-64, or two in one file */
+    /* not x86-64, or two architectures in one file */
     static int fl_levels(void) { return 1; }
     static int fl_is_amd(void) { return 0; }
     #else
     #if defined(_MSC_VER) && !defined(__clang__)
     #include <immintrin.h>
     #include <intrin.h>
-    /* what both the processor has and the system saves, by leaf, register and bit of CPUID */
+    /* features of the processor, and registers that the system saves, by leaf, register and bit of CPUID */
     static int fl_has(int leaf, int part, unsigned bits) {
         int parts[4];
         __cpuid(parts, 0);
@@ -67,7 +67,7 @@ def choose(asked, supported):
     if name not in NAMES:
         raise ImportError(f"FASTLOSS_ISA must be one of {', '.join(NAMES)}, got {name!r}")
     if name not in supported:
-        raise ImportError(f"FASTLOSS_ISA={name} asks for more than this CPU has; its best is {best}")
+        raise ImportError(f"FASTLOSS_ISA={name} needs instructions that this CPU lacks; its best build is {best}")
     return name
 
 

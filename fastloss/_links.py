@@ -1,4 +1,4 @@
-"""What a raw prediction means, and which constant is best: of every loss by its link, which it names."""
+"""What a raw prediction means, and which constant is best, for every loss by the name of its link."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Slope = Callable[[Floats], tuple[Floats, Floats]]
 
-MOST_STEPS = 2000  # to halve a range in float64 that often leaves two neighbours
-FAR = 700.0  # raw predictions beyond it are as good as infinite: e^-FAR is about 0
+MOST_STEPS = 2000  # so many halvings of a range in float64 leave two neighbours
+FAR = 700.0  # raw predictions beyond are as good as infinite: e^-FAR is about 0
 
 
 class Label(NamedTuple):
@@ -35,15 +35,15 @@ class Label(NamedTuple):
 
 
 def rebuilt(loss: Loss) -> Loss:
-    """The same loss for each element, and without its own weight, which moves no minimum."""
+    """The same loss without reduction and without its weight, which moves no minimum."""
     return type(loss)(**dict(loss.arguments) | {"reduction": "none", "weight": None})
 
 
 def bracket(slope: Slope, start: Floats, step: Floats) -> tuple[Floats, Floats]:
-    """Points on both sides of where the slope changes its sign, the nearest such place downhill from start.
+    """Points on both sides of the nearest zero of the slope, downhill from start.
 
-    A step is twice as long as the one before. Both points are start where the slope is 0, and one of them is far away
-    where the slope has one sign all the way.
+    Each step is twice as long as the one before. If the slope at start is 0, both points are start. If the slope never
+    changes its sign, one point is infinitely far away.
     """
     direction = -np.sign(slope(start)[0])
     near, far = start.copy(), start.copy()
@@ -56,9 +56,9 @@ def bracket(slope: Slope, start: Floats, step: Floats) -> tuple[Floats, Floats]:
 
 
 def lowest(slope: Slope, start: Floats, step: Floats) -> Floats:
-    """Where the slope, which comes with its derivative, changes its sign from - to +: the nearest such place.
+    """The nearest place where the slope changes its sign from - to +. Slope returns its derivative as well.
 
-    A step is Newton's where it stays between the last points on both sides, else it goes to their middle.
+    Newton's step, if it stays between the last points on both sides; else a step to their middle.
     """
     low, high = bracket(slope, start, step)
     at = low / 2 + high / 2
@@ -98,7 +98,7 @@ def slope_over(loss: Loss, label: Label) -> Slope:
 
 
 class Link:
-    """What a loss's raw predictions and the means of its labels have to do with each other: they are the same."""
+    """The relation between raw predictions and the means of labels. The base: both are the same."""
 
     def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
         return raw.copy()
@@ -115,7 +115,7 @@ class Link:
 
 
 class Log(Link):
-    """A raw prediction is the logarithm of the mean, which is best by itself."""
+    """A raw prediction is the logarithm of the mean; the best constant has the mean of the labels."""
 
     def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
         with np.errstate(over="ignore", under="ignore"):
@@ -130,9 +130,10 @@ class Log(Link):
 
 
 class Margin(Link):
-    """A raw prediction is best for one share of the positive class, that at which both labels' slopes are in balance.
+    """A raw prediction is best for the share of the positive class at which both labels' slopes balance.
 
-    It is the sigmoid for a likelihood, and another function for all else (Masnadi-Shirazi and Vasconcelos 2008).
+    The share is the sigmoid for a likelihood, and another function for other losses (Masnadi-Shirazi and Vasconcelos
+    2008).
     """
 
     def labels(self, loss: Loss) -> tuple[float, float]:
@@ -145,7 +146,7 @@ class Margin(Link):
         down, up = (single.grad(raw, np.full(raw.shape, y, raw.dtype), **others) for y in self.labels(loss))
         with np.errstate(all="ignore"):
             share = 1 / (1 - up / down)
-        # where no label has a slope, the loss asks for nothing more: as sure as it can be
+        # Where neither label has a slope, the loss is satisfied: the share is 0 or 1.
         return np.where((up == 0) & (down == 0), (np.sign(raw) + 1) / 2, share).astype(raw.dtype)
 
     def raw(self, loss: Loss, mean: Floats) -> Floats:
@@ -168,7 +169,7 @@ class Margin(Link):
 
 
 def softmax(raw: Array, axis: Any, weights: Any = 1) -> Array:
-    """The softmax along an axis, of exponentials that are divided by weights."""
+    """The softmax along an axis, with exponentials divided by weights."""
     share = np.exp(raw - raw.max(axis, keepdims=True)) / weights
     return np.asarray(share / share.sum(axis, keepdims=True))
 
@@ -182,7 +183,7 @@ class Softmax(Link):
             return np.asarray(softmax(raw, axis, self.weights(loss, raw.ndim)), raw.dtype)
 
     def weights(self, loss: Loss, ndim: int) -> Any:
-        """The classes' weights, along their axis."""
+        """The weights of the classes, along the classes' axis."""
         weights = dict(loss.arguments).get("class_weight")
         axis = loss.row_axis(ndim)
         return 1 if weights is None else np.reshape(weights, [-1 if k == axis else 1 for k in range(ndim)])
@@ -192,7 +193,7 @@ class Softmax(Link):
             return np.asarray(np.log(mean * self.weights(loss, mean.ndim)))
 
     def shares(self, loss: Loss, label: Label, class_weights: bool) -> Floats:
-        """The classes' shares in the labels, by the weights of the examples and, if asked, of the classes."""
+        """The shares of the classes in the labels, weighted by examples and, if asked, by classes."""
         arguments = dict(loss.arguments)
         weights = arguments.get("class_weight")
         classes = label.others.get("classes") or (0 if weights is None else len(weights))
@@ -214,9 +215,9 @@ class Softmax(Link):
 
 
 class SlopeSoftmax(Softmax):
-    """A raw prediction is best for shares in proportion to the softmax over the slopes, by the label, of the entropies.
+    """A raw prediction is best for shares proportional to its softmax divided, by label, by the slope of the loss.
 
-    A function of the cross-entropy has the slope phi' of that: its gradient in the label's entry is -phi' (1 - p).
+    The loss is a function phi of the cross-entropy: its gradient in the label's entry is -phi' (1 - p).
     """
 
     def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
@@ -229,14 +230,14 @@ class SlopeSoftmax(Softmax):
                 gradient = np.moveaxis(single.grad(raw, np.full(p.shape, k)), axis, 0)[k]
                 rest = np.delete(rows, k, axis=0).sum(axis=0)
                 share[k] = np.where(p == 0, 0, p * rest / -gradient)
-            # a slope of 0: the model is as sure as it may be
+            # A slope of 0: the share is 1.
             sure = ~np.isfinite(share)
             share = np.where(sure.any(0), sure, share)
             share /= share.sum(0)
         return np.ascontiguousarray(np.moveaxis(share, 0, axis), raw.dtype)
 
     def raw(self, loss: Loss, mean: Floats) -> Floats:
-        """The raw predictions, by short steps along the differences of logarithms: shares may move 8 times as fast."""
+        """The raw predictions, by short steps along differences of logarithms: shares move up to 8 times as fast."""
         axis = loss.row_axis(mean.ndim)
         with np.errstate(divide="ignore", invalid="ignore"):
             target = np.log(mean)

@@ -1,8 +1,8 @@
-"""What other libraries call their losses, and the call that makes the same here.
+"""Names of losses in other libraries, and the fastloss call that gives the same.
 
-``fastloss.NAME`` of such a name is an AttributeError that says the call; the documentation's page "Which loss is that?"
-is made of the same table. A call is an expression in the names of this package; where it has an argument of the peer's,
-such as delta, that stands for a number.
+``fastloss.NAME`` with such a name raises an AttributeError that says the call. The documentation's page "Which loss is
+that?" shows the same table. A call is an expression in the names of this package. An argument of the other library in
+it, such as delta, stands for a number.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator
 MEAN = 'reduction="mean"'
 NONE = 'reduction="none"'
 BCE = f"SigmoidBCELoss({MEAN})"
-# PyTorch's place of the classes, the id that it ignores, and the sum that its mean divides by
+# PyTorch's axis of classes, its ignored id, and the divisor of its mean
 IDS = 'axis=1, ignore_index=-100, reduction="weighted_mean"'
 
-# PyTorch's classes and functions of the same loss
+# PyTorch's class and function of a loss -> the call, and a remark
 OF_TORCH = {
     ("L1Loss", "l1_loss"): (f"L1Loss({MEAN})", ""),
     ("MSELoss", "mse_loss"): (f"L2Loss(weight=2, {MEAN})", ""),
@@ -40,7 +40,7 @@ OF_TORCH = {
     ("CTCLoss", "ctc_loss"): ('CTCLoss(layout="TNC", blank="first", reduction="sum")', 'of reduction="sum"'),
 }
 
-# library -> its name of a loss -> the call, and what else is to be known
+# library -> its name for a loss -> the call, and a remark
 CALLS: dict[str, dict[str, tuple[str, str]]] = {
     "PyTorch": {
         f"torch.nn.{name}": entry
@@ -196,7 +196,7 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def call_for(name: str) -> str | None:
-    """The call for what another library calls ``name``, with its module or without; None where no library does."""
+    """The call for another library's ``name``, with or without its module; None for an unknown name."""
     for _, known, call, remark in rows():
         if name.casefold() in (known.casefold(), known.rpartition(".")[2].casefold()):
             return f"{call}, {remark}" if remark else call
@@ -204,7 +204,7 @@ def call_for(name: str) -> str | None:
 
 
 def no_such_name(module: str, name: str) -> AttributeError:
-    """What access to a name that a module lacks raises: it says the call where another library has the name."""
+    """The exception for a name that a module lacks; if another library has the name, it says the call."""
     call = None if name.startswith("_") else call_for(name)
     hint = f"; use {module}.{call}" if call else ""
     return AttributeError(f"module {module!r} has no attribute {name!r}{hint}", name=name)

@@ -1,4 +1,4 @@
-"""How many processors this process may use, and what their last cache holds."""
+"""The number of processors that this process may use, and the size of their last cache."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 def available_processors(root: str = "", bound: int = 0) -> int:
     """The processors that this process may use: its affinity, and its control group's quota rounded up.
 
-    `bound` is the number that the affinity had before OpenMP bound the first thread to a part of it, 0 if it did not.
+    `bound` is the size of the affinity before OpenMP bound the first thread to a part of it; 0 if OpenMP did not.
     """
     try:
-        # of its first thread: 0 would be the thread that asks, which may have narrowed its own
+        # The affinity of the first thread: a pid of 0 would mean the calling thread, which may have narrowed its own.
         n = bound or len(os.sched_getaffinity(os.getpid()))
     except AttributeError:
         n = os.cpu_count() or 1
@@ -54,7 +54,7 @@ def number_in(path: str) -> int:
 
 
 def last_cache(root: str = "") -> int:
-    """The bytes of the first processor's outermost cache; 0 where the system does not say."""
+    """The bytes of the first processor's outermost cache; 0 if the system does not tell."""
     sizes = [0]
     folder = root + "/sys/devices/system/cpu/cpu0/cache"
     try:

@@ -16,7 +16,7 @@ cdef extern from *:
     #else
     static int omp_get_max_threads(void) { return 1; }
     #endif
-    /* What OpenMP found before it bound this thread to some of them; 0 where it binds none. */
+    /* The number of processors before OpenMP bound this thread to some; 0 if OpenMP binds none. */
     static int fl_bound_processors(void) {
     #if defined(_OPENMP) && _OPENMP >= 201511
         return omp_get_num_places() > 0 ? omp_get_num_procs() : 0;
@@ -58,7 +58,7 @@ fl_watch_forks()
 
 cdef int threads() except -1:
     cdef int64_t n
-    # OpenMP's pool does not survive a fork: the child would wait for threads that are not there
+    # OpenMP's pool does not survive a fork: the child would wait for threads that do not exist.
     if not FL_OPENMP or fl_forked:
         return 1  # no cover: a child that ends by _exit tells gcov nothing
     if fl_local:
@@ -70,12 +70,12 @@ cdef int threads() except -1:
     if not n:
         n = processors_here()
         atomic_store(&processors, n)
-    # asked anew each time: threadpoolctl and omp_set_num_threads change it
+    # Ask each time: threadpoolctl and omp_set_num_threads change the number.
     return <int>max(1, min(omp_get_max_threads(), n))
 
 
 def processors_here():
-    """The processors that this process may use, also where OpenMP has bound its first thread to one of them."""
+    """The processors that this process may use, even if OpenMP has bound its first thread to one of them."""
     return available_processors(bound=fl_bound_processors())
 
 
@@ -92,10 +92,13 @@ cdef int checked(n, str name) except -1:
 def get_num_threads():
     """Return the number of threads that a large enough call uses now, in this thread.
 
-    That is, in this order: 1 in a forked child, and without OpenMP; what :func:`num_threads` set; what
-    :func:`set_num_threads` or the environment variable FASTLOSS_NUM_THREADS set; the smallest of OpenMP's maximum, and
-    of the process's CPU affinity and its control group's quota, as they were when first needed. Where OpenMP binds
-    threads (OMP_PROC_BIND, OMP_PLACES), the affinity is the one that OpenMP found.
+    The first of these that applies is the number:
+
+    - 1 in a forked child, and without OpenMP;
+    - what :func:`num_threads` set;
+    - what :func:`set_num_threads` or the environment variable FASTLOSS_NUM_THREADS set;
+    - the smallest of OpenMP's maximum, the process's CPU affinity and its control group's quota, as they were when
+      first needed. If OpenMP binds threads (OMP_PROC_BIND, OMP_PLACES), the affinity is the one that OpenMP found.
     """
     return threads()
 
@@ -103,9 +106,8 @@ def get_num_threads():
 def set_num_threads(n):
     """Set the number of threads for the whole process; None goes back to the default. Results do not depend on it.
 
-    It is the most that a call uses: a small one uses fewer, without OpenMP each uses one, and after a thread had to
-    wait
-    for a core that another process holds, calls do with one for ten times as long.
+    No call uses more threads. Small calls use fewer, and without OpenMP each call uses one. If a thread had to wait for
+    a core that another process holds, later calls use one thread, for ten times as long as the wait.
 
     Raises TypeError unless n is an integer, ValueError unless it is between 1 and 4096.
     """
@@ -113,7 +115,7 @@ def set_num_threads(n):
 
 
 class num_threads:
-    """Use n threads inside a ``with`` block, in the thread that runs it, and which must leave it.
+    """Use n threads inside a ``with`` block, in the thread that runs the block; that thread must leave it, too.
 
     Coroutines and generators have the setting of their thread: while one waits inside a block, others run with it.
 
@@ -136,7 +138,7 @@ class num_threads:
         global fl_local
         cdef list blocks = entered.__dict__.get("blocks", [])
         cdef Py_ssize_t k = len(blocks) - 1
-        # coroutines leave theirs in any order
+        # Coroutines leave their blocks in any order.
         while k >= 0 and blocks[k][0] is not self:
             k -= 1
         if k < 0:

@@ -1,4 +1,4 @@
-"""Gradient boosting with any loss: one object for XGBoost, LightGBM and CatBoost, of which none is imported here.
+"""Gradient boosting with any loss: one object for XGBoost, LightGBM and CatBoost. The module imports none of them.
 
 >>> import fastloss as fl
 >>> from fastloss.boosting import Objective
@@ -25,7 +25,7 @@ from fastloss.losses import PoissonNLLLoss, QuantileLoss, SmoothQuantileLoss
 Array = NDArray[Any]
 Library = Literal["xgboost", "lightgbm", "catboost"]
 
-# raw predictions to start from are no farther from 0: a probability is within 1e-16 of 0 or 1 there
+# The farthest start from 0: a probability there is within 1e-16 of 0 or 1.
 FARTHEST = 36.0
 POISSON_STEP = 0.7  # of XGBoost and LightGBM, in the Hessian of their Poisson objective
 SAMPLE = 1024  # examples whose Hessians say what is large
@@ -38,7 +38,7 @@ ONE_AT_A_TIME = (
 
 
 def library_of(data: Any) -> Library:
-    """Which library's data set it is."""
+    """The library that a data set belongs to."""
     for cls in type(data).__mro__:
         name = cls.__module__.partition(".")[0]
         if name in ("xgboost", "lightgbm"):
@@ -49,12 +49,12 @@ def library_of(data: Any) -> Library:
 
 
 def weights_of(given: Any) -> Array | None:
-    """None for no weights, which XGBoost says by an array without any."""
+    """The weights, or None for the empty array by which XGBoost says that it has none."""
     return None if given is None or np.size(given) == 0 else np.asarray(given)
 
 
 def labels_of(loss: Loss, label: Array, raw: Array) -> Array:
-    """Of elements, a label for each prediction, where there may be one for all of a row."""
+    """For elementwise losses, a label for each prediction: one label may stand for a whole row."""
     if raw.ndim == 1 or not loss.is_elementwise:
         return label
     return np.broadcast_to(label.reshape(raw.shape if label.size == raw.size else (-1, 1)), raw.shape)
@@ -66,7 +66,7 @@ def weight_column(weight: Array | None, hessian: Array) -> Array | None:
 
 
 def best_pair(loss: Loss, scale: str, label: ArrayLike, weight: Array | None) -> Array:
-    """The prediction and the logarithm of its scale that are best for all examples: each for the other, in turn."""
+    """The best prediction and logarithm of its scale for all examples, each found for the other in turn."""
     numbers = np.asarray(label, np.float64)
     summed = type(loss)(**dict(rebuilt(loss).arguments) | {"reduction": "sum"})
     pred, log = np.zeros(()), np.zeros(())
@@ -86,37 +86,39 @@ def best_pair(loss: Loss, scale: str, label: ArrayLike, weight: Array | None) ->
 
 
 class Objective:
-    r"""A loss as the objective of gradient boosting: the gradient and the Hessian of each example, as libraries ask.
+    r"""A loss as the objective of gradient boosting: the gradient and the Hessian of each example.
 
     .. math:: g_i = w_i \frac{\partial \ell}{\partial x_i}, \quad h_i = s\, w_i \max(H_i, h_{\min})
 
     Args:
         loss: the loss, of elements or over classes. Its reduction must not divide by the number of examples.
-        hessian: H. ``"exact"``, ``"majorizer"``, ``"expected"``: see :class:`fastloss.Loss`. ``"ones"``: 1.
-            ``"auto"``: ``loss.newton``, with which Newton's step is safe.
+        hessian: H. ``"exact"``, ``"majorizer"``, ``"expected"``: see :class:`fastloss.Loss`. ``"ones"``: 1. ``"auto"``:
+            ``loss.newton``, the kind that makes Newton's step safe.
         min_hessian: the least H, from 0 up.
-        hessian_scale: s. ``"auto"``: what makes the trees those of the library's own objective, by the library that
-            calls: 2 for several classes in XGBoost, K/(K - 1) in LightGBM, and e^0.7 for the Poisson likelihood.
-        num_threads: of a call. More than 1 is rarely faster: XGBoost's threads and these wait for each other.
-        inputs: others of the loss by name, such as ``pos_weight=3`` or ``quantile=[0.1, 0.5, 0.9]``.
+        hessian_scale: s. ``"auto"``: the scale of the calling library's own objective, so that the trees are the same.
+            For K classes that is 2 in XGBoost and K/(K - 1) in LightGBM; for the Poisson likelihood, e^0.7.
+        num_threads: threads of a call. More than 1 is rarely faster: XGBoost's threads and these wait for each other.
+        inputs: further inputs of the loss, by name, such as ``pos_weight=3`` or ``quantile=[0.1, 0.5, 0.9]``.
 
-    Give the same object to
+    Give the same object to all libraries:
 
     - ``xgboost.train(..., obj=objective)``, ``XGBClassifier(objective=objective)`` and ``XGBRegressor``;
     - ``lightgbm.train({"objective": objective}, ...)``, ``LGBMClassifier(objective=objective)``, ``LGBMRegressor``;
     - ``CatBoost({"loss_function": objective, "eval_metric": objective.metric})``, for one prediction per example.
 
-    Several outputs in one model of XGBoost or LightGBM: classes, ``quantile=[0.1, 0.9]``, and losses of two predictions
-    such as :class:`fastloss.GaussianNLLLoss`, whose second output is the logarithm of the scale. Labels stay 1-D.
+    XGBoost and LightGBM take several outputs in one model: classes, ``quantile=[0.1, 0.9]``, and losses of two
+    predictions such as :class:`fastloss.GaussianNLLLoss`. The second output is then the logarithm of the scale. Labels
+    stay 1-D.
 
-    Raises TypeError for what is no loss, and ValueError for a loss that divides by the number of examples, or that has
-    no prediction, label and Hessian for each example. The first call raises ValueError for labels that the loss does
-    not mean, such as 0 and 1 where it takes -1 and +1.
+    Raises TypeError if loss is no loss. Raises ValueError for a loss that divides by the number of examples, or lacks a
+    prediction, a label and a Hessian for each example. The first call raises ValueError for labels that the loss does
+    not mean, such as 0 and 1 for a loss of -1 and +1.
 
-    A library knows neither start nor link of an objective that it is given. ``init_score`` and ``base_score`` are the
-    start, ``predict`` makes probabilities, rates and the like of raw predictions, ``metric`` is an evaluation metric.
+    A library does not know the start and the link of a foreign objective. ``init_score`` and ``base_score`` give the
+    start. ``predict`` turns raw predictions into probabilities, rates and the like. ``metric`` is the evaluation
+    metric.
 
-    The arrays that a call returns are filled again by the next one of the same thread.
+    The next call of the same thread fills the returned arrays again.
 
     Source: Friedman 2001; Chen and Guestrin 2016; surrogates of Hessians: de Leeuw and Lange 2009.
 
@@ -150,8 +152,8 @@ class Objective:
         self._second = next((name for name in loss.twice_differentiable if name != "pred"), None)
         if self._second and loss.domains[self._second].low == 0:
             raise ValueError(
-                f"loss must take the logarithm of its scale, for trees have any sign, got scale={self._second!r}; "
-                "take scale='log_variance'"
+                "loss must take the logarithm of its scale, because trees predict any sign, "
+                f"got scale={self._second!r}; take scale='log_variance'"
             )
         reduction = dict(loss.arguments).get("reduction")
         if reduction in ("mean", "weighted_mean"):
@@ -224,7 +226,7 @@ class Objective:
         return gradient, hessian
 
     def _inputs(self, raw: Array, label: Array) -> tuple[Array, ...]:
-        """What the loss is called with, by position."""
+        """The inputs of the loss, by position."""
         if self._second is None:
             return raw, labels_of(self.loss, label, raw)
         if raw.shape[1:] != (2,):
@@ -246,18 +248,18 @@ class Objective:
 
     @functools.cached_property
     def _has_kinks(self) -> bool:
-        """Whether the loss is made of straight lines: its majoriser is as large as you like near a kink."""
+        """Whether the loss consists of straight lines: its majoriser grows without bound near a kink."""
         signed = self.loss.domains["label"].low == -1
         pred = np.linspace(-3, 3, 50)
         label = np.full(50, 1.0 if signed else 0.0)
         return self.loss.is_elementwise and not self._summed.grad_and_hess(pred, label)[1].any()
 
     def _bend(self, raw: Array, label: Array, weight: Array | None, hessian: Array) -> None:
-        """Makes Hessians for Newton's step of the majorisers of a loss with kinks.
+        """Turns the majorisers of a loss with kinks into Hessians for Newton's step.
 
-        At a kink a majoriser is as large as you like, and one example would stop its leaf: the middle one is the most.
-        Of an outer quantile it is far larger than the density of the errors at 0, which Newton's step divides by. There
-        most of that density, of errors blurred by a logistic distribution, takes its place.
+        At a kink a majoriser grows without bound, and one example would stop its leaf: the median bounds all. Newton's
+        step divides by the density of the errors at 0. For an outer quantile the majoriser is far larger than this
+        density. The density of errors blurred by a logistic distribution takes most of its place there.
         """
         columns = weight_column(weight, hessian)
         some = slice(None, None, max(1, len(hessian) // SAMPLE))
@@ -273,14 +275,14 @@ class Objective:
         hessian *= share.astype(hessian.dtype)
         for k in np.ndindex(share.shape):
             if share[k] < 1:
-                # a majoriser of 1/(2 |error|) in the middle
+                # middle: the median of majorisers 1/(2 |error|)
                 width = BLUR / 2 / float(np.asarray(middle)[k])
                 smooth = SmoothQuantileLoss(beta=width, weight=1 - float(share[k]), reduction="sum")
                 at = (slice(None), *k)
                 hessian[at] += smooth.grad_and_hess(raw[at], label[at], sample_weight=weight)[1]
 
     def _raise(self, hessian: Array, weight: Array | None) -> None:
-        """Takes Hessians up to the least that they may be. A look whether one is below it costs a fifth of that."""
+        """Raises Hessians to at least min_hessian. Checking first whether one is below costs a fifth as much."""
         least = hessian.dtype.type(self.min_hessian)
         if hessian.size and not hessian.min() >= least:
             columns = weight_column(weight, hessian)
@@ -312,8 +314,8 @@ class Objective:
     def init_score(self, label: ArrayLike, weight: ArrayLike | None = None, n: int | None = None) -> Array:
         """Return the start of each example, for LightGBM's ``Dataset(init_score=)`` and CatBoost's ``Pool(baseline=)``.
 
-        Shape (N,), or (N, K) for K outputs; N is n where that is given. The labels are those of training: of another
-        data set give the number n of examples. LightGBM's raw predictions lack the start: add ``base_score(label)``.
+        The shape is (N,), or (N, K) for K outputs. The labels are those of training: for another data set give its
+        number of examples, n. LightGBM's raw predictions lack the start: add ``base_score(label)``.
         """
         start = self._start(label, weight)
         return np.tile(start, (len(np.asarray(label)) if n is None else integer("n", n), *[1] * start.ndim))
@@ -321,10 +323,10 @@ class Objective:
     def base_score(
         self, label: ArrayLike, weight: ArrayLike | None = None, api: Literal["native", "classifier"] = "native"
     ) -> float | list[float]:
-        """Return the start, as XGBoost's parameter ``base_score`` has it: a list for several outputs.
+        """Return the start in the form of XGBoost's parameter ``base_score``: a list for several outputs.
 
-        ``api="native"`` is the raw prediction, for ``xgboost.train`` and ``XGBRegressor``. ``api="classifier"`` is for
-        ``XGBClassifier``, which takes a probability and makes log-odds of it.
+        ``api="native"`` gives a raw prediction, for ``xgboost.train`` and ``XGBRegressor``. ``api="classifier"`` gives
+        a probability, for ``XGBClassifier``, which turns it into log-odds.
         """
         if api not in ("native", "classifier"):
             raise ValueError(f"api must be 'native' or 'classifier', got {api!r}")
@@ -337,7 +339,7 @@ class Objective:
     def predict(self, raw: ArrayLike) -> Array:
         """Return what raw predictions mean: probabilities, rates, or the predictions themselves.
 
-        Of two predictions the second is the exponential: the variance, or the scale, in place of its logarithm.
+        For a loss of two predictions, the second result is the variance or the scale itself, not its logarithm.
         """
         if self._second is None:
             return self.loss.inverse_link(raw, **self.inputs)
@@ -356,11 +358,11 @@ class Objective:
         library: Library = "xgboost",
         api: Literal["native", "classifier"] = "native",
     ) -> dict[str, Any]:
-        """Return the parameters that a library needs beside this objective, to merge into its others.
+        """Return the parameters that a library needs with this objective, to merge into the other parameters.
 
-        XGBoost's are the start, as ``base_score(api=api)`` has it, the number of classes, and the ``max_delta_step`` of
-        its own Poisson objective. LightGBM's are this objective and the number of outputs: the start goes into the data
-        set. CatBoost's are this objective and its metric.
+        XGBoost needs the start, ``base_score(api=api)``, the number of outputs, and the ``max_delta_step`` of its own
+        Poisson objective. LightGBM needs this objective and the number of outputs: the start goes into the data set.
+        CatBoost needs this objective and its metric.
         """
         start = self.base_score(label, weight, api)
         outputs = len(start) if isinstance(start, list) else 1
@@ -375,7 +377,7 @@ class Objective:
         if library == "catboost":
             if outputs > 1:
                 raise NotImplementedError(ONE_AT_A_TIME)
-            # as CatBoost's own losses do without these
+            # CatBoost's own losses do without these steps.
             own = {"boost_from_average": False, "leaf_estimation_iterations": 1}
             return {"loss_function": self, "eval_metric": self.metric} | own
         raise ValueError(f"library must be 'xgboost', 'lightgbm' or 'catboost', got {library!r}")
@@ -400,11 +402,11 @@ class Objective:
 
 
 class Metric:
-    """An objective's loss as evaluation metric: its name, its value, and that less is better, as far as a library asks.
+    """An objective's loss as evaluation metric: name, value, and that less is better, as far as a library asks.
 
     XGBoost: ``train(custom_metric=)``, ``XGBClassifier(eval_metric=)``; LightGBM: ``train(feval=)``,
-    ``fit(eval_metric=)``; CatBoost: ``eval_metric=``. It takes raw predictions, which these libraries give where the
-    objective is an :class:`Objective`, too.
+    ``fit(eval_metric=)``; CatBoost: ``eval_metric=``. The metric takes raw predictions: these libraries pass them if
+    the objective is an :class:`Objective`, too.
     """
 
     def __init__(self, objective: Objective) -> None:

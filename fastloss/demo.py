@@ -60,7 +60,7 @@ def sigmoid_cross_entropy(logits: Array, labels: Array) -> tuple[Any, Array]:
 
 
 def huber(predictions: Array, labels: Array) -> tuple[Any, Array]:
-    """The mean Huber loss, with slope 1 in its linear part, and its gradient, in NumPy."""
+    """The mean Huber loss with slope 1 in its linear part, and its gradient, in NumPy."""
     error = predictions - labels
     slope = np.clip(error, -RHO, RHO) / RHO
     value = (slope * (error - RHO / 2 * slope)).mean()
@@ -69,7 +69,7 @@ def huber(predictions: Array, labels: Array) -> tuple[Any, Array]:
 
 @dataclass(frozen=True)
 class Task:
-    """A linear model of a data set: the loss, its formula in NumPy, and the estimator of scikit-learn to compare with.
+    """A linear model of a data set: the loss, its formula in NumPy, and scikit-learn's estimator.
 
     The objective is the sum of the losses plus ``penalty / 2`` times the squared norm of all weights but the intercept.
     """
@@ -101,7 +101,7 @@ TASKS = (
         LogisticRegression(C=C, max_iter=1000),
         penalty=1 / C,
     ),
-    # HuberRegressor's loss is 2 rho times fastloss's; the scale, which it fits too, is about 1 after error_scale
+    # HuberRegressor's loss is 2 rho times fastloss's. It fits a scale, too, which is about 1 after error_scale.
     Task(
         "Huber regression, diabetes",
         load_diabetes,
@@ -123,7 +123,7 @@ class Split(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a task came to: scores on the test split, in percent, and seconds per fit."""
+    """The result of a task: scores on the test split, in percent, and seconds per fit."""
 
     name: str
     score: float
@@ -138,7 +138,7 @@ def with_ones(features: Array) -> Array:
 
 
 def error_scale(features: Array, targets: Array) -> float:
-    """The scale that HuberRegressor would give the errors of least squares: where their clipped squares average 1."""
+    """The scale that HuberRegressor would give the errors of least squares: their clipped squares average 1."""
     errors = targets - LinearRegression().fit(features, targets).predict(features)
 
     def excess(scale: float) -> float:
@@ -178,14 +178,14 @@ def fit(task: Task, data: Split, value_and_grad: ValueAndGrad) -> OptimizeResult
 
 
 def score(task: Task, labels: Array, outputs: Array) -> float:
-    """The accuracy of a classifier, the R² of a regression, of the model's outputs; in percent."""
+    """The accuracy of a classifier, or the R² of a regression, in percent."""
     if not is_classifier(task.estimator):
         return 100 * float(r2_score(labels, outputs))
     return 100 * float(accuracy_score(labels, outputs.argmax(axis=1) if task.outputs else outputs > 0))
 
 
 def duration(function: Callable[[], object]) -> float:
-    """The seconds that a call takes."""
+    """The duration of a call in seconds."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -210,7 +210,7 @@ def measure(task: Task, tick: Callable[[], object]) -> Result:
     estimator = task.estimator.fit(data.train[:, :-1], data.train_labels)
     times = []
     for _ in range(REPEATS):
-        # in turns, so that what else the machine does slows both
+        # In turns, so that other work of the machine slows both.
         times.append((duration(with_fastloss), duration(with_numpy)))
         tick()
     seconds, numpy_seconds = np.median(times, axis=0)
@@ -226,13 +226,13 @@ def measure(task: Task, tick: Callable[[], object]) -> Result:
 
 def measure_all() -> list[Result]:
     """Every task's result, with a progress bar on stderr."""
-    # threads that wait for each other cost far more than they gain on matrices as small as these
+    # On matrices as small as these, threads cost far more by waiting for each other than they gain.
     with threadpool_limits(1, user_api="blas"), tqdm(total=len(TASKS) * REPEATS, unit="repeat") as bar:
         return [measure(task, bar.update) for task in TASKS]
 
 
 def table(results: list[Result]) -> str:
-    """The results as text, a line each under a heading."""
+    """The results as text: a heading, and a line for each."""
     width = max(len(result.name) for result in results)
     lines = [f"{'':{width}}     score  scikit-learn    fit time  with NumPy  speed-up"]
     for name, own_score, sklearn_score, seconds, numpy_seconds in results:
@@ -243,7 +243,7 @@ def table(results: list[Result]) -> str:
 
 
 class Curve(NamedTuple):
-    """A likelihood to draw: its label, what the legend says besides its name, and where its predictions end."""
+    """A likelihood to draw: its label, the legend's remark, and the highest prediction."""
 
     loss: fl.Loss
     label: float
@@ -291,7 +291,7 @@ def draw(path: Path) -> None:
 
 
 def run(output: Path) -> None:
-    """Draws the losses into ``output``, fits every task and prints what came of it."""
+    """Draws the losses into ``output``, fits every task and prints the results."""
     draw(output)
     print(table(measure_all()))
     print("score: accuracy, or R² for the Huber regression, on the quarter of the data that is held out")

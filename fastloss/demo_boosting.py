@@ -1,4 +1,4 @@
-"""Trees boosted with fastloss's objectives, beside the own objectives of the library that is installed."""
+"""Trees boosted with fastloss's objectives, beside the installed library's own."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ TASKS = (
 )
 
 
-# raw predictions of the held-out examples after a number of rounds
+# raw predictions for the held-out examples after a number of rounds
 Predictor = Callable[[int], Array]
 
 
@@ -118,7 +118,7 @@ TRAIN = {"xgboost": train_xgboost, "lightgbm": train_lightgbm}
 
 
 def installed() -> str:
-    """The name of the library to train in. Raises ModuleNotFoundError where there is none."""
+    """The name of the library to train in. Raises ModuleNotFoundError if none is installed."""
     for name in TRAIN:
         if find_spec(name):
             return name
@@ -147,7 +147,7 @@ def measure(task: Task, library: str, tick: Callable[[], object]) -> Result:
 
 
 def table(results: list[Result], title: str) -> str:
-    """The results as text, a line each under a heading."""
+    """The results as text: a heading, and a line for each."""
     width, own = max(len(result.name) for result in results), max(len(result.own_name) for result in results)
     lines = [f"{'held-out loss':{width}}  fastloss  {title:>{own + 8}}"]
     lines += [f"{name:{width}}  {loss:8.4f}  {of:>{own}}{other:8.4f}" for name, loss, of, other in results]
@@ -155,7 +155,7 @@ def table(results: list[Result], title: str) -> str:
 
 
 def run() -> None:
-    """Trains every task, with a progress bar on stderr, and prints what came of it."""
+    """Trains every task, with a progress bar on stderr, and prints the results."""
     from tqdm import tqdm
 
     library = installed()

@@ -1,6 +1,6 @@
 """Pictures of losses: value, gradient and Hessian against the prediction. Needs matplotlib, the extra ``plot``.
 
-Each point of a curve is what the loss returns for a batch of that one prediction, whatever its reduction.
+Each point of a curve is the result of the loss for a batch of that single prediction, whatever the reduction.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def regression(*losses: Loss, ax: Axes | None = None, what: What | tuple[What, .
 
     Returns the axes.
 
-    Raises ImportError without matplotlib, TypeError for what is no loss or has no value per element, ValueError
-    without a loss and for another ``what``.
+    Raises ImportError without matplotlib. Raises TypeError if an argument is no loss or has no value per element,
+    ValueError without a loss and for another ``what``.
 
     >>> import fastloss as fl
     >>> from fastloss import plot
@@ -51,7 +51,7 @@ def regression(*losses: Loss, ax: Axes | None = None, what: What | tuple[What, .
 def classification(*losses: Loss, ax: Axes | None = None, what: What | tuple[What, ...] = EVERYTHING) -> Axes:
     """Draw losses of a binary label, which is 1 here, for predictions from -5 to 5.
 
-    The rest is as for :func:`regression`.
+    Arguments, result and exceptions are those of :func:`regression`.
 
     >>> import fastloss as fl
     >>> from fastloss import plot
@@ -74,7 +74,7 @@ def curves(
         label: the label of every prediction.
         pred: the predictions, ascending; None is from -5 to 5.
         ax: the axes to draw in; None makes a new figure.
-        what: as for :func:`regression`, which also says what is raised.
+        what: as for :func:`regression`.
 
     >>> import fastloss as fl
     >>> from fastloss import plot
@@ -95,11 +95,11 @@ def curves(
         ) from error
 
     if ax is not None and not isinstance(ax, Axes):
-        raise TypeError(f"ax must be axes of matplotlib's, or None, got {ax!r}")
+        raise TypeError(f"ax must be Matplotlib's axes or None, got {ax!r}")
     curves_of = [evaluate(loss, x, label) for loss in losses]
     if ax is None:
         ax = plt.figure(layout="constrained").add_subplot()
-    # the axes know which colours go with their background, rcParams may have changed since they were made
+    # The axes know which colours suit their background; rcParams may have changed since the axes were made.
     ink = ax.spines["left"].get_edgecolor()
     ax.axhline(0, color=ink, linewidth=ax.spines["left"].get_linewidth() / 2, zorder=1)
     for loss, results in zip(losses, curves_of, strict=True):
@@ -109,7 +109,7 @@ def curves(
             (line,) = ax.plot(x, results[kind], linestyle=LINESTYLES[kind], color=color, label=name)
             color = line.get_color()
 
-    # a curve that runs away would flatten the others; auto=None lets the next call see all the data again
+    # A curve that runs away would flatten the others; auto=None lets the next call see all the data again.
     bottom, top = ax.dataLim.intervaly
     if bottom < LOWEST or top > HIGHEST:
         ax.set_ylim(max(bottom, LOWEST) - 0.5, min(top, HIGHEST) + 0.5, auto=None)
@@ -123,7 +123,7 @@ def curves(
 
 
 def kinds_of(what: What | tuple[What, ...]) -> tuple[What, ...]:
-    """The kinds of curves that are asked for."""
+    """The kinds of curves to draw."""
     kinds = (what,) if isinstance(what, str) else tuple(what) if isinstance(what, (tuple, list)) else ()
     if not kinds or not all(isinstance(kind, str) and kind in EVERYTHING for kind in kinds):
         raise ValueError(f"what must be one or more of {', '.join(map(repr, EVERYTHING))}, got {what!r}")
@@ -131,14 +131,14 @@ def kinds_of(what: What | tuple[What, ...]) -> tuple[What, ...]:
 
 
 def check_losses(losses: tuple[Loss, ...]) -> None:
-    """Refuses what has no curve."""
+    """Refuses objects that have no curve."""
     if not losses:
         raise ValueError("there is no loss to draw")
     for loss in losses:
         if not isinstance(loss, Loss):
             raise TypeError(f"only losses can be drawn, got {loss!r}")
         if not loss.is_elementwise:
-            raise TypeError(f"{title(loss)} has no value per element, which a curve is made of")
+            raise TypeError(f"{title(loss)} has no value per element, so no curve")
         if loss.required > 2:
             raise TypeError(f"{title(loss)} needs {', '.join(loss.inputs[2 : loss.required])}, and a curve has none")
 
@@ -157,7 +157,7 @@ def numbers(pred: ArrayLike) -> NDArray[Any]:
 def evaluate(loss: Loss, pred: NDArray[Any], label: float) -> dict[What, NDArray[Any]]:
     """The loss and its derivatives at each prediction by itself."""
     batch_axis = dict(loss.arguments).get("batch_axis", 0)
-    # one axis more than there may be is as good as a million
+    # One axis above the maximum is as good as a million.
     shape = (1,) * min(max(batch_axis + 1, -batch_axis), 33)
     y = np.full(shape, label, float)
     points = [[np.ravel(a)[0] for a in loss.value_grad_and_hess(np.full(shape, x), y)] for x in pred]
@@ -165,7 +165,7 @@ def evaluate(loss: Loss, pred: NDArray[Any], label: float) -> dict[What, NDArray
 
 
 def title(loss: Loss) -> str:
-    """The loss as its constructor would be called, without what does not change the curve."""
+    """The constructor's call, without arguments that do not change the curve."""
     defaults = signature(type(loss)).parameters
     given = [
         f"{name}={value!r}"

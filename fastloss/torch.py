@@ -1,8 +1,8 @@
 """The losses as PyTorch modules: ``fastloss.torch.L2Loss(reduction="mean")`` in place of ``torch.nn.MSELoss()``.
 
-A module is built with the arguments of the loss of its name and called with tensors in its place. The losses themselves
-take tensors, too; a module is what belongs into an ``nn.Sequential`` or is listed when a model is printed. The loss's
-arguments are attributes of the module. Weights of classes are a buffer, ``weight``, as in ``nn.CrossEntropyLoss``.
+A module has the name and the arguments of a loss, and is called like it with tensors. The losses themselves take
+tensors, too; modules are for ``nn.Sequential`` and for the printout of a model. The loss's arguments are attributes of
+the module. Class weights are a buffer, ``weight``, as in ``nn.CrossEntropyLoss``.
 
 >>> import torch
 >>> import fastloss.torch
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fastloss import losses
 
-# the operators, which programs that were saved need
+# Registers the operators, which saved programs need.
 from fastloss.backends import torch as backend
 from fastloss.backends import torch_operators
 
@@ -30,7 +30,7 @@ __all__ = [name for name in losses.__all__ if name != "Loss"]
 
 
 class LossModule(torch.nn.Module):
-    """The base of the modules, each of which holds one loss."""
+    """The base of the modules. Each module holds one loss."""
 
     kind: ClassVar[type[losses.Loss]]
 
@@ -48,22 +48,22 @@ class LossModule(torch.nn.Module):
         self._hold(self.kind(*args, **named), named.get("class_weight"))
 
     def _hold(self, loss: losses.Loss, like: Any) -> None:
-        """Keep a loss, and its weights of classes apart from it, as a tensor of the dtype of another."""
+        """Keep a loss, and its class weights separately, as a tensor of another tensor's dtype."""
         arguments = dict(loss.arguments)
         weights = arguments.get("class_weight")
         self._buffers.pop("weight", None)
         if weights is not None:
             loss = type(loss)(**arguments | {"class_weight": None})
             dtype = like.dtype if isinstance(like, Tensor) and like.is_floating_point() else torch.float64
-            # the class has an attribute of that name, beside which none is registered
+            # The class has an attribute of that name, which would prevent registration.
             self._buffers["weight"] = torch.tensor(weights, dtype=dtype)
         self._unweighted = loss
-        # weights of the buffer's, and the loss with them
+        # the weights in the buffer, and the loss with them
         self._weighted: tuple[Tensor, losses.Loss] | None = None
 
     @property
     def loss(self) -> losses.Loss:
-        """The loss, with the weights that are now in the buffer."""
+        """The loss, with the weights that the buffer holds now."""
         weight = self._buffers.get("weight")
         if weight is None:
             return self._unweighted
@@ -96,14 +96,14 @@ class LossModule(torch.nn.Module):
 
 
 def is_plain(*inputs: Any) -> bool:
-    """Whether the numbers of all tensors among the inputs can be looked at, and nothing traces what is done to them."""
+    """Whether all tensors among the inputs hold numbers, and nothing traces operations on them."""
     if torch.compiler.is_compiling() or torch_operators.is_traced():
         return False
     return not any(isinstance(x, backend.ARRAYS) and (type(x) not in backend.PLAIN or x.is_meta) for x in inputs)
 
 
 def argument(name: str) -> property:
-    """An attribute for an argument of the loss, which is built anew if it is set."""
+    """An attribute for an argument of the loss. Setting it builds the loss anew."""
 
     def get(module: LossModule) -> Any:
         weight = module._buffers.get("weight")
@@ -119,9 +119,9 @@ def argument(name: str) -> property:
 
 
 def forward_of(loss: losses.Loss) -> Any:
-    """The method of a module that is called: with the inputs of its loss, by position or name.
+    """The forward method of a module, with the inputs of its loss by position or name.
 
-    Tracers read the names of a call in its code, so that it is written, as a dataclass writes its constructor.
+    Tracers read the names of arguments in the code, so the method is generated, as dataclasses generate constructors.
     """
     inputs = [f"{name}: Any" if k < loss.required else f"{name}: Any = None" for k, name in enumerate(loss.inputs)]
     head = f"def forward(self, {', '.join(inputs)}, *, out: Any = None) -> Tensor:"
@@ -143,5 +143,5 @@ def module_classes() -> dict[str, type[LossModule]]:
 globals().update(module_classes())
 
 if TYPE_CHECKING:
-    # a type checker does not see what the loops have made
+    # A type checker does not see the classes that the loop makes.
     def __getattr__(name: str) -> Any: ...

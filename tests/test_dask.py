@@ -432,11 +432,11 @@ PRED = np.ones((4, 3))
         ),
         (
             ValueError,
-            "wrt='label': that is not something to differentiate",
+            "wrt='label': label is not differentiable",
             lambda x: fl.SoftmaxCELoss().grad(x.rechunk({1: -1}), [0] * 4, wrt="label"),
         ),
         (NotImplementedError, "SDMLLoss has no diagonal Hessian", lambda x: fl.SDMLLoss().grad_and_hess(x, x)),
-        (ValueError, "where there are no weights, give None", lambda x: fl.L2Loss()(x, x, [])),
+        (ValueError, "for no weights, give None", lambda x: fl.L2Loss()(x, x, [])),
         (ValueError, "blank must be between -1 and 0", lambda x: fl.CTCLoss(blank=1)(x[..., None], [[0]] * 4)),
         (ValueError, "at least one class, the blank", lambda x: fl.CTCLoss()(x[..., None][..., :0], [[0]] * 4)),
         (
@@ -450,13 +450,17 @@ PRED = np.ones((4, 3))
             "input1 must have a feature axis, got a scalar",
             lambda x: fl.CosineEmbeddingLoss()(x[0, 0], 1.0, 1, sample_weight=2.0),
         ),
-        (TypeError, "out must be None for arrays of Dask", lambda x: fl.L2Loss()(x, x, out=np.empty(4))),
+        (TypeError, "out must be None for Dask's arrays", lambda x: fl.L2Loss()(x, x, out=np.empty(4))),
         (TypeError, "unexpected keyword argument 'head_grad'", lambda x: fl.L2Loss()(x, x, head_grad=1)),
         (ValueError, "L2Loss has no Hessian in label", lambda x: fl.L2Loss().grad_and_hess(x, x, wrt="label")),
         (TypeError, "L2Loss needs pred", lambda x: fl.L2Loss()(x)),
         (TypeError, "pred must be an array of real numbers, got dtype complex128", lambda x: fl.L2Loss()(x * 1j, x)),
         (TypeError, "label must not be a masked array", lambda x: fl.L2Loss()(x, np.ma.masked_equal(PRED, 1))),
-        (TypeError, "losses of fastloss alone, got Mine", lambda x: type("Mine", (fl.L2Loss,), {})()(x, x)),
+        (
+            TypeError,
+            "takes only fastloss's own losses, no subclass, got Mine",
+            lambda x: type("Mine", (fl.L2Loss,), {})()(x, x),
+        ),
     ],
 )
 def test_errors(error: type[Exception], match: str, call: Any) -> None:

@@ -68,7 +68,7 @@ class Elsewhere:
 MANY = {f"c{k}": np.dtype(object) for k in range(5)}
 SPARSE = r"it is sparse: \.toarray\(\)"
 LABELS = r"\.get_label\(\)"
-TEXT = r"\.astype\(float\), or number classes by np.unique"
+TEXT = r"\.astype\(float\), or number classes with np.unique"
 THINGS: dict[str, tuple[Callable[[], Any], str]] = {
     "csr_matrix": (lambda: like("scipy.sparse._csr", "csr_matrix", "spmatrix"), rf"got csr_matrix; {SPARSE}"),
     "coo_array": (lambda: like("scipy.sparse._coo", "coo_array", toarray=method), rf"got coo_array; {SPARSE}"),
@@ -107,21 +107,21 @@ THINGS: dict[str, tuple[Callable[[], Any], str]] = {
     "durations": (lambda: np.zeros(4, "m8[s]"), r"got dtype timedelta64\[s\]; divide by a unit"),
     "complex": (lambda: X + 1j, r"got dtype complex128; take its \.real"),
     "fields": (lambda: np.zeros(4, "i4,f4"), r"take one of its fields: x\['f0'\]"),
-    "objects": (lambda: X.astype(object), r"got dtype object; make numbers of its objects: \.astype\(float\)"),
-    "fractions": (lambda: [Fraction(1, 2)] * 4, r"got dtype object; make numbers of its objects: \.astype\(float\)"),
-    "missing": (lambda: [1, None, 2, 3], r"at position \(1,\) is a NoneType: np\.nan stands for what is missing"),
+    "objects": (lambda: X.astype(object), r"got dtype object; convert its objects to numbers: \.astype\(float\)"),
+    "fractions": (lambda: [Fraction(1, 2)] * 4, r"got dtype object; convert its objects to numbers: \.astype\(float\)"),
+    "missing": (lambda: [1, None, 2, 3], r"at position \(1,\) is a NoneType: np\.nan stands for a missing number"),
     "missing in pandas": (lambda: np.array([1, like("pandas", "NAType")]), r"is a NAType: np\.nan stands for"),
     "text among objects": (lambda: np.array([1, "a"], object), r"at position \(1,\) is a str: it is no number"),
     "ragged": (lambda: [[1, 2], [3]], "got list: .*inhomogeneous"),
     "set": (lambda: {1.0}, "got set; a set has no order: give a list"),
     "frozenset": (lambda: frozenset({1.0}), "got frozenset; a set has no order"),
-    "dict": (lambda: {"label": X}, "got dict; give what belongs to one of its keys"),
+    "dict": (lambda: {"label": X}, "got dict; give the value of one of its keys"),
     "values of a dict": (lambda: {"label": 1.0}.values(), "got dict_values"),
     "generator": (lambda: (x for x in X), "got generator; it can be read only once: make a list"),
     "map": (lambda: map(float, X), "got map; it can be read only once: make a list"),
-    "function": (lambda: len, "got builtin_function_or_method; give what it returns"),
+    "function": (lambda: len, "got builtin_function_or_method; call it, and give the result"),
     "object": (object, "got object$"),
-    "masked": (lambda: np.ma.masked_array(X, [0, 0, 1, 0]), "whose mask would be dropped; fill it"),
+    "masked": (lambda: np.ma.masked_array(X, [0, 0, 1, 0]), "its mask would be dropped; fill it"),
 }
 
 
@@ -156,7 +156,7 @@ def test_what_boosting_holds() -> None:
     data = xgboost.DMatrix(X[:, None], label=X)
     with pytest.raises(TypeError, match=f"^label must .* got DMatrix; .*{LABELS}"):
         L2(X, data)
-    with pytest.raises(ValueError, match=r"got shape \(0,\); where there are no weights, give None"):
+    with pytest.raises(ValueError, match=r"got shape \(0,\); for no weights, give None"):
         L2(X, data.get_label(), data.get_weight())
 
 
@@ -186,7 +186,7 @@ def test_frames_of_pandas() -> None:
         (pandas.Categorical(["a", "b", "a", "b"]), r"of a Categorical; it is categorical: \.codes"),
         (table, r"of a DataFrame; these columns hold no numbers: 'kind' \(category\)"),
         (pandas.Series(pandas.to_datetime(["2020-01-01"] * 4)), r"datetime64\[.*\] of a Series; count from a date"),
-        (pandas.Series([1, pandas.NA, 2, 3], dtype=object), "np.nan stands for what is missing"),
+        (pandas.Series([1, pandas.NA, 2, 3], dtype=object), "np.nan stands for a missing number"),
     ]
     for given, message in cases:
         with pytest.raises(TypeError, match=f"^label must .*{message}"):
@@ -248,7 +248,7 @@ def test_numbers_that_are_not_masked() -> None:
         fl.HuberLoss(rho=np.ma.masked_array(2.0, True))
 
 
-EMPTY = "; where there are no weights, give None"
+EMPTY = "; for no weights, give None"
 
 
 @pytest.mark.parametrize("weight", [[], np.zeros(0, np.float32), np.zeros((0, 4))])

@@ -181,7 +181,7 @@ def test_subclasses_are_drawn_under_their_names() -> None:
         ({"label": 0, "pred": [1j]}, ValueError, "pred must be one or more"),
         ({"label": 0, "pred": [[1.0], [1.0, 2.0]]}, TypeError, "pred must be real numbers, got list"),
         ({"label": 0, "pred": np.ma.masked_array([1.0])}, ValueError, "pred must be one or more"),
-        ({"label": 0, "ax": 5}, TypeError, "ax must be axes of matplotlib's, or None, got 5"),
+        ({"label": 0, "ax": 5}, TypeError, "ax must be Matplotlib's axes or None, got 5"),
         ({"label": 0, "what": 5}, ValueError, "what must be one or more of .*, got 5"),
         ({"label": 0, "what": [["value"]]}, ValueError, "what must be one or more of"),
     ],

@@ -236,7 +236,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "unexpected .* 'labels'; it takes pred, label",
     ),
     "twice": (lambda: fl.TripletLoss().validate([1], positive=[1]), TypeError, "validate got positive twice"),
-    "not built": (lambda: fl.L2Loss.__new__(fl.L2Loss).validate([1]), TypeError, "has not been built"),
+    "not built": (lambda: fl.L2Loss.__new__(fl.L2Loss).validate([1]), TypeError, "is not built"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which library the arrays of a call belong to. None is imported to find out: where its array is, it is."""
+"""The library that the arrays of a call belong to. An array of a library means that it is imported already."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     from fastloss._core import Loss
 
-# by the package that an array's type, or one that it derives from, comes from
+# by the package of an array's type, or of one of its bases
 BACKENDS = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "autograd": "autograd", "dask": "dask"}
 
 
@@ -32,7 +32,7 @@ class Backend(Protocol):
 
 @functools.lru_cache(maxsize=1024)
 def backend_of(kind: type) -> Backend | None:
-    """The module that takes arrays of a type; None for what NumPy is to make an array of."""
+    """The module that takes arrays of a type; None for objects that NumPy converts."""
     for base in kind.__mro__:
         # a class may be without a module
         name = BACKENDS.get(str(base.__module__).partition(".")[0])
@@ -63,34 +63,34 @@ def bind(loss: Loss, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple
 
 
 def spelled(method: str, options: dict[str, Any]) -> str:
-    """A method and the Hessian that the call names, as one text: for calls that are made later."""
+    """A method and the kind of its Hessian as one text, for calls made later."""
     kind = options.pop("hessian", "exact")
     return method if kind == "exact" else f"{method}:{kind}"
 
 
 def make(loss: Loss, call: str, **arguments: Any) -> Any:
-    """Makes a call of a method that spelled() wrote."""
+    """Makes a call from the text of spelled()."""
     method, _, kind = call.partition(":")
     return getattr(loss, method)(**arguments, **({"hessian": kind} if kind else {}))
 
 
 def check_own(loss: Loss) -> None:
-    """Refuses subclasses of a user's, whose constructors nobody knows, where a loss is built anew."""
+    """Refuses a user's subclasses where losses are built anew: their constructors are unknown."""
     if not type(loss).__module__.startswith("fastloss.losses."):
         raise TypeError(
-            f"a call that is compiled or put off takes the losses of fastloss alone, got {type(loss).__name__}"
+            f"a compiled or lazy call takes only fastloss's own losses, no subclass, got {type(loss).__name__}"
         )
 
 
 @functools.lru_cache(maxsize=1024)
 def loss_of(expression: str) -> Loss:
-    """The loss that an expression builds: what a compiled program can hold of it."""
+    """The loss that an expression builds; compiled programs hold losses as expressions."""
     losses = importlib.import_module("fastloss.losses")
     match ast.parse(expression, mode="eval").body:
         case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords) if name in losses.__all__:
             arguments = {x.arg: ast.literal_eval(x.value) for x in keywords if x.arg}
             return cast("Loss", getattr(losses, name)(**arguments))
-    raise ValueError(f"an expression must build a loss of fastloss's from literals, got {expression!r}")
+    raise ValueError(f"an expression must build a loss of fastloss from literals, got {expression!r}")
 
 
 def along(loss: Loss, head: Any, pred: Any) -> Any:
@@ -100,7 +100,7 @@ def along(loss: Loss, head: Any, pred: Any) -> Any:
 
 
 def is_ready(loss: Loss, wrt: Sequence[int], ndim: int) -> bool:
-    """Whether the gradients for heads of 1, which the forward pass can compute, give those for any.
+    """Whether the gradients for heads of 1, from the forward pass, give the gradients for any head.
 
     wrt are positions in the call, ndim is of the first input.
     """
@@ -111,20 +111,20 @@ def check_differentiable(loss: Loss, names: Sequence[str]) -> None:
     for name in names:
         if name not in loss.differentiable:
             raise ValueError(
-                f"{name} is to be differentiated, but {type(loss).__name__} has gradients in "
-                f"{', '.join(loss.differentiable)} alone"
+                f"{name} is not differentiable: {type(loss).__name__} has gradients only in "
+                f"{', '.join(loss.differentiable)}"
             )
 
 
 def targets_of(loss: Loss, method: str, wrt: Any, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs that wrt names, of those that are given, for a method to differentiate in."""
+    """The inputs that wrt names, checked: all are given, and the method can differentiate in them."""
     names = wrt if isinstance(wrt, tuple) else (loss.inputs[0] if wrt is None else wrt,)
     for name in names:
         if name not in loss.inputs:
             known = ", ".join(map(repr, loss.inputs))
             raise ValueError(f"wrt must name inputs of {type(loss).__name__}, {known}, got {name!r}")
         if name not in loss.differentiable:
-            raise ValueError(f"wrt={name!r}: that is not something to differentiate with respect to")
+            raise ValueError(f"wrt={name!r}: {name} is not differentiable")
         if name not in given:
             raise ValueError(f"wrt={name!r}, but the call has no {name}")
         if method.endswith("hess") and name not in loss.twice_differentiable:
@@ -142,8 +142,7 @@ def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[in
     if list(wrt) != [0] or list(wanted) != [0]:
         names = ", ".join([loss.inputs[k] for k in sorted({*wrt, *wanted})])
         raise NotImplementedError(
-            f"the second derivatives of {type(loss).__name__} in {names} are not known: only those in the first input "
-            "alone are"
+            f"fastloss has no second derivatives of {type(loss).__name__} in {names}: only those in the first input alone"
         )
     loss.check_product()
 
@@ -151,7 +150,8 @@ def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[in
 class _TorchCompilerFinder:
     """Imports our part for PyTorch behind PyTorch's compiler.
 
-    The compiler traces calls without making them: none of ours would notice that it is there, and to it a loss is C.
+    The compiler traces calls without making them: no code of fastloss would run, and the compiler cannot trace a loss's
+    C.
     """
 
     def find_spec(
@@ -159,7 +159,7 @@ class _TorchCompilerFinder:
     ) -> importlib.machinery.ModuleSpec | None:
         if name != "torch._dynamo":
             return None
-        # not by asking all finders, which include this one; and whoever asks need not import
+        # Not by importlib.util.find_spec, which asks this finder, too. Whoever asks need not import.
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

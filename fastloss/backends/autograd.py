@@ -1,4 +1,4 @@
-"""HIPS autograd: the loss of boxed arrays is boxed, and its gradient, a primitive too, has derivatives of its own."""
+"""HIPS autograd: the loss of boxed arrays is a box. The gradient is a primitive, too, with derivatives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
         if isinstance(x, Box) and not isinstance(x, ArrayBox):
             raise TypeError(f"{name} must be an array for autograd to differentiate, got {type(x._value).__name__}")
     if options.pop("out", None) is not None:
-        raise TypeError("out cannot be given in a call that autograd differentiates, which must not overwrite arrays")
+        raise TypeError("out must be None in a call that autograd differentiates: the call must not overwrite arrays")
     if method.endswith("hess"):
         raise TypeError(
             f"{method} cannot be differentiated by autograd; give it plain arrays (autograd.tracer.getval), or "
@@ -56,7 +56,7 @@ def as_numpy(name: str, x: Any) -> Any:
 
 
 def evaluate_value(loss: Loss, *inputs: Any) -> Any:
-    # not a subclass's own methods, which have called these
+    # methods of Loss itself: a subclass's override may be the caller
     return Loss.__call__(loss, *inputs)
 
 
@@ -79,7 +79,7 @@ Flow = Callable[[Any], Iterable[Any]]
 def value_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow:
     loss, *inputs = args
     names = tuple([loss.inputs[k - 1] for k in argnums])
-    # boxes among these bring the call back to this module: then the gradient has derivatives
+    # Boxes among the inputs bring the call back to this module: then the gradient has derivatives.
     return lambda g: Loss.grad(loss, *inputs, wrt=names, head_grad=g)
 
 
@@ -92,33 +92,32 @@ def gradient_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwa
 
 
 def to_head(loss: Loss, name: str, head: Any, inputs: list[Any], t: Any) -> Any:
-    """What flows from a gradient, which is linear in its head, into the head."""
+    """The flow from a gradient, which is linear in its head, into the head."""
     terms = sifted(loss, inputs, name, t) * Loss.grad(loss, *inputs, wrt=name)
     if np.size(head) == 1:
         return np.reshape(np.sum(terms), np.shape(head))
     ndim = np.ndim(inputs[0])
     if name != loss.inputs[0] or not loss.is_separable(ndim):
         raise NotImplementedError(
-            f"the derivative of the gradient of {type(loss).__name__} in {name} with respect to head_grad is not "
-            f"known: only that of the gradient in {loss.inputs[0]} is, where each value has a part of it to itself, "
-            "and those of reductions to one number"
+            f"fastloss has no derivative in head_grad of the gradient of {type(loss).__name__} in {name}: only for the "
+            f"gradient in {loss.inputs[0]} where each value has its own part of that, and for reductions to one number"
         )
     axes = loss.value_axes(ndim) or ()
     return np.sum(terms, axis=tuple([k for k in range(ndim) if k not in axes]))
 
 
 def to_input(loss: Loss, name: str, head: Any, inputs: list[Any], other: str, t: Any) -> Any:
-    """What flows from a gradient into an input, through the second derivatives."""
+    """The flow from a gradient into an input, through the second derivatives."""
     if not name == other == loss.inputs[0]:
         raise NotImplementedError(
-            f"the second derivatives of {type(loss).__name__} in {name} and {other} are not known: only those in the "
-            "first input alone are"
+            f"fastloss has no second derivatives of {type(loss).__name__} in {name} and {other}: only those in the "
+            "first input alone"
         )
     return product(loss, head, t, *inputs)
 
 
 def sifted(loss: Loss, inputs: list[Any], name: str, flow: Any) -> Any:
-    """What flows into an input, and 0 where the call leaves the input out: infinity times 0 would be none."""
+    """The flow into an input, set to 0 where the call leaves the input out: infinity times 0 would be NaN."""
     given = {known: np.asarray(getval(x)) for known, x in zip(loss.inputs, inputs, strict=False) if x is not None}
     mask = left_out(loss, given, name)
     return flow if mask is None else np.where(mask, 0.0, flow)

@@ -1,8 +1,7 @@
 """Dask: the loss of lazy arrays is a lazy array, computed chunk by chunk, each on one thread.
 
-Every chunk is a call of its own, and what the calls give adds up. Of a mean each chunk gives its own, times its share
-of the elements: sums might overflow. What a weighted mean divides by comes from labels and weights alone, and its
-gradients wait for it.
+Every chunk is a call of its own, and the results add up. For a mean, each chunk gives its own mean times its share of
+the elements: sums might overflow. Labels and weights alone give the divisor of a weighted mean; gradients wait for it.
 """
 
 # mypy: allow-untyped-calls
@@ -27,10 +26,10 @@ from fastloss.backends.layout import Layout, Shape, ignored_id, layout_of, long_
 
 ARRAYS = (da.Array,)
 
-# arrays by name, each with the axes of the first input that its own lie along
+# arrays by name, each with the axes of the first input that its own axes lie along
 Placed = dict[str, tuple[Any, Shape]]
 
-# behind the name of an input that a Hessian is in
+# suffix of an input's name for the Hessian in it
 HESSIAN = " Hessian"
 RESULTS = {
     "__call__": ("value",),
@@ -89,11 +88,11 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
 
 
 def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str, Any]) -> tuple[str, ...]:
-    """Refuses what a call cannot do before anything is computed; returns the inputs to differentiate in."""
+    """Refuses impossible calls before anything is computed; returns the inputs to differentiate in."""
     kind = type(loss).__name__
     check_own(loss)
     if options.get("out") is not None:
-        raise TypeError("out must be None for arrays of Dask, which are computed later and cannot be written into")
+        raise TypeError("out must be None for Dask's arrays, which are computed later and cannot be written to")
     if method.endswith("hess") and loss.no_hessian is not None:
         raise NotImplementedError(f"{kind} has no diagonal Hessian: {loss.no_hessian}")
     if method == "__call__":
@@ -102,11 +101,11 @@ def check_call(loss: Loss, method: str, given: dict[str, Any], options: dict[str
 
 
 def as_array(name: str, x: Any) -> Any:
-    """An array of Dask or NumPy whose chunks have known sizes; axes of size 0 and 1 have but one."""
+    """An array of Dask or NumPy with chunks of known sizes; axes of size 0 and 1 have one chunk."""
     if not isinstance(x, da.Array):
         return _foreign.as_array(name, x)
     if isinstance(x._meta, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be dropped")
+        raise TypeError(f"{name} must not be a masked array: its mask would be dropped")
     if x.dtype.kind not in "fiub" and not _foreign.is_bfloat16(x.dtype):
         raise TypeError(f"{name} must be an array of real numbers, got dtype {x.dtype}")
     if math.isnan(sum(x.shape)):
@@ -119,7 +118,7 @@ def as_numpy(name: str, x: Any) -> Any:
 
 
 def check_chunks(layout: Layout, arrays: dict[str, Any], placed: Placed) -> None:
-    """Refuses chunks that cut through what only makes sense as a whole."""
+    """Refuses chunks that cut an axis which the loss needs as a whole."""
     for name, (x, axes) in placed.items():
         for k, axis in enumerate(axes):
             if isinstance(x, da.Array) and x.numblocks[k] > 1 and (axis in layout.whole or axis == len(layout.shape)):
@@ -132,7 +131,7 @@ def check_chunks(layout: Layout, arrays: dict[str, Any], placed: Placed) -> None
 
 
 def sum_of_weights(layout: Layout, placed: Placed) -> tuple[Any, Any]:
-    """What a weighted mean divides by, and the derivative of that in sample_weight."""
+    """The divisor of a weighted mean, and its derivative in sample_weight."""
     weight = placed["sample_weight"][0] if "sample_weight" in placed else None
     label = per_row(layout.loss.specs)
     weights = weights_of_ids(layout.loss)
@@ -156,7 +155,7 @@ def sum_of_weights(layout: Layout, placed: Placed) -> tuple[Any, Any]:
 
 
 def weights_of_ids(loss: Loss) -> NDArray[np.float64] | None:
-    """What an example counts by the id that its label holds; None: all count as one."""
+    """The weights of examples by the ids of their labels; None: all count as one."""
     label = per_row(loss.specs)
     if label is None or label.integers is None or label.integers.high is not None:
         return None
@@ -167,13 +166,13 @@ def weights_of_ids(loss: Loss) -> NDArray[np.float64] | None:
 
 
 def count(label: Any, *, weights: NDArray[np.float64], ignored: int | None) -> NDArray[np.float64]:
-    """The weight of each label; 0 for one that is ignored, and for what is no id, as that of an example left out."""
+    """The weight of each label; 0 for an ignored one, and for no id, as in examples left out."""
     known = np.isin(label, np.arange(weights.size)) & (label != ignored)
     return np.where(known, weights[np.where(known, label, 0).astype(np.intp)], 0)
 
 
 def ratio(a: Any, b: Any) -> Any:
-    """a / b of numbers, and 0 where b is: the mean of nothing."""
+    """a / b, and 0 where b is 0: the mean of nothing."""
     return da.map_blocks(divide, a, b, dtype=np.float64, meta=np.empty(()))
 
 
@@ -188,7 +187,7 @@ def align(placed: Placed) -> Placed:
     arrays = dict(zip(lazy, unified, strict=True))
     for name, (x, axes) in placed.items():
         if name not in lazy:
-            # along an axis of size 1 it is repeated, and others may be there
+            # Along an axis of size 1 the array is repeated, and other sizes may occur.
             cuts = [chunks.get(axis, ()) for axis in axes]
             fitting = tuple([c if sum(c) == n else (n,) for c, n in zip(cuts, x.shape, strict=True)])
             arrays[name] = da.from_array(x, chunks=fitting)
@@ -196,20 +195,20 @@ def align(placed: Placed) -> Placed:
 
 
 def parts_of(kind: str, wrt: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands for a kind of result: gradients go by their inputs, Hessians by these and a suffix."""
+    """The names of a kind of result: gradients by their inputs, Hessians by these with a suffix."""
     if kind == "value":
         return (kind,)
     return tuple([name + HESSIAN for name in wrt]) if kind == "Hessian" else wrt
 
 
 def result_names(method: str, wrt: tuple[str, ...]) -> list[str]:
-    """What a method returns."""
+    """The names of a method's results."""
     return [name for kind in RESULTS[method.partition(":")[0]] for name in parts_of(kind, wrt)]
 
 
 @dataclass(frozen=True)
 class Task:
-    """The call for a chunk. Its results have all axes of the first input, of size 1 where they have none."""
+    """The call for a chunk. Results get all axes of the first input, with size 1 where reduced."""
 
     loss: Loss
     method: str
@@ -241,7 +240,7 @@ class Task:
 
 
 def compute(layout: Layout, method: str, wrt: tuple[str, ...], placed: Placed, dtype: DTypeLike) -> dict[str, Any]:
-    """Calls for the chunks, and their results put together, but for what a weighted mean divides by."""
+    """Calls for the chunks, and their results put together, before the division of a weighted mean."""
     ndim = len(layout.shape)
     every = tuple(range(ndim))
     loss = with_reduction(layout.loss, "mean" if layout.reduction == "weighted_mean" else layout.reduction)

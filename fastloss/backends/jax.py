@@ -35,7 +35,7 @@ ARRAYS = (jax.Array, jax.core.Tracer)
 JAX: Any = jax
 PartitionSpec: Any = jax.sharding.PartitionSpec
 
-# of the empty arrays that stand for gradients that the backward pass computes, and for those that nobody wants
+# dtypes of the empty arrays that stand for gradients of the backward pass, and for unwanted ones
 LATER, NEVER = np.dtype(np.int8), np.dtype(np.bool_)
 
 
@@ -43,7 +43,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     given, options = bind(loss, inputs, named)
     check_own(loss)
     if options.pop("out", None) is not None:
-        raise TypeError("out cannot be given for JAX's arrays, which do not change")
+        raise TypeError("out must be None for JAX's arrays, which do not change")
     arrays = tuple([as_array(name, x) for name, x in given.items()])
     positions = tuple([loss.inputs.index(name) for name in given])
     if method == "__call__":
@@ -77,7 +77,7 @@ def evaluate_constant(
 
 
 def as_array(name: str, x: Any) -> jax.Array:
-    """An input as an array of JAX's, of a dtype that there are losses of."""
+    """An input as an array of JAX, of a dtype that losses take."""
     is_plain = isinstance(x, ARRAYS) or (type(x) is np.ndarray and x.dtype.kind in "fiub")
     array = jnp.asarray(x if is_plain else _foreign.as_array(name, x))
     # a key of random numbers has a dtype that is not NumPy's
@@ -96,19 +96,19 @@ def as_numpy(name: str, x: Any) -> Any:
     array = as_array(name, x)
     if isinstance(array, jax.core.Tracer):
         raise TypeError(
-            f"{name} must have numbers, at which validate looks, and a traced array has none yet, got {typeof(array)}; "
+            f"{name} must hold numbers for validate to read, and a traced array holds none, got {typeof(array)}; "
             "call validate outside of JAX's transformations"
         )
     return np.asarray(array)
 
 
 def typeof(x: jax.Array) -> Any:
-    """What JAX knows of an array: its shape and dtype, the axes of a mesh that it is cut along and varies over."""
+    """JAX's type of an array: shape, dtype, and the mesh axes that the array is cut along and varies over."""
     return (JAX.typeof if hasattr(JAX, "typeof") else JAX.core.get_aval)(x)
 
 
 def manual_mesh() -> Any:
-    """The mesh whose devices run the program each on its own part, as inside shard_map; None elsewhere."""
+    """The mesh whose devices each run the program on their own part, as inside shard_map; None elsewhere."""
     mesh = getattr(jax.sharding, "get_abstract_mesh", lambda: None)()
     return mesh if getattr(mesh, "manual_axes", ()) else None
 
@@ -127,7 +127,7 @@ def varying_axes(x: jax.Array) -> frozenset[Any]:
 
 
 def is_sum(x: jax.Array) -> bool:
-    """Whether an array, or its gradient, is the sum of what the devices have, which JAX takes later."""
+    """Whether an array, or its gradient, is a sum over the devices that JAX has yet to take."""
     kind = typeof(x)
     parts = getattr(kind, "manual_axis_type", None), kind.sharding.spec
     return any(getattr(part, name, None) for part in parts for name in ("unreduced", "reduced"))
@@ -136,7 +136,7 @@ def is_sum(x: jax.Array) -> bool:
 def lie_alike(loss: Loss, names: Sequence[str], arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """The inputs as one call takes them: they vary over the same axes of a mesh, and the first is cut like its peers.
 
-    JAX turns both around where it differentiates: the gradient in what the devices share is the sum of all of theirs.
+    JAX transposes both when it differentiates: the gradient in a shared input is the sum over all devices.
     """
     shapes = tuple([(name, x.shape) for name, x in zip(names, arrays, strict=True)])
     # sizes may be symbols, of which the call itself knows
@@ -147,8 +147,7 @@ def lie_alike(loss: Loss, names: Sequence[str], arrays: tuple[jax.Array, ...]) -
     for name, x in zip(names, arrays, strict=True):
         if is_sum(x):
             raise TypeError(
-                f"{name} must have no axes of a mesh that are unreduced or reduced, got {typeof(x)}; "
-                "jax.reshard gives it others"
+                f"{name} must have no unreduced or reduced mesh axes, got {typeof(x)}; jax.reshard changes them"
             )
     axes = [varying_axes(x) for x in arrays]
     every = frozenset().union(*axes)
@@ -164,7 +163,7 @@ def vary(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
 
 
 def cut_like(first: jax.Array, others: Sequence[jax.Array]) -> jax.Array:
-    """The first input cut along the axes of an explicit mesh that it is not cut along, but others of its shape are."""
+    """The first input, cut along those axes of an explicit mesh that others of its shape are cut along."""
     shardings = [typeof(x).sharding for x in (first, *others) if x.shape == first.shape]
     specs = [sharding.spec for sharding in shardings]
     merged = [next((spec[k] for spec in specs if spec[k] is not None), None) for k in range(first.ndim)]
@@ -181,7 +180,7 @@ def cut(x: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def like(x: jax.Array, dtype: Any) -> Any:
-    """A result that lies like an input: on the same devices, too."""
+    """The type of a result with an input's shape, on the same devices."""
     return typeof(x).update(dtype=dtype, weak_type=False)
 
 
@@ -228,9 +227,9 @@ def value(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> 
 
 
 def value_forward(loss: Loss, given: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
-    """The value, and what the backward pass takes: the inputs, and for each its gradient or what stands in for it.
+    """The value, and the residuals of the backward pass: the inputs, and for each its gradient or a stand-in.
 
-    Programs that differentiate in other inputs share what JAX keeps of this structure, which is the same for all.
+    The structure is the same for all wanted inputs, because JAX keeps one for all programs.
     """
     arrays = tuple([x.value for x in inputs])
     wrt = perturbed(given, inputs)
@@ -259,12 +258,12 @@ def value_backward(loss: Loss, given: tuple[int, ...], residuals: Any, head: Any
 
 
 value.defvjp(value_forward, value_backward, symbolic_zeros=True)
-# for shard_map, which takes no rule for symbolic zeros outside of a compiled program
+# shard_map takes rules for symbolic zeros only inside a compiled program
 compiled_value = jax.jit(value, static_argnums=(0, 1))
 
 
 def sifted(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...], k: int, head: jax.Array) -> jax.Array:
-    """What flows into an input, and 0 where the call leaves the input out: infinity times 0 would be none."""
+    """The flow into an input, set to 0 where the call leaves the input out: infinity times 0 would be NaN."""
     named = dict(zip(names_of(loss, given), inputs, strict=True))
     mask = left_out(loss, named, loss.inputs[k])
     if mask is None:

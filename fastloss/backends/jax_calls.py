@@ -23,7 +23,7 @@ TARGET = "fastloss_call"
 
 LOG = logging.getLogger("fastloss")
 
-# of those numbers that XLA gives dtypes, what there are losses of
+# dtypes that losses take, by XLA's number
 DTYPES = {
     1: np.dtype(np.bool_),
     2: np.dtype(np.int8),
@@ -108,10 +108,10 @@ def parse(call: str) -> tuple[str, Loss, list[str], tuple[str, ...], int, bool]:
 
 
 def spell(method: str, loss: Loss, names: Sequence[str], wrt: Sequence[str], ndim: int, is_part: bool) -> str:
-    """A call as an attribute of the target: the method, the loss, the inputs that are given, those to differentiate.
+    """A call as an attribute of the target: the method, the loss, the given inputs, the inputs to differentiate.
 
-    ndim is of the first result: where the target gets one with more axes, the first are those that vmap has added.
-    is_part says whether other devices make calls of their own, as inside shard_map.
+    ndim is the number of axes of the first result; further axes in front are those that vmap has added. is_part: other
+    devices make calls of their own, as inside shard_map.
     """
     check_own(loss)
     return ";".join([method, loss.expression, " ".join(names), " ".join(wrt), str(ndim), "part" * is_part])
@@ -140,14 +140,14 @@ def run(call: str, inputs: list[Any], results: list[Any]) -> None:
     except Exception as error:
         if not is_part:
             raise
-        # the other devices wait in sums for one that has failed, until XLA ends the process
+        # If one device failed, the others would wait for it in sums, until XLA ends the process.
         for x in results:  # no cover: in threads of XLA's, which nobody traces
             x.fill(np.nan)
         LOG.error("a loss inside shard_map failed on a device: its results are NaN: %r", error)  # no cover: as above
 
 
 def element(x: Any, index: tuple[int, ...]) -> Any:
-    """What an input has at an index of the axes that vmap has added, along which it has size 1 where it is the same."""
+    """An input's part at an index of the axes that vmap has added; size 1 means the same part for all."""
     return x[(*[min(i, n - 1) for i, n in zip(index, x.shape, strict=False)], ...)]
 
 
@@ -166,7 +166,7 @@ def grouped(method: str, results: list[Any], n: int) -> list[Any]:
 
 @ctypes.CFUNCTYPE(c_void_p, POINTER(Frame))
 def handle(pointer: Any) -> int | None:
-    """What XLA calls, to ask for the version and for every execution."""
+    """The function that XLA calls, to ask for the version and for every execution."""
     frame = pointer.contents
     if frame.extension:
         extension = MetadataExtension.from_address(frame.extension)
@@ -178,7 +178,7 @@ def handle(pointer: Any) -> int | None:
         text = frame.attributes.values[0].contents
         run(ctypes.string_at(text.start, text.size).decode(), arrays(frame.arguments), arrays(frame.results))
     except BaseException as error:
-        # a KeyboardInterrupt, too: XLA would take results that nobody has filled
+        # A KeyboardInterrupt, too: XLA would take results that are not filled.
         message = f"{type(error).__name__}: {error}".encode()
         code = INVALID_ARGUMENT if isinstance(error, Exception) else CANCELLED
         arguments = ErrorArguments(ctypes.sizeof(ErrorArguments), None, message, code)

@@ -1,4 +1,4 @@
-"""How the inputs of a call lie along the axes of the first: for the backends that look before they make the call."""
+"""How the inputs of a call lie along the axes of the first, for backends that check before they call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spec_of(loss: Loss, name: str) -> Input:
 
 
 def ignored_id(loss: Loss) -> int | None:
-    """The id by which a label says that its example counts as nothing."""
+    """The id of labels whose examples are left out."""
     label = per_row(loss.specs)
     return None if label is None or label.integers is None else label.integers.ignored
 
@@ -91,13 +91,13 @@ class Layout:
 
     @property
     def mean_size(self) -> int | None:
-        """How many of them, of all chunks, a value is the mean of; 1 where the means are to be added; None for sums."""
+        """How many elements, over all chunks, a value is the mean of; 1 if means are to be added; None for sums."""
         if self.reduction in ("none", "sum"):
             return None
         return 1 if self.reduction == "weighted_mean" else self.size // max(1, math.prod(self.value_shape))
 
     def place(self, name: str, x: Any) -> tuple[Any, Shape]:
-        """An input with the axes of the first one or of the unreduced loss, and which those are."""
+        """An input spread over axes of the first input, and these axes."""
         loss, shape, ndim = self.loss, self.shape, len(self.shape)
         first = loss.inputs[0]
         unreduced = tuple([shape[k] for k in self.axes])
@@ -126,7 +126,7 @@ class Layout:
         return resize(x, wanted), axes
 
     def place_weight(self, x: Any, unreduced: Shape) -> tuple[Any, Shape]:
-        """One weight per example, or what broadcasts to the unreduced loss, in which the axis of the rows may stand."""
+        """Weights per example, or weights that broadcast to the unreduced loss, with or without the rows' axis."""
         given = x.shape
         if given == (1,) and not unreduced:
             x, good = x[0], True
@@ -144,7 +144,7 @@ class Layout:
         return self.spread_weight(x), self.axes
 
     def spread_weight(self, x: Any) -> Any:
-        """Weights that fit, with the axes of the unreduced loss."""
+        """Weights, checked before, with the axes of the unreduced loss."""
         if x.ndim == 1 and self.batch is not None:
             return x[tuple([slice(None) if k == self.batch else None for k in self.axes])]
         if x.ndim > len(self.axes):
@@ -220,13 +220,13 @@ def check_shapes(loss: Loss, shapes: tuple[tuple[str, Shape], ...]) -> None:
 
 
 def left_out(loss: Loss, given: Mapping[str, Any], name: str) -> Any:
-    """Where in an input nothing flows back, however large what flows is: a mask that broadcasts to the input.
+    """A mask, which broadcasts to an input, of elements whose gradient is 0 even for an infinite head.
 
-    It is where weights are 0 or ids are ignored; None where nothing tells.
+    These are elements of weight 0 or with an ignored id; None if the call has neither weights nor an ignored id.
     """
     first = loss.inputs[0]
     ignored = ignored_id(loss)
-    # in a pair's second vectors the losses of other examples have a part, too
+    # The losses of other examples depend on a pair's second vector, too.
     is_shared = loss.couples is not None and name != first
     if name == "sample_weight" or is_shared or ("sample_weight" not in given and ignored is None):
         return None
@@ -245,7 +245,7 @@ def left_out(loss: Loss, given: Mapping[str, Any], name: str) -> Any:
     if spec_of(loss, name).lies != "broadcast":
         mask = mask[tuple([0 if n == 1 else slice(None) for n in shape])]
         return mask[tuple([None if n == 1 else slice(None) for n in own])]
-    # along an axis that it lacks, or has with size 1, all must be left out
+    # Along an axis that the input lacks, or has with size 1, all must be left out.
     more = len(shape) - len(own)
     for k in range(len(shape)):
         if k < more or own[k - more] == 1:

@@ -1,7 +1,7 @@
 """PyTorch: the loss of tensors is a tensor, which PyTorch differentiates.
 
-A call that is made goes through ``autograd.Function``, which costs the least; one that is traced or transformed goes
-through ``torch_operators``.
+Plain calls go through ``autograd.Function``, which costs the least. Traced and transformed calls go through
+``torch_operators``.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from fastloss.backends.torch_operators import (
 
 # stand-ins of the tracer of torch.fx, too
 ARRAYS = (Tensor, Proxy)
-# a subclass may stand for no memory
+# a subclass may have no memory
 PLAIN = (Tensor, torch.nn.Parameter)
-# not a subclass's own, which has called them
+# Loss.__call__ itself: a subclass's override may be the caller
 call = Loss.__call__
 
 
@@ -90,7 +90,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
 
 
 def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Everything but the plain call: the results are tensors through which nothing flows back."""
+    """Every method but the plain call: nothing flows back through the results."""
     given, options = bind(loss, inputs, named)
     for x in (*given.values(), options.get("head_grad"), options.get("vector")):
         if x.is_meta if type(x) in PLAIN else isinstance(x, ARRAYS):
@@ -113,7 +113,7 @@ def as_numpy(name: str, x: Any) -> Any:
         if not is_traced() and not x.is_meta:
             raise
     raise TypeError(
-        f"{name} must have numbers, at which validate looks, and one that is traced or on meta has none, got "
+        f"{name} must hold numbers for validate to read, and a traced tensor or one on meta holds none, got "
         f"{type(x).__name__}; call validate with a tensor on the CPU, outside of PyTorch's transforms"
     )
 
@@ -127,12 +127,12 @@ def map_out(out: Any) -> Any:
     array = as_array("out", out)
     if isinstance(out, Tensor) and array.size and array.ctypes.data != out.data_ptr():
         # a negated view, say: its array is a copy
-        raise TypeError("out must be a tensor whose numbers are those in its memory")
+        raise TypeError("out must be a tensor that stores its own numbers, not a negated or conjugate view")
     return array
 
 
 def as_given(out: Any, result: Any, pred: Any) -> Any:
-    """Results as tensors, those that the caller brought where there are such."""
+    """Results as tensors: the caller's, where given."""
     if isinstance(result, tuple):
         parts = out if isinstance(out, tuple) else (None,) * len(result)
         return tuple(map(as_given, parts, result, repeat(pred)))
@@ -144,8 +144,8 @@ def as_given(out: Any, result: Any, pred: Any) -> Any:
 class Recorded(torch.autograd.Function):
     """A value together with its gradients, which the first backward pass hands out.
 
-    Handed out, not lent: they are scaled in place and may become somebody's ``grad`` without a copy. A second backward
-    pass (retain_graph) computes its own.
+    The backward pass gives the gradients away: PyTorch scales them in place and may keep them as ``grad`` without a
+    copy. A second backward pass (retain_graph) computes its own.
     """
 
     @staticmethod
@@ -160,7 +160,7 @@ class Recorded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *heads: Tensor) -> tuple[Any, ...]:
         (loss, wrt, others), head = ctx.call, heads[0]
-        # at once: another thread may go back through the same graph
+        # Pop first: another thread may go back through the same graph.
         gradients = ctx.__dict__.pop("gradients", None)
         results: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
         if gradients is not None and not torch.is_grad_enabled() and not is_traced():
@@ -199,8 +199,8 @@ def constant(head: Tensor) -> Any:
 def scale(loss: Loss, gradients: list[Tensor], head: Tensor, n: int, others: Any) -> list[Tensor] | None:
     """The gradients for a head, of those for heads of 1 and in their memory, for a call with n inputs.
 
-    None where the head is not finite and may leave something out: infinity times 0 would be none; or where what has
-    few digits would be rounded twice.
+    None if the head is not finite and something may be left out: infinity times 0 would be NaN. None, too, where halves
+    would be rounded twice.
     """
     factor = constant(head)
     if factor != 1 and gradients[0].dtype in HALVES:
@@ -229,7 +229,7 @@ def ignores_ids(loss: Loss) -> bool:
 
 
 def flow_back(loss: Loss, wrt: list[int], head: Tensor, inputs: Sequence[Any]) -> Sequence[Tensor]:
-    """The gradients for a head, computed anew; what is differentiable in them is recorded."""
+    """The gradients for a head, computed anew, and recorded as far as they are differentiable."""
     if torch.is_grad_enabled() or is_traced():
         check_own(loss)
         given, tensors = torch_operators.given_tensors(inputs)

@@ -1,8 +1,8 @@
-"""The losses as PyTorch's own operators: for what traces, batches or transforms a call instead of making it.
+"""The losses as operators of PyTorch, for code that traces, batches or transforms a call.
 
-PyTorch is told the shapes that come out, the derivative, and how to map over a batch. A loss is an argument by the
-expression that builds it, an input by its position in the call. Weights of the classes that a module keeps as a tensor
-come last, at the position behind all inputs.
+The operators tell PyTorch the shapes of results, the derivative, and how to map over a batch. A loss is passed as the
+expression that builds it, an input by its position in the call. Class weights that a module keeps as a tensor come
+last, at the position behind all inputs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PARTS = {
 
 
 def is_traced() -> bool:
-    """Whether something looks on: what it does not see as an operation of PyTorch's is a constant to it."""
+    """Whether a tracer is active: it takes results for constants unless operations of PyTorch made them."""
     if transforms_active() or records_calls() or count_modes():
         return True
     # it has a stack of its own, and a mode for functions, of which a default device is one, too
@@ -84,7 +84,7 @@ def as_array(name: str, x: Any) -> Any:
 
 
 def remedy(x: Tensor) -> str:
-    """What makes a tensor of another one that there are losses of."""
+    """Advice to make a tensor that losses take of another one."""
     if x.is_meta:
         return "; a tensor on meta has no numbers: give one that has"
     calls = [".cpu()"] * (not x.is_cpu) + [".to_dense()"] * (x.layout is not torch.strided)
@@ -112,7 +112,7 @@ def as_value(x: Any, pred: Any) -> Tensor:
 
 
 def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Forward mode is refused for all but the value: without this its derivatives would silently be none."""
+    """Refuses forward mode for all but the value: it would silently find no derivatives."""
     given, options = bind(loss, inputs, named)
     unpack: Any = torch.autograd.forward_ad.unpack_dual
     for name, x in (given | options).items():
@@ -194,7 +194,7 @@ def results(
 
 
 def same_size(m: Any, n: Any) -> bool:
-    """Whether two sizes are one; where that shows in the call alone, which checks it, too."""
+    """Whether two sizes are equal. Symbolic sizes pass: the call itself checks them."""
     try:
         return bool(m == n)
     except RuntimeError:
@@ -237,7 +237,7 @@ def check_weight_fits(loss: Loss, pred: Tensor, unreduced: list[Any], weight: Te
     if weight.ndim == 1 and batch:
         good = same_size(shape[0], pred.shape[batch[0]]) or same_size(shape[0], 1)
     elif weight.ndim == pred.ndim == len(unreduced) + 1:
-        # the axis of the rows may be there, with size 1
+        # the rows' axis may stay, with size 1
         axes = unreduced_axes(loss, pred)
         good = broadcasts(shape, [n if k in axes else 1 for k, n in enumerate(pred.shape)])
     else:
@@ -357,7 +357,7 @@ def setup_operator(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) 
 
 
 def backward(ctx: Any, heads: Sequence[Tensor]) -> tuple[Any, ...]:
-    """The operator's derivative: of its outputs, the gradients are for this alone."""
+    """The operator's derivative; its further outputs, the gradients, exist only for this."""
     # a program that was traced without gradients may be run with them
     wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[2], strict=True) if needed]
     inputs, found = list(ctx.saved_tensors[: len(ctx.given)]), {}
@@ -405,7 +405,7 @@ def scaled(
 
 
 def sifted(loss: Loss, given: list[int], inputs: Sequence[Tensor], k: int, head: Tensor) -> Tensor:
-    """What flows into an input, and 0 where the call leaves the input out: infinity times 0 would be none."""
+    """The flow into an input, set to 0 where the call leaves the input out: infinity times 0 would be NaN."""
     mask = left_out(loss, dict(zip(names(loss, given), inputs, strict=True)), names(loss, [k])[0])
     return head if mask is None else torch.where(mask, 0.0, head)
 
@@ -413,7 +413,7 @@ def sifted(loss: Loss, given: list[int], inputs: Sequence[Tensor], k: int, head:
 def gradients_for(
     expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor
 ) -> list[Tensor]:
-    """The gradients for a head, computed anew, in the form that the surroundings take."""
+    """The gradients for a head, computed anew, in the form that active transforms take."""
     if is_transformed() or not is_traced():
         return list(cast(Any, Gradients).apply(expression, given, wrt, head, *inputs))
     found: list[Tensor] = gradient(expression, given, inputs, wrt, head)
@@ -473,7 +473,7 @@ def is_wanted(node: Any) -> bool:
 
 
 class Gradients(torch.autograd.Function):
-    """The operator of the gradients for a head, with the derivatives of that in the first input, in the same."""
+    """The operator of the gradients for a head, with their derivatives in the first input."""
 
     @staticmethod
     def forward(expression: str, given: list[int], wrt: list[int], head: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -573,7 +573,7 @@ def push_forward(loss: Loss, given: list[int], inputs: list[Tensor], tangents: S
 class Differentiable(torch.autograd.Function):
     """The operator with gradients that can be differentiated, where the second derivatives are known.
 
-    It is also what torch.func transforms, which takes no operator with a derivative.
+    torch.func needs this class, too: it does not take operators with a derivative.
     """
 
     @staticmethod
@@ -616,7 +616,7 @@ class Differentiable(torch.autograd.Function):
 
 
 def operate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
-    """The operator, in the form that the surroundings take."""
+    """The operator, in the form that active transforms take."""
     if wrt and (is_transformed() or is_forward()):
         return list(cast(Any, Differentiable).apply(expression, given, wrt, *inputs))
     if is_transformed() or is_forward():
@@ -662,7 +662,7 @@ for operator in (evaluate, gradient, product, results):
 
 
 def tensor_like(x: Any, like: Any) -> Tensor:
-    """A tensor as it is; all else as one, which has no memory where others have none."""
+    """A tensor as it is; anything else as a tensor, on meta if `like` is."""
     if isinstance(x, Tensor):
         return x
     tensor = torch.as_tensor(x)
@@ -677,7 +677,7 @@ def given_tensors(inputs: Sequence[Any]) -> tuple[list[int], list[Tensor]]:
 
 
 def located(loss: Loss, inputs: Sequence[Any], row_numbers: Tensor | None) -> tuple[list[int], list[Tensor]]:
-    """What the operators are called with: the positions and the tensors, of which all or none have memory."""
+    """The arguments of the operators: positions and tensors, all with memory or all on meta."""
     check_own(loss)
     rest = [None] * (len(loss.inputs) - len(inputs))
     given, tensors = given_tensors([*inputs, *rest, row_numbers])
@@ -732,7 +732,7 @@ def find_results(
 
 
 def fill(out: Any, result: Any) -> Any:
-    """Results in the caller's tensors, by operations that are seen."""
+    """Results in the caller's tensors, copied by operations that tracers see."""
     if out is None:
         return result
     if isinstance(result, tuple):
@@ -751,7 +751,7 @@ def fill(out: Any, result: Any) -> Any:
 def perform(
     loss: Loss, method: str, inputs: tuple[Any, ...], named: Mapping[str, Any], row_numbers: Tensor | None = None
 ) -> Any:
-    """A call through the operators, or as a node of the graph of torch.fx's tracer, which has stand-ins for tensors."""
+    """A call through the operators, or as a node of a graph if torch.fx's tracer passes stand-ins."""
     given, options = bind(loss, inputs, named)
     for x in (*given.values(), *options.values()):
         if isinstance(x, Proxy):
@@ -767,7 +767,7 @@ def perform(
 
 
 def perform_later(tracer: Any, loss: Loss, method: str, named: Mapping[str, Any], row_numbers: Tensor | None) -> Any:
-    """A call as a node: the graph's inputs are known in its run alone, and so is whether they are there."""
+    """A call as a node of a graph: only its run shows the inputs, and which of them are None."""
     check_own(loss)
     kwargs = {name: torch.as_tensor(x) if isinstance(x, (list, np.ndarray)) else x for name, x in named.items()}
     found = tracer.create_proxy("call_function", fastloss_call, (loss.expression, method, row_numbers), kwargs)
@@ -788,10 +788,10 @@ def fastloss_call(expression: str, method: str, row_numbers: Tensor | None, **na
 
 
 def traced(self: Loss, *inputs: Any, **named: Any) -> Tensor:
-    """What the compiler sees of a call."""
+    """The code of a call that the compiler traces."""
     given, options = bind(self, inputs, named)
     if any(x is not None for x in options.values()):
-        raise TypeError("a compiled call takes the loss's inputs alone")
+        raise TypeError("a compiled call takes only the loss's inputs")
     return call(self, [given.get(name) for name in self.inputs])
 
 
@@ -799,6 +799,6 @@ def traced(self: Loss, *inputs: Any, **named: Any) -> Tensor:
 def teach_compiler() -> None:
     """Lets PyTorch's compiler trace the call of a loss."""
     torch.compiler.substitute_in_graph(Loss.__call__, skip_signature_check=True)(traced)
-    # behind a graph break it would compile what hands arrays over, which it takes for tensors
+    # Behind a graph break it would compile these functions, and take their arrays for tensors.
     for function in (as_array, as_tensor, as_value, is_traced):
         torch._dynamo.decorators.skip(function)

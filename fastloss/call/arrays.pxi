@@ -1,7 +1,7 @@
-"""Arrays as the kernels see them: kinds of elements, shapes that fit, memory that two of them share."""
+"""Arrays as the kernels see them: kinds of elements, shapes that fit, shared memory."""
 
 
-# what is counted in elements is counted in bytes of all buffers, too, without an overflow
+# Small enough that the bytes of all buffers cannot overflow Py_ssize_t.
 cdef Py_ssize_t MAX_ELEMENTS = PY_SSIZE_T_MAX >> 8
 
 
@@ -23,11 +23,11 @@ cdef int bfloat16_number = -1
 
 
 cdef inline int kind_of(cnp.ndarray a) noexcept:
-    """What the elements of an array are; -1: no real numbers."""
+    """The type of an array's elements; -1: no real numbers."""
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(a)
     cdef int kind = kind_character(a)
     cdef PyObject* descr
-    # of another library's types a kind says little
+    # the kind of another library's type says little
     if kind == c"V" or not 0 <= cnp.PyArray_TYPE(a) < BUILT_IN:
         descr = <PyObject*>cnp.PyArray_DESCR(a)
         return BFLOAT16 if descr == <PyObject*>own_bfloat16 or cnp.PyArray_TYPE(a) == bfloat16_number else -1
@@ -41,7 +41,7 @@ cdef inline int kind_of(cnp.ndarray a) noexcept:
 
 
 cdef cnp.ndarray as_array(x, str name):
-    """x as an array: whatever NumPy makes one of is good."""
+    """x as an array, if NumPy can convert it."""
     return x if cnp.PyArray_CheckExact(x) else _foreign.as_array(name, x)
 
 
@@ -54,7 +54,7 @@ cdef int kind_found(cnp.ndarray a) except? -1:
 
 
 cdef cnp.ndarray numbers(cnp.ndarray a, str name):
-    """The array, which must be of real numbers and have few enough axes."""
+    """The array, checked: real numbers, and not too many axes."""
     if kind_found(a) < 0:
         raise TypeError(f"{name} must be an array of real numbers, {_foreign.about(a, name, a)}")
     if cnp.PyArray_NDIM(a) > MAX_AXES:
@@ -117,7 +117,7 @@ cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int
 
 
 cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
-    """A single number that counts as an array of so many elements."""
+    """Describes a single number as an array of size elements."""
     d.data = <char*>x
     d.type = FLOAT64
     d.swapped = False
@@ -135,7 +135,7 @@ cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
 cdef bint match_squeezed(cnp.ndarray a, const Py_ssize_t* shape, int n, int* axes) noexcept:
     """Whether a's shape is the given one, or either is the other without some axes of size 1.
 
-    Fills in which axis of a lies along each.
+    Fills axes with the axis of a that lies along each.
     """
     cdef int i = 0, k = 0, ndim = cnp.PyArray_NDIM(a)
     while i < ndim or k < n:
@@ -170,7 +170,7 @@ cdef Py_ssize_t ceil_div(Py_ssize_t a, Py_ssize_t b) noexcept:
 
 
 cdef inline cnp.ndarray memory_of(out):
-    """An array over the memory of the caller's: a subclass may do as it likes with all else."""
+    """A plain array over the memory of the caller's: a subclass may override everything else."""
     return out if cnp.PyArray_CheckExact(out) else np.asarray(out)
 
 
@@ -185,7 +185,7 @@ cdef bint same_layout(const array_t* a, const array_t* b) noexcept:
 
 
 cdef (size_t, size_t) extent(cnp.ndarray a) noexcept:
-    """The first byte of an array, and the one behind its last."""
+    """The first byte of an array, and the byte behind its last."""
     cdef size_t low = <size_t>cnp.PyArray_BYTES(a), high = low + cnp.PyArray_ITEMSIZE(a)
     cdef int k
     for k in range(cnp.PyArray_NDIM(a)):
@@ -208,12 +208,12 @@ cdef bint overlap(cnp.ndarray a, cnp.ndarray b):
     except np.exceptions.TooHardError:
         return True
     except RuntimeError as error:
-        # so NumPy says that it gets no memory
+        # NumPy raises this if it gets no memory.
         raise MemoryError(str(error)) from None
 
 
 cdef inline Py_ssize_t magnitude(Py_ssize_t x) noexcept:
-    # abs() makes a Python integer of it
+    # abs() would make a Python integer of x.
     return x if x >= 0 else -x
 
 

@@ -1,4 +1,4 @@
-"""What a call is given: its inputs as arrays over the axes of the unreduced loss, and checks of their numbers."""
+"""The inputs of a call as arrays over the axes of the unreduced loss, and checks of their numbers."""
 
 
 cdef inline cnp.ndarray array_given(Loss loss, const call_t* c, int slot):
@@ -6,7 +6,7 @@ cdef inline cnp.ndarray array_given(Loss loss, const call_t* c, int slot):
 
 
 cdef int bind(Loss loss, call_t* c, tuple args, dict options, int want) except -1:
-    """Puts the inputs where they belong, and what else is given by name."""
+    """Stores the inputs by slot, and the other arguments."""
     cdef Py_ssize_t n_args = len(args)
     cdef int k
     if n_args > loss.n_inputs:
@@ -49,7 +49,7 @@ cdef int bind_named(Loss loss, call_t* c, Py_ssize_t n_args, dict options, int w
 
 
 cdef bint is_surrogate(Loss loss, kind) except -1:
-    """Whether the Hessian that a call names is the kernel's surrogate."""
+    """Whether the Hessian that the call names is the kernel's surrogate."""
     if loss.no_hessian is not None:
         return False
     if not isinstance(kind, str) or kind not in loss.hessians:
@@ -59,7 +59,7 @@ cdef bint is_surrogate(Loss loss, kind) except -1:
 
 
 cdef int describe_inputs(Loss loss, call_t* c) except -1:
-    """Arranges all inputs over the axes that the first one gives to the unreduced loss."""
+    """Arranges all inputs over the axes of the unreduced loss, which the first input defines."""
     cdef int slot, lies
     describe_first(loss, c)
     if c.given[WEIGHT] != NULL:
@@ -114,7 +114,7 @@ cdef int describe_first(Loss loss, call_t* c) except -1:
 
 
 cdef void arrange_axes(Loss loss, call_t* c, cnp.ndarray pred, int axis, int batch):
-    """Orders the axes: those of the unreduced loss, whose elements are counted, and behind or before them a row's."""
+    """Orders the axes: those of the unreduced loss, and the axes of a row behind or before them."""
     cdef plan_t* p = &c.plan
     cdef int ndim = cnp.PyArray_NDIM(pred), i, k
     cdef bint turned = lies_turned(loss, c, pred), in_row
@@ -171,7 +171,7 @@ cdef void place_short_rows(call_t* c, int axis) noexcept:
 
 
 cdef void open_plan(call_t* c) noexcept:
-    """What a plan is before any array is described."""
+    """Initialises a plan, before any array is described."""
     cdef plan_t* p = &c.plan
     cdef const kernel_t* kernel = c.kernel
     cdef int k
@@ -192,16 +192,13 @@ cdef void open_plan(call_t* c) noexcept:
 
 
 cdef bint lies_turned(Loss loss, const call_t* c, cnp.ndarray pred):
-    """Whether elements are taken in Fortran's order, as pred and the caller's buffers lie.
-
-    Sums are taken in C order.
-    """
+    """Whether to take elements in Fortran's order, like pred and the caller's buffers. Sums need C order."""
     cdef int kind
     if loss.layout != ELEMENTS or cnp.PyArray_IS_C_CONTIGUOUS(pred) or not cnp.PyArray_IS_F_CONTIGUOUS(pred):
         return False
     if c.wanted[VALUE] and loss.reduction != NONE or c.wanted[GRAD_WEIGHT] or c.wanted[GRAD_THIRD]:
         return False
-    # a weighted mean divides by the sum of its weights
+    # A weighted mean divides by the sum of its weights.
     if loss.reduction == WEIGHTED_MEAN and c.given[WEIGHT] != NULL:
         return False
     for kind in range(GRAD_THIRD):
@@ -246,7 +243,7 @@ cdef int describe_per_row(Loss loss, call_t* c, int slot) except -1:
 
 
 cdef int describe_own(Loss loss, call_t* c, int slot) except -1:
-    """An input whose shape is its own: its axes as they are."""
+    """An input with a shape of its own: its axes as they are."""
     cdef array_t* d = &c.plan.inputs[slot]
     cdef cnp.ndarray a = array_given(loss, c, slot)
     cdef int k, n = cnp.PyArray_NDIM(a)
@@ -263,7 +260,7 @@ cdef int describe_own(Loss loss, call_t* c, int slot) except -1:
 
 
 cdef int describe_broadcast(Loss loss, call_t* c, int slot) except -1:
-    """An optional input that broadcasts to the unreduced loss, or is a number. A formula without it reads nothing."""
+    """An optional input that broadcasts to the unreduced loss, or is a number. No formula reads a missing one."""
     cdef cnp.ndarray a = array_given(loss, c, slot)
     name = loss.slot_names[slot]
     if loss.lies[slot] == NUMBER:
@@ -280,7 +277,7 @@ cdef int describe_broadcast(Loss loss, call_t* c, int slot) except -1:
 
 
 cdef bint match_unreduced(call_t* c, int slot, cnp.ndarray a) noexcept:
-    """Whether an input broadcasts to the unreduced loss; which of its axes lies along each."""
+    """Whether an input broadcasts to the unreduced loss; fills in which of its axes lies along each."""
     cdef int k
     cdef int[MAX_AXES + 1] whole
     cdef Py_ssize_t[MAX_AXES + 1] dims
@@ -294,7 +291,7 @@ cdef bint match_unreduced(call_t* c, int slot, cnp.ndarray a) noexcept:
 
 
 cdef int describe_weight(Loss loss, call_t* c) except -1:
-    """Along which axes of the unreduced loss sample_weight lies."""
+    """Finds the axes of the unreduced loss that sample_weight lies along."""
     cdef cnp.ndarray weight = array_given(loss, c, WEIGHT), pred = <cnp.ndarray>c.given[FIRST]
     cdef int k, ndim = cnp.PyArray_NDIM(weight)
     cdef int whole[MAX_AXES + 1]
@@ -306,7 +303,7 @@ cdef int describe_weight(Loss loss, call_t* c) except -1:
         for k in range(c.n):
             axes[k] = 0 if k == c.batch_item else -1
     elif loss.layout == ROWS and ndim == cnp.PyArray_NDIM(pred):
-        # that of the rows may be there with size 1
+        # The axis of the rows may stay, with size 1.
         k = c.row_order[0 if c.plan.lanes_over_rows else c.n]
         good = weight.shape[k] == 1 and match_broadcast(weight, <Py_ssize_t*>cnp.PyArray_DIMS(pred), ndim, whole)
         for k in range(c.n):
@@ -325,7 +322,7 @@ cdef int describe_weight(Loss loss, call_t* c) except -1:
 
 
 cdef double describe_head(Loss loss, call_t* c) except? -1:
-    """head_grad, where it is an array, lies like the value; returns the factor that it is otherwise."""
+    """Lays out a head_grad that is an array like the value; returns the factor of one that is a number."""
     cdef cnp.ndarray head = array_given(loss, c, HEAD)
     cdef int[MAX_AXES + 1] whole
     cdef int k
@@ -352,7 +349,7 @@ cdef dict shapes_of(Loss loss, const call_t* c):
 
 
 cdef int check_numbers(Loss loss, call_t* c) except -1:
-    """Refuses inputs for their numbers: integers, and what the kernel looks at as it prepares the call."""
+    """Refuses inputs with wrong numbers: integers, and numbers that the kernel checks as it prepares the call."""
     cdef int slot
     cdef Py_ssize_t bad
     for slot in range(SECOND, WEIGHT):
@@ -366,7 +363,7 @@ cdef int check_numbers(Loss loss, call_t* c) except -1:
 
 
 cdef Py_ssize_t bad_integer(Loss loss, call_t* c, int slot) except -2:
-    """The position of the first number of an input that is not one of its integers; -1 if all are."""
+    """The position of an input's first number that is none of its integers; -1 if all are."""
     cdef plan_t* p = &c.plan
     cdef watch_t watch
     cdef Py_ssize_t bad
@@ -383,17 +380,17 @@ cdef Py_ssize_t bad_integer(Loss loss, call_t* c, int slot) except -2:
 
 
 cdef int prepare(Loss loss, call_t* c) except -1:
-    """Gets the memory that the kernel keeps for the call, and has it filled."""
+    """Allocates the kernel's state for the call, and lets the kernel fill it."""
     cdef plan_t* p = &c.plan
     cdef complaint_t complaint
     cdef watch_t watch
     cdef bint refused
     cdef Py_ssize_t size = c.kernel.measure(p)
     if size < 0:
-        raise MemoryError(f"{p.size} rows of {p.row_length} numbers")
+        raise MemoryError(f"no memory for {p.size} rows of {p.row_length} numbers")
     p.state = malloc(size)
     if p.state == NULL:
-        raise MemoryError(f"{size} bytes of rows")
+        raise MemoryError(f"no memory for {size} bytes of rows")
     if p.work < WORK_FOR_A_THREAD:
         refused = c.kernel.prepare(p, &complaint)
     else:
@@ -407,7 +404,7 @@ cdef int prepare(Loss loss, call_t* c) except -1:
 
 
 cdef int refuse(Loss loss, const call_t* c, int slot, Py_ssize_t at) except -1:
-    """Refuses an input for a number, counted in C order, or where that is -1 as a whole."""
+    """Refuses an input for the number at a position, counted in C order; -1: for the whole."""
     cdef cnp.ndarray a = <cnp.ndarray>c.given[slot]
     cdef list position = [0] * a.ndim
     cdef int k

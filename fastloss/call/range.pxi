@@ -1,6 +1,6 @@
-"""Calls whose factors leave the range of float32, or whose weights that of float64: made in float64, rescaled."""
+"""Calls with factors outside of float32, or weights outside of float64: made in float64, and rescaled."""
 
-# 2^100, and of weights, which the losses are multiplied by before the sum of them divides it, 2^40
+# 2^100; for weights 2^40, because losses are multiplied by them before their sum divides the result
 cdef double FAR_IN_SINGLE = 1.2676506002282294e+30
 cdef double FAR_WEIGHTS_IN_SINGLE = 1.099511627776e+12
 # 2^300 and 2^200
@@ -9,12 +9,12 @@ cdef double FAR_WEIGHT = 1.6069380442589903e+60
 
 
 cdef inline bint is_beyond(double x, double far) noexcept:
-    """Whether a number is larger than another, or nearer to 0 than its reciprocal, but not 0."""
+    """Whether |x| is above far, or below 1/far but not 0."""
     return not (fabs(x) <= far and fabs(x) * far >= 1) and x != 0
 
 
 def is_wide(argument):
-    """Whether an argument of a constructor is, or holds, a number that float32 does not, or with few digits."""
+    """Whether a constructor's argument is or holds a number that float32 holds with few digits or not at all."""
     _, value = argument
     for x in value if isinstance(value, tuple) else (value,):
         if isinstance(x, float) and math.isfinite(x) or isinstance(x, int) and abs(x) < 2**1000:
@@ -24,7 +24,7 @@ def is_wide(argument):
 
 
 cdef int leaves_range(Loss loss, const call_t* c, double count) except -1:
-    """Whether the call is to be made in float64: 1, or more where weights are to be rescaled, too."""
+    """Whether to make the call in float64: 1, or more if weights must be rescaled, too."""
     cdef const plan_t* p = &c.plan
     if c.given[WEIGHT] != NULL and is_beyond(count, FAR_SUM) and exponent_of_weights(c):
         return 2
@@ -34,18 +34,18 @@ cdef int leaves_range(Loss loss, const call_t* c, double count) except -1:
 
 
 cdef int exponent_of_weights(const call_t* c) except? -1:
-    """That of the 2^n which brings the weights near 1, for their sum to have a reciprocal; else 0."""
+    """The n of 2^n which brings the weights near 1, so that their sum has a reciprocal; 0 if it has."""
     largest = float(np.max(np.abs(_foreign.as_doubles(<object>c.given[WEIGHT])), initial=0))
     return -math.frexp(largest)[1] if math.isfinite(largest) and is_beyond(largest, FAR_WEIGHT) else 0
 
 
 cdef int evaluate_in_double(Loss loss, call_t* c, int want, int exponent) except -1:
-    """Fills the results from a call in float64, of weights times 2^exponent: this one would leave the range."""
+    """Fills the results from a call in float64 with weights times 2^exponent: this call would leave the range."""
     cdef dict named = {}
     cdef int k
     cdef tuple parts
     cdef bint single = want == WANT_VALUE or want == WANT_GRAD or want == WANT_HESS
-    # as arrays: an argument may be one that can be read but once
+    # The arrays, not the arguments: some arguments can be read only once.
     for k in range(INPUTS):
         if c.given[k] != NULL:
             named[loss.slot_names[k]] = <object>c.given[k]

@@ -1,8 +1,8 @@
-"""What a call returns: which results are wanted, their arrays, the caller's buffers, and what is handed over."""
+"""The results of a call: which are wanted, their arrays, and the caller's buffers."""
 
 
 cdef int choose_results(Loss loss, call_t* c, int want) except -1:
-    """What is wanted, and in which order the gradients are returned."""
+    """Marks the wanted results, and the order of the gradients."""
     cdef int k
     for k in range(OUTPUTS):
         c.wanted[k] = False
@@ -27,13 +27,13 @@ cdef int choose_gradients(Loss loss, call_t* c, wrt, bint with_hessians) except 
         if not isinstance(given, str) or given not in loss.inputs:
             known = ', '.join(map(repr, loss.inputs))
             raise ValueError(f"wrt must name inputs of {type(loss).__name__}, {known}, got {given!r}")
-        # a text's class may have its own idea of what is equal
+        # a subclass of str may define equality of its own
         k = loss.inputs.index(given)
         name = loss.inputs[k]
         if name in loss.fixed:
             integers = loss.specs[k].integers
             what = f"{integers.plural} are" if integers is not None and integers.plural else f"{name} is"
-            raise ValueError(f"wrt={name!r}: {what} not something to differentiate with respect to")
+            raise ValueError(f"wrt={name!r}: {what} not differentiable")
         if c.given[loss.slot[k]] == NULL:
             raise ValueError(f"wrt={name!r}, but the call has no {name}")
         kind = GRADIENT_OF[loss.slot[k]]
@@ -50,7 +50,7 @@ cdef int choose_gradients(Loss loss, call_t* c, wrt, bint with_hessians) except 
 
 
 cdef int choose_hessian(Loss loss, call_t* c, int kind) except -1:
-    """Asks for the Hessian in the input that a gradient is in."""
+    """Marks the Hessian in the same input as a gradient."""
     cdef tuple known = loss.twice_differentiable
     name = loss.slot_names[INPUT_OF[kind]]
     if name not in known:
@@ -82,11 +82,11 @@ cdef int describe_results(Loss loss, call_t* c) except -1:
     cdef int k
     find_value_axes(loss, c)
     if loss.reduction == WEIGHTED_MEAN and c.wanted[GRAD_WEIGHT]:
-        # the gradient in the weights holds the value
+        # The gradient in the weights contains the value.
         c.wanted[VALUE] = True
     for k in range(OUTPUTS):
         if c.wanted[k] and k == VALUE and c.is_total:
-            # rounded to nothing less than what it was summed in
+            # a total keeps the float64 that it was summed in
             describe_number(&c.plan.outputs[k], &c.total, c.plan.size)
             c.plan.outputs[k].summed = True
             if c.outs[k] != NULL:
@@ -113,7 +113,7 @@ cdef int describe_result(Loss loss, call_t* c, int k) except -1:
     own(&c.results[k], result)
     d.summed = not d.has_rows and d.size != c.plan.size
     if c.outs[k] != NULL and d.in_place and c.kernel.light and d.size >= STREAMED:
-        # not into fresh memory: the system has just brought it into the cache, by zeroing it
+        # Only memory of the caller's: the system has just zeroed fresh memory, which is in the cache.
         d.in_place = False
         d.past_cache = True
     return 0
@@ -137,7 +137,7 @@ cdef cnp.ndarray new_result(Loss loss, call_t* c, int ndim, const Py_ssize_t* sh
     if c.outs[kind] == NULL:
         return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, cnp.NPY_DOUBLE if c.is_double else cnp.NPY_FLOAT)
     out = <object>c.outs[kind]
-    # by its type alone: what it says of its class would be code that may change what has been looked at
+    # By type alone: __class__ may be a property whose code changes arrays that are described already.
     if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or _foreign.is_kind_of_masked(type(out))):
         raise TypeError(f"out for the {result_name(loss, kind)} must be an array or None, got {type(out).__name__}")
     a = memory_of(out)
@@ -156,7 +156,7 @@ cdef cnp.ndarray new_result(Loss loss, call_t* c, int ndim, const Py_ssize_t* sh
 
 
 cdef int check_overlaps(Loss loss, call_t* c) except -1:
-    """The caller's buffers share no memory with each other, nor with an input, unless element lies over element."""
+    """Checks that the caller's buffers share no memory with each other, nor with inputs, except element for element."""
     cdef plan_t* p = &c.plan
     cdef int k, i
     for k in range(OUTPUTS):
@@ -168,9 +168,9 @@ cdef int check_overlaps(Loss loss, call_t* c) except -1:
         for i in range(INPUTS):
             if c.given[i] == NULL or not overlap(<cnp.ndarray>c.results[k], <cnp.ndarray>c.given[i]):
                 continue
-            # a block's inputs are read before its results are written, but for the weights
+            # A block's inputs, except weights, are read before its results are written.
             if i < WEIGHT and not p.outputs[k].summed and same_layout(&p.outputs[k], &p.inputs[i]):
-                # loops take it that their results lie apart from what they read
+                # Loops assume that results and inputs are apart: go through a buffer.
                 p.outputs[k].in_place = False
                 continue
             raise ValueError(
@@ -186,9 +186,9 @@ cdef str result_name(Loss loss, int kind):
 
 
 cdef int use_contiguous_copies(call_t* c, bint has_shares) except -1:
-    """Puts arrays that are contiguous and of the loops' dtype in the place of the caller's, where these are needed.
+    """Replaces the caller's arrays by contiguous arrays of the loops' dtype where these are needed.
 
-    Sums need them, and so do the gradients in weights that a weighted mean takes shares from.
+    Sums need them, and so do gradients in the weights of a weighted mean.
     """
     cdef plan_t* p = &c.plan
     cdef cnp.ndarray a
@@ -210,7 +210,7 @@ cdef int use_contiguous_copies(call_t* c, bint has_shares) except -1:
 
 
 cdef int store_outs(call_t* c) except -1:
-    """Stores in the caller's buffers what was computed elsewhere: totals, and use_contiguous_copies()'s arrays."""
+    """Stores results from elsewhere in the caller's buffers: totals, and use_contiguous_copies()'s arrays."""
     cdef cnp.ndarray a
     cdef int k
     cdef const void* source
@@ -239,7 +239,7 @@ cdef void round_to(cnp.ndarray to, const void* source, bint is_double) noexcept:
 
 
 cdef int assign_out(call_t* c, int want) except -1:
-    """The caller's buffers, by what they are for. out has the structure of what the method returns."""
+    """Finds the caller's buffers for each result. out has the structure of the method's results."""
     cdef object out = <object>c.out
     cdef int n = (want & WANT_VALUE != 0) + (want & WANT_GRAD != 0) + (want & WANT_HESS != 0)
     cdef tuple parts = (out,) if n == 1 else items(out) if isinstance(out, tuple) else ()
@@ -277,7 +277,7 @@ cdef int assign_derivatives(call_t* c, part, bint second) except -1:
 
 
 cdef tuple items(x):
-    """What a tuple holds, whatever its class makes of that."""
+    """The items of a tuple, whatever its class overrides."""
     return PyTuple_GetSlice(x, 0, PY_SSIZE_T_MAX)
 
 
@@ -301,7 +301,7 @@ cdef result(const call_t* c, int kind):
 
 
 cdef pack(const call_t* c, int want):
-    """What the method returns: a result, or a tuple of them."""
+    """The method's return value: a result, or a tuple of results."""
     if want == WANT_VALUE:
         return result(c, VALUE)
     if want == WANT_HESS:
@@ -317,7 +317,7 @@ cdef pack(const call_t* c, int want):
 
 
 cdef derivatives(const call_t* c, bint second):
-    """The gradients, or the Hessians: a tuple where wrt is one."""
+    """The gradients, or the Hessians: a tuple if wrt is one."""
     cdef int k
     if c.wrt == NULL or not isinstance(<object>c.wrt, tuple):
         return result(c, derivative(c, 0, second))

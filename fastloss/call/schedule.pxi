@@ -1,9 +1,9 @@
 """How the work of a plan is cut into tasks, and run: blocks, threads, buffers, signals."""
 
 cdef Py_ssize_t run_length(const array_t* a) noexcept:
-    """How many neighbours a reduced result adds up to one element; 0 where its elements are not so many runs."""
+    """How many neighbours each element of a reduced result adds up; 0 if they are no runs of neighbours."""
     cdef int last = a.ndim - 1, k
-    # merged, a run is the last axis
+    # With axes merged, a run is the last axis.
     if a.stride[last] != 0:
         return 0 if a.shape[last] != 1 else 1
     for k in range(last):
@@ -13,7 +13,7 @@ cdef Py_ssize_t run_length(const array_t* a) noexcept:
 
 
 cdef int interrupted(void* state) noexcept nogil:
-    """Lets Python's handlers of signals run, inside a nogil block; nonzero if one has raised, which is left set."""
+    """Lets Python's signal handlers run inside a nogil block; nonzero if one raised. The exception stays set."""
     cdef int failed
     PyEval_RestoreThread(<PyThreadState*>state)
     failed = PyErr_CheckSignals()
@@ -22,7 +22,7 @@ cdef int interrupted(void* state) noexcept nogil:
 
 
 cdef int begin_watch(plan_t* p, watch_t* w) except -1:
-    """Lets signals end a call that takes milliseconds or more. Python gives them to the main thread alone."""
+    """Lets signals end a call that takes milliseconds or more. Only the main thread handles signals."""
     p.watch = NULL
     if p.work >= WATCHED and threading.get_ident() == threading.main_thread().ident:
         w.interrupted, w.state, w.next = interrupted, PyThreadState_Get(), 0
@@ -31,14 +31,14 @@ cdef int begin_watch(plan_t* p, watch_t* w) except -1:
 
 
 cdef int end_watch(plan_t* p) except -1:
-    """Raises what a handler of signals has raised meanwhile, or raises now: this part of the call may end soon."""
+    """Raises the exception of a signal handler that ran meanwhile or runs now."""
     cdef bint watched = p.watch != NULL, ended = watched and p.watch.next < 0
     p.watch = NULL
     return -1 if ended or watched and PyErr_CheckSignals() else 0
 
 
 cdef int execute(plan_t* p, bint is_double) except -1:
-    """Cuts a plan into tasks, which depend on its shape alone, and runs them."""
+    """Cuts a plan into tasks, by its shape alone, and runs them."""
     cdef int k
     cdef Py_ssize_t itemsize = 8 if is_double else 4, sums = 0
     cdef bint has_sums = gather_sums(p, &sums, is_double)
@@ -65,10 +65,10 @@ cdef int execute(plan_t* p, bint is_double) except -1:
 
 
 cdef bint gather_sums(plan_t* p, Py_ssize_t* sums, bint is_double) except -1:
-    """Counts the numbers of those results that are sums of one shape; makes those of other shapes in runs of their own.
+    """Counts the numbers of summed results of one shape; computes those of other shapes in separate runs.
 
-    Sums of another shape are taken in another order, or they would depend on what else was asked for. They come first,
-    for the results may lie over the inputs.
+    Otherwise the order of their sums would depend on what else is wanted. They come first, because results may
+    overwrite inputs.
     """
     cdef int k, i
     cdef Py_ssize_t length
@@ -94,7 +94,7 @@ cdef bint gather_sums(plan_t* p, Py_ssize_t* sums, bint is_double) except -1:
 
 
 cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) noexcept:
-    """Says how many tasks there are, and where each begins."""
+    """Chooses the number of tasks, and where each begins."""
     cdef Py_ssize_t chunks
     p.pieces = p.first_task_short_by = 0
     p.misaligned = off_a_cache_line(p, itemsize) if p.size > p.block else 0
@@ -106,46 +106,46 @@ cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) no
         p.task_elements = p.block // p.run_length * p.run_length
         p.tasks = ceil_div(p.size, p.task_elements)
     elif has_sums:
-        # sums of any shape: a few large tasks, each with its own
+        # Sums of any shape: a few large tasks, each with sums of its own.
         chunks = CHUNKS if CHUNKS * sums <= max(p.size // 16, 8 * p.block) else 1
         p.task_elements = ceil_div(ceil_div(p.size, chunks), p.block) * p.block
         p.tasks = ceil_div(p.size, p.task_elements)
     else:
-        # blocks begin on a cache line then, and so do strips
+        # Blocks and strips then begin on a cache line.
         p.first_task_short_by, p.misaligned = p.misaligned, 0
         p.tasks = ceil_div(p.size + p.first_task_short_by, p.task_elements)
 
 
 cdef int get_buffers(plan_t* p) except -1:
-    """Memory for the blocks of all threads.
+    """Allocates the buffers for the blocks of all threads.
 
-    It is the system's: the allocator of free-threaded Python gives out more than there is, and the process is killed.
+    malloc, not Python's: free-threaded Python's allocator overcommits, and the process is killed.
     """
     p.scratch_size = ceil_div(OWN_BUFFERS * p.buffer + p.extra + CACHE_LINE, CACHE_LINE) * CACHE_LINE
     if p.scratch_size <= PY_SSIZE_T_MAX // p.threads - <Py_ssize_t>sizeof(range_t):
         p.scratch = <char*>malloc((p.scratch_size + sizeof(range_t)) * p.threads)
     if p.scratch == NULL:
-        raise MemoryError(f"{p.scratch_size} bytes of buffers for each of {p.threads} threads")
+        raise MemoryError(f"no memory for {p.scratch_size} bytes of buffers for each of {p.threads} threads")
     p.ranges = <range_t*>(p.scratch + p.scratch_size * p.threads)
     return 0
 
 
 cdef int get_sums(plan_t* p) except -1:
-    """Memory for the sums of each task."""
+    """Allocates the sums of each task."""
     cdef int k
     cdef Py_ssize_t length
     for k in range(OUTPUTS):
         if p.outputs[k].data != NULL and p.outputs[k].summed and (p.pieces or not p.run_length):
-            # sums of any shape have a rest each
+            # Sums of any shape have a rest each.
             length = p.tasks if p.pieces else p.tasks * 2 * p.outputs[k].size
             p.partial[k] = <double*>calloc(length, sizeof(double))
             if p.partial[k] == NULL:
-                raise MemoryError(f"{length} partial sums")
+                raise MemoryError(f"no memory for {length} partial sums")
     return 0
 
 
 cdef int run_plan(plan_t* p, bint is_double) except -1:
-    """Runs the tasks, without Python's lock where that takes long enough for others to want it."""
+    """Runs the tasks, without Python's lock if they take long enough for others to want it."""
     cdef watch_t watch
     if p.work < WORK_FOR_A_THREAD:
         runner.run(p, is_double)
@@ -157,7 +157,7 @@ cdef int run_plan(plan_t* p, bint is_double) except -1:
 
 
 cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
-    """How many elements of the first result to be written in place lie between a cache line's begin and its own.
+    """The elements from the start of a cache line to the first result written in place.
 
     Two streams of stores that each cross cache lines cost 2.5 times as much as two that do not.
     """
@@ -171,22 +171,22 @@ cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
 
 
 cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
-    """How many elements of the unreduced loss make a block, and the buffers for one."""
+    """Chooses the elements of a block, and the buffers for a block."""
     cdef Py_ssize_t row = p.row_length * itemsize, all = BLOCK_BYTES // itemsize
     cdef int k
     p.buffer = BLOCK_BYTES
     p.ahead = 0
-    # a small array is in the caches, and to bring the last of one core's share to another takes longer than to wait
+    # A small array is in the caches: moving the last of one core's share to another takes longer than waiting.
     p.shared = p.rows != NULL or p.size * itemsize >= FAR_BYTES
     if p.size * max(p.row_length, <Py_ssize_t>1) * itemsize >= asked_from:
-        # the next row is fetched while this one is worked on; a long one the hardware sees coming
+        # Fetch the next row while this one is worked on; the hardware foresees a long row by itself.
         p.ahead = AHEAD_BYTES if not p.row_length else row if row <= LONG_ROW_BYTES else 0
     p.strip = STRIP_BYTES
     for k in range(OUTPUTS if p.ahead else 0):
         if p.outputs[k].data != NULL and p.outputs[k].past_cache:
             p.strip = SHORT_STRIP_BYTES
     if p.extra:
-        # a loss whose buffers are its own affair has said how many elements it takes at once
+        # A loss with buffers of its own has set the size of blocks already.
         return
     if p.lanes_over_rows:
         p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.row_length // 32 * 32))
@@ -196,7 +196,7 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         p.block = max(1, all // p.coupled) * p.coupled
         p.buffer = max(p.buffer, p.block * itemsize)
     if p.rows != NULL:
-        # a part of a row, and whole ones
+        # a part of a row, and whole rows
         k = BUFFERS if p.lanes_over_rows else 0 if p.counts_only else p.row_buffers + tiles(p)
         p.extra = BLOCK_BYTES + k * max(row, p.buffer)
     elif p.size * itemsize <= SMALL_BYTES:
@@ -206,7 +206,7 @@ cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
 
 
 cdef int tiles(const plan_t* p) noexcept:
-    """How many of its arrays a loss of rows may copy: up to the last that is not read or written in place."""
+    """How many arrays a loss of rows may copy: up to the last one not read or written in place."""
     cdef int k, n = 0
     for k in range(FOURTH):
         if p.inputs[k].data != NULL and not p.inputs[k].in_place and (p.inputs[k].has_rows or not p.row_length):

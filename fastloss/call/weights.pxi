@@ -1,8 +1,8 @@
-"""What a weighted mean divides by, and its gradient in the weights; the loops that a call runs."""
+"""The divisor of a weighted mean, and its gradient in the weights; the loops that a call runs."""
 
 
 cdef int run(call_t* c) except -1:
-    """Runs the plan, as often as the kernel needs."""
+    """Runs the plan, in as many rounds as the kernel needs."""
     cdef plan_t p
     cdef int k
     choose_loop(c)
@@ -16,10 +16,10 @@ cdef int run(call_t* c) except -1:
 
 
 cdef void choose_loop(call_t* c) noexcept:
-    """The loop over elements that stores what is wanted, and little else."""
+    """The loop over elements that stores the wanted results, and little else."""
     cdef plan_t* p = &c.plan
     cdef bint needs_loss = c.wanted[VALUE] or c.wanted[GRAD_WEIGHT]
-    # a value with a Hessian is rare: what else that loop stores, to buffers that nobody reads, costs little
+    # A value with a Hessian is rare: storing other results, in buffers that nobody reads, costs little.
     cdef bint everything = c.wanted[GRAD_SECOND] or c.wanted[GRAD_THIRD] or c.wanted[HESS] and needs_loss
     cdef int stored = PASS_VALUE
     if c.surrogate:
@@ -38,7 +38,7 @@ cdef void choose_loop(call_t* c) noexcept:
 
 
 cdef double sum_of_weights(const plan_t* p) except? -1:
-    """What a weighted mean divides by."""
+    """The divisor of a weighted mean."""
     cdef plan_t q = p[0]
     cdef double total = 0
     cdef int k
@@ -59,9 +59,9 @@ cdef double sum_of_weights(const plan_t* p) except? -1:
 
 
 cdef int count(plan_t* p) except -1:
-    """Runs a plan whose losses are what the elements count, in double precision."""
+    """Runs a plan whose losses are the counts of elements, in double precision."""
     p.counts_only = True
-    # blocks of any kernel's own are of the losses
+    # A kernel's own blocks are for losses, not counts.
     p.extra = 0
     return execute(p, True)
 
@@ -69,7 +69,7 @@ cdef int count(plan_t* p) except -1:
 cdef int run_with_shares(call_t* c, double factor) except -1:
     """The gradient in the weights of a weighted mean, which divides by them, too."""
     cdef cnp.ndarray gradient = <cnp.ndarray>c.results[GRAD_WEIGHT]
-    # first: the results may lie over the labels
+    # Before the run, whose results may overwrite the labels.
     cdef object parts = shares(c)
     run(c)
     factor *= c.total
@@ -81,7 +81,7 @@ cdef int run_with_shares(call_t* c, double factor) except -1:
 
 
 cdef shares(const call_t* c):
-    """The derivative of the sum of the weights in sample_weight: a number where that is the same for all."""
+    """The derivative of the divisor in sample_weight: a number if it is the same for all."""
     cdef plan_t p = c.plan
     cdef cnp.ndarray gradient = <cnp.ndarray>c.results[GRAD_WEIGHT], counts
     cdef int k
@@ -100,10 +100,7 @@ cdef shares(const call_t* c):
 
 
 cdef int take_shares(floating* gradient, shares, Py_ssize_t n, double factor) except -1:
-    """Takes shares times a factor from a gradient.
-
-    NumPy would warn of what is infinite, or enter a context to be quiet.
-    """
+    """Subtracts shares times a factor from a gradient. NumPy would warn of infinities, or need a context."""
     cdef double* share
     cdef double common = 0
     cdef Py_ssize_t i, step = 0
