@@ -1,12 +1,13 @@
 """The kernels: the mathematics of every loss, and the loops over it. Built once per instruction set from these files.
 
-Notation: x prediction, y target, z = x - y, a = |x| or |z|; l the loss, g and h its first and second derivative
-in x, d its derivative in y; q a third input, e the derivative in it, f the second one where q is a prediction, too.
+Notation: x prediction, y target, z = x - y, a = |x| or |z|. l is the loss, g and h are its first and second derivative
+in x, d is its derivative in y. q is a third input, e the derivative in q, f the second derivative if q is a prediction,
+too.
 
-Where l is NaN, so are all derivatives. For d, e and f the loop sees to that, which has l at hand; g and h are computed
-without l where nobody wants it, so each formula gives them a NaN of their own.
+Where l is NaN, so are all derivatives. The loop does that for d, e and f, because it always computes l for them. g and
+h may be wanted without l, so each formula makes them NaN by itself.
 
-An argument named tag carries a type alone: Cython chooses the copy of a function by it, and nobody reads it.
+An argument named tag only carries a type, by which Cython chooses the copy of a function.
 """
 
 cimport cython
@@ -44,7 +45,7 @@ ctypedef fused any_loss_t:
 
 
 def table(any_loss_t kernel):
-    """A capsule with what a kernel says of itself; it is good for as long as the kernel lives."""
+    """A capsule with a kernel's table, valid as long as the kernel lives."""
     kernel.table.parameters = <void*>kernel
     kernel.table.rounds = 1
     kernel.table.inputs = 3 if any_loss_t in three_inputs_t else 2

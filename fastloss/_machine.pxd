@@ -23,7 +23,7 @@ cdef extern from *:
     #define FL_LOAD(p) __atomic_load_n(p, __ATOMIC_RELAXED)
     #define FL_STORE(p, n) __atomic_store_n(p, n, __ATOMIC_RELAXED)
     #define FL_PREFETCH(p) __builtin_prefetch(p)
-    /* gcc takes a function that does no more than prefetch for one without effect, and leaves out its calls */
+    /* gcc believes that a function which only prefetches has no effect, and removes its calls */
     #define FL_EFFECT __asm__ volatile("")
     #endif
     #if defined(_WIN32)
@@ -53,7 +53,7 @@ cdef extern from *:
     #include <xmmintrin.h>
     #define FL_CONTROL() ((int64_t)_mm_getcsr())
     #define FL_SET_CONTROL(n) _mm_setcsr((unsigned)(n))
-    /* without the flags of what has happened */
+    /* without the flags of past exceptions */
     #define FL_CONTROLS 0xffc0
     #elif defined(__aarch64__) && !defined(_MSC_VER)
     static int64_t fl_control(void) { int64_t n; __asm__ volatile("mrs %0, fpcr" : "=r"(n)); return n; }
@@ -65,7 +65,7 @@ cdef extern from *:
     #define FL_SET_CONTROL(n) ((void)(n))
     #define FL_CONTROLS 0
     #endif
-    /* How this thread rounds, and whether its subnormal numbers are 0, becomes as in another; returns what it was. */
+    /* Takes over another thread's rounding and treatment of subnormal numbers; returns the former modes. */
     static int64_t fl_compute_as(int64_t control) {
         int64_t own = FL_CONTROL();
         if ((own ^ control) & FL_CONTROLS) FL_SET_CONTROL(control);
@@ -74,7 +74,7 @@ cdef extern from *:
     static int64_t fl_arithmetic(void) { return FL_CONTROL(); }
     typedef float *__restrict fl_floats;
     typedef double *__restrict fl_doubles;
-    /* Copies past the cache: what is overwritten is not read first. */
+    /* Copies past the cache, which would first read the lines to overwrite. */
     static void fl_stream(const char* to, const void* from, size_t n) {
         char* d = (char*)to;
         const char* s = (const char*)from;
@@ -87,8 +87,8 @@ cdef extern from *:
     #endif
         memcpy(d, s, n);
     }
-    /* Asks for bytes that will be read soon: the hardware does so by itself, but not beyond the end of a page. How
-       many is known at compile time, for the processor would mispredict the end of each loop over them. */
+    /* Prefetches bytes to be read soon, because the hardware's prefetch stops at the end of a page. The number of
+       bytes is known at compile time, because the processor would mispredict the end of each loop over them. */
     static inline void fl_prefetch_512(const char* p) {
         FL_PREFETCH(p), FL_PREFETCH(p + 64), FL_PREFETCH(p + 128), FL_PREFETCH(p + 192);
         FL_PREFETCH(p + 256), FL_PREFETCH(p + 320), FL_PREFETCH(p + 384), FL_PREFETCH(p + 448);
@@ -106,7 +106,7 @@ cdef extern from *:
         return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
     #endif
     }
-    /* Before anybody else is told of what this thread has streamed. */
+    /* Must precede any news to other threads that this thread has streamed data. */
     static void fl_end_streams(void) {
     #ifdef FL_STREAM
         _mm_sfence();
@@ -121,9 +121,9 @@ cdef extern from *:
     #include <sys/syscall.h>
     #include <unistd.h>
     static pthread_mutex_t fl_growing = PTHREAD_MUTEX_INITIALIZER, fl_gate = PTHREAD_MUTEX_INITIALIZER;
-    /* Of the calling thread: the size of its last team, the most that it asks for, whether a team is being made. */
+    /* The calling thread's last team's size, the most threads that it asks for, and whether a team is being made. */
     static _Thread_local int fl_team = 1, fl_most = INT_MAX, fl_grows = 0;
-    /* How many threads it has, itself among them, of those that were in its teams: each that ends takes itself off. */
+    /* The number of living threads of the calling thread's teams, itself included: each leaves the count at its end. */
     static _Thread_local int* fl_crew = NULL;
     static pthread_once_t fl_once = PTHREAD_ONCE_INIT;
     static pthread_key_t fl_member;
@@ -136,7 +136,7 @@ cdef extern from *:
         if (pthread_getspecific(fl_member) != crew && !pthread_setspecific(fl_member, crew))
             __atomic_add_fetch(crew, 1, __ATOMIC_RELAXED);
     }
-    /* NULL where nobody can count, and inside another team, whose threads end with it. */
+    /* NULL if threads cannot be counted, and inside another team, because its threads end with it. */
     static void* fl_own_crew(void) {
         if (omp_get_level()) return NULL;
         pthread_once(&fl_once, fl_make_key);
@@ -168,7 +168,7 @@ cdef extern from *:
         default: return size << 10;
         }
     }
-    /* How many of n threads the system starts, all at once. It counts none of them any more on return. */
+    /* The number of threads, of n at once, that the system starts. On return it counts none of them any more. */
     static int fl_startable(int n) {
         int started = 0, k;
         size_t stack = fl_stack_size();
@@ -189,11 +189,10 @@ cdef extern from *:
         free(probes);
         return started;
     }
-    /* OpenMP ends the process where the system refuses a thread, for a limit on their number or on memory. So the
-       threads that a team lacks are tried before; if some are refused, the calling thread makes do with the others from
-       then on. A team that shrinks loses threads, also where another library has made it smaller. One that is bound to
-       places may start anew where its size changes. Only one team is made at a time: two cannot both have what is
-       left. */
+    /* OpenMP ends the process if the system refuses a thread, for a limit on threads or on memory. So a team's missing
+       threads are tried before; if the system refuses some, the calling thread makes do with fewer from then on. A team
+       that shrinks loses threads, also if another library has shrunk it. A team bound to places may start anew when its
+       size changes. Only one team is made at a time: two teams cannot both have the remaining threads. */
     static int fl_begin_team(int n) {
         const int* crew = (const int*)fl_own_crew();
         int has = crew ? __atomic_load_n(crew, __ATOMIC_RELAXED) : 1, started;
@@ -210,7 +209,7 @@ cdef extern from *:
         if (!fl_grows) pthread_mutex_unlock(&fl_growing);
         return n;
     }
-    /* Called by each thread of a team, once it runs. The first is the one that has made it. */
+    /* Called by each thread of a running team. Thread 0 has made the team. */
     static void fl_team_runs(int thread, void* crew) {
         if (crew) fl_join((int*)crew);
         if (thread) return;

@@ -1,10 +1,9 @@
 """Branch-free elementary functions, inlined into the loops that call them; float32 and float64.
 
-Every function is straight-line code on one number, so a loop over it becomes vector code.
-Stated errors are the largest seen against mpmath; tests/test_accuracy.py asserts them, through the losses.
-Polynomial coefficients: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log_reduced and
-log1pmx_ratio, computed with 200 bits, rounded; for log1p_unit in float32 minimax in ULP (Lawson 1961), each rounded
-before the next was fitted.
+Every function is straight-line code on one number, so a loop over it becomes vector code. Stated errors are the largest
+seen against mpmath; tests/test_accuracy.py asserts them, through the losses. Polynomial coefficients were computed with
+200 bits and rounded: minimax for exp (Remez 1934), interpolation at Chebyshev nodes for log_reduced and log1pmx_ratio.
+Those of log1p_unit in float32 are minimax in ULP (Lawson 1961), each rounded before the next was fitted.
 """
 
 from libc.math cimport INFINITY, NAN, sqrt as sqrt_of_double, sqrtf as sqrt_of_float
@@ -43,7 +42,7 @@ cdef extern from *:
 
 
 cdef inline real_t fma(real_t a, real_t b, real_t c) noexcept nogil:
-    """a b + c, rounded once with FMA, twice on a processor without (libm's would take 20 times as long)."""
+    """a b + c: rounded once with FMA, twice on a processor without FMA, where libm's fma takes 20 times as long."""
     if real_t is float:
         return fmaf(a, b, c)
     else:
@@ -81,13 +80,13 @@ cdef inline real_t sqrt(real_t x) noexcept nogil:
 
 
 cdef inline real_t lost(real_t a, real_t b, real_t total) noexcept nogil:
-    """What rounding took from a + b = total, exactly (Moeller 1965); NaN where that is infinite."""
+    """The exact rounding error of a + b = total (Moeller 1965); NaN for an infinite total."""
     cdef real_t t = total - a
     return (a - (total - t)) + (b - t)
 
 
 cdef inline real_t counter(real_t x) noexcept nogil:
-    """1.5 * 2^(mantissa bits) plus the integer nearest to x, |x| < 2^22, which stands in its low bits.
+    """1.5 * 2^(mantissa bits) plus the integer nearest to x, |x| < 2^22: the low bits hold the integer.
 
     rint would be a libm call below SSE4.1.
     """
@@ -111,7 +110,7 @@ cdef inline real_t nearest(real_t x) noexcept nogil:
 
 
 cdef inline real_t pow2(real_t c, int k) noexcept nogil:
-    """2^(n + k) for the counter c of an integer n, the result normal: no vector converts to int64 before AVX-512."""
+    """2^(n + k), a normal number, for the counter c of an integer n: vectors convert to int64 only from AVX-512 on."""
     if real_t is float:
         return from_bits_f((bits_f(c) << 23) + (<uint32_t>(127 + k) << 23))
     else:
@@ -119,7 +118,7 @@ cdef inline real_t pow2(real_t c, int k) noexcept nogil:
 
 
 cdef inline double normal(double m, double* e) noexcept nogil:
-    """Moves the exponent of m >= 0 to e; returns the mantissa, in [1, 2) or 0, whose exponent is the least double."""
+    """Splits m >= 0: returns the mantissa, in [1, 2) or 0; e gets the exponent, the least double for 0."""
     cdef uint64_t bits = bits_d(m)
     cdef double least = -1.7976931348623157e308
     # an integer below 2^52, put behind the bits of 2^52, is that double's fraction
@@ -134,7 +133,7 @@ cdef inline real_t remainder(real_t x, real_t* c) noexcept nogil:
 
     ln 2 in two parts keeps r exact.
 
-    The interval is not the symmetric one: results below 1 have half the unit in the last place, so r is smaller there.
+    The interval is asymmetric: results below 1 have half the unit in the last place, so r is smaller there.
     """
     cdef real_t n
     if real_t is float:
@@ -176,7 +175,7 @@ cdef inline real_t exp_reduced(real_t x, real_t* c) noexcept nogil:
 cdef inline real_t exp_scaled(real_t x, real_t p, real_t c) noexcept nogil:
     """e^x = 2^n p for the counter c of n.
 
-    In two factors: below 0 the second reaches the subnormals, above it infinity.
+    Two factors: for n < 0 the second reaches the subnormals, for n > 0 infinity.
     """
     cdef real_t lowest, highest, up, down, zero = 0, two = 2
     if real_t is float:
@@ -184,7 +183,7 @@ cdef inline real_t exp_scaled(real_t x, real_t p, real_t c) noexcept nogil:
     else:
         lowest, highest, up, down = -746, 710, pow2(c, 128), 2.938735877055719e-39
     p = p * (up if x < 0 else pow2(c, -1)) * (down if x < 0 else two)
-    # out there the reduction has no meaning
+    # beyond these bounds the reduction has no meaning
     p = zero if x < lowest else p
     return <real_t>INFINITY if x > highest else p
 
@@ -198,9 +197,9 @@ cdef inline real_t exp(real_t x) noexcept nogil:
 cdef inline real_t exp_sum(real_t a, real_t b) noexcept nogil:
     """e^(a + b) within 1.1 ULP of the exact sum's exponential, over the whole range.
 
-    The sum's rounding error is carried along: the exponential makes |a + b| / 2 ULP of it.
+    The sum's rounding error is carried along: the exponential would magnify it to |a + b| / 2 ULP.
 
-    e^(a b) is exp_sum(t, fma(a, b, -t)) with t = a b. Where the sum overflows, the error is NaN, and is not used.
+    e^(a b) is exp_sum(t, fma(a, b, -t)) with t = a b. If the sum overflows, its error is NaN and is not used.
     """
     cdef real_t x = a + b, c, r = remainder(x, &c) + lost(a, b, x)
     return exp_scaled(x, <real_t>1 + expm1_reduced(r), c)
@@ -219,7 +218,7 @@ cdef inline real_t exp_nonpositive(real_t x) noexcept nogil:
 cdef inline real_t expm1_scaled(real_t x, real_t m, real_t c, real_t* v) noexcept nogil:
     """e^x - 1 = 2^n m + (2^n - 1) and v = e^x = 2^n (m + 1) for x <= 0 and the counter c of n.
 
-    2^n - 1 is exact, so nothing cancels. Far below 0 it is all there is.
+    2^n - 1 is exact, so nothing cancels. Far below 0, the result is 2^n - 1.
     """
     cdef real_t p = <real_t>1 + m, power = pow2(c, 0), one = 1, zero = 0, lowest
     if real_t is float:
@@ -247,7 +246,7 @@ cdef inline real_t expm1_sum(real_t a, real_t b, real_t* v) noexcept nogil:
 cdef inline real_t exp_from(real_t x, real_t lowest, real_t k) noexcept nogil:
     """e^x / 2^k within 1 ULP for x up to about k ln 2; 0 for x below `lowest`, where it is no more than that."""
     cdef real_t c, p = exp_reduced(x, &c), zero = 0
-    # no overflow to think of, so a fixed second factor reaches the subnormals
+    # nothing overflows, so a fixed second factor reaches the subnormals
     if real_t is float:
         p = p * pow2(c - k, 64) * <float>5.421010862427522e-20
     else:
@@ -256,10 +255,10 @@ cdef inline real_t exp_from(real_t x, real_t lowest, real_t k) noexcept nogil:
 
 
 cdef inline void exp_range(real_t top, real_t* base, real_t* lowest, real_t* k) noexcept nogil:
-    """The constants that make e^(x - top), but for a factor common to all x <= top, the exp_from(x - base, lowest, k).
+    """Constants for which exp_from(x - base, lowest, k) is e^(x - top) times a factor common to all x <= top.
 
-    Rounding in x - top would be magnified by the exponential. Nothing is subtracted from small x, and in a large top
-    minus an x that is near enough to matter nothing is rounded (Sterbenz 1974).
+    The exponential would magnify a rounding error of x - top. Small x stay as they are. For a large top, the difference
+    to any x that matters is exact (Sterbenz 1974).
     """
     cdef real_t zero = 0, depth, far
     if real_t is float:
@@ -272,7 +271,7 @@ cdef inline void exp_range(real_t top, real_t* base, real_t* lowest, real_t* k) 
 
 
 cdef inline real_t log_reduced(real_t f, real_t k, real_t low, real_t* rest) noexcept nogil:
-    """k ln 2 + log(1 + f) + low for f in [-0.3, 0.5], and the rest that its last two roundings have left.
+    """k ln 2 + log(1 + f) + low for f in [-0.3, 0.5], and the rest that the last two roundings left.
 
     log(1 + f) = 2 atanh(s) with s = f/(2 + f), arranged as f - (f^2/2 - s (f^2/2 + R(s^2))): the rounding of s touches
     only the small correction.
@@ -304,7 +303,7 @@ cdef inline real_t log1p_unit(real_t u) noexcept nogil:
     """log(1 + u) for u in [0, 1] within 1 ULP."""
     cdef real_t half = .5, one = 1, zero = 0, w, q, rest
     if real_t is float:
-        # u + u^2 Q(u - 1/2): centred, the series falls so fast that little but its first term is rounded
+        # u + u^2 Q(u - 1/2): centred, the series falls so fast that only the rounding of its first term matters
         w = u - half
         q = fma(w, <float>-3.3513628877699375e-03, <float>7.0649562403559685e-03)
         q = fma(w, q, <float>-1.0221457108855247e-02)
@@ -323,7 +322,7 @@ cdef inline real_t log1p_unit(real_t u) noexcept nogil:
 cdef inline real_t log1pmx_ratio(real_t t) noexcept nogil:
     """1 - log(1 + t)/t for t in [0, 1] within 2.5 ULP: the square of a tiny t would be below the range.
 
-    It is what log_reduced takes from t, t^2/2 - s (t^2/2 + R(s^2)), over t; the polynomial is for the longer interval.
+    That is t^2/2 - s (t^2/2 + R(s^2)) of log_reduced, divided by t, with a polynomial for a longer interval.
     """
     cdef real_t k = <real_t>1 / (<real_t>2 + t), s = t * k, z = s * s, half = <real_t>.5 * t, p
     if real_t is float:
@@ -346,7 +345,7 @@ cdef inline real_t log1pmx_ratio(real_t t) noexcept nogil:
 
 
 cdef inline real_t log_normal(real_t x, real_t bias, real_t low, real_t* rest) noexcept nogil:
-    """log(x) + low for normal x, of whose exponent `bias` is taken, and the rest that its rounding has left."""
+    """log(x) + low for normal x, with `bias` subtracted from the exponent, and the rest that rounding left."""
     cdef real_t m, k
     cdef uint32_t i
     cdef uint64_t j
@@ -364,7 +363,7 @@ cdef inline real_t log_normal(real_t x, real_t bias, real_t low, real_t* rest) n
 
 
 cdef inline real_t log_from_one(real_t x) noexcept nogil:
-    """log(x) for x >= 1, or NaN: log_sum(x, 0) to the last bit, without what only other numbers need."""
+    """log(x) for x >= 1, or NaN: the bits of log_sum(x, 0), without the steps for other numbers."""
     cdef real_t bias, r, rest
     if real_t is float:
         bias = 127
@@ -375,7 +374,7 @@ cdef inline real_t log_from_one(real_t x) noexcept nogil:
 
 
 cdef inline real_t log_parts(real_t a, real_t b, real_t* rest) noexcept nogil:
-    """log_sum(a, b), and the rest that its rounding has left: a power needs more digits than a number has."""
+    """log_sum(a, b), and the rest that rounding left: a power needs more digits than a number has."""
     cdef real_t w = a + b, c = lost(a, b, w), scaled, bias, r, zero = 0
     # subnormals are brought into the normal range first
     if real_t is float:

@@ -1,4 +1,4 @@
-"""All that is said between the call and the kernels.
+"""The interface between the call and the kernels.
 
 The call (_core) fills a plan: its arrays over common axes, its work cut into tasks. The kernels (_kernels) run it.
 """
@@ -8,13 +8,13 @@ from libc.stdint cimport int64_t
 cdef enum:
     MAX_AXES = 32
     BLOCK_BYTES = 8192      # of one buffer: a dozen stay in the L2 cache, the few in use in L1
-    STRIP_BYTES = 1024      # of one array, between two looks ahead
-    SHORT_STRIP_BYTES = 512     # where the writing of results is to overlap with the reading
+    STRIP_BYTES = 1024      # of one array, between two prefetches
+    SHORT_STRIP_BYTES = 512     # shorter, so that writing results overlaps with reading
     BUFFERS = 13
-    OWN_BUFFERS = 5         # of these the pipeline's, the others the loss's
-    SMALL_BYTES = 512       # of one buffer of a call that needs no more: these are on the stack
+    OWN_BUFFERS = 5         # the pipeline's share of these; the others are the loss's
+    SMALL_BYTES = 512       # of one buffer; buffers of a call that needs no more are on the stack
     CACHE_LINE = 64
-    SHORT_ROWS = 256        # at once, at most
+    SHORT_ROWS = 256        # most rows at once
 
 # The arrays that a call reads: those of the loss in the order of its arguments, sample_weight, and head_grad. A vector
 # that the Hessian is multiplied by is the fourth of a loss over elements, the third of any other.
@@ -38,7 +38,7 @@ cdef enum:
     GRAD_WEIGHT
     OUTPUTS
 
-# what a loop stores; one compiled loop each
+# what a loop stores; each has a compiled loop
 cdef enum:
     PASS_VALUE
     PASS_GRADIENT
@@ -48,7 +48,7 @@ cdef enum:
     PASS_SURROGATE      # everything, with the kernel's surrogate in place of the Hessian
     PASSES
 
-# what an element is, by kind and size: NumPy has several type numbers for one
+# the type of elements, by kind and size: NumPy has several type numbers for the same
 cdef enum:
     UINT8
     INT8
@@ -64,15 +64,15 @@ cdef enum:
     FLOAT64
     LONGDOUBLE
 
-# An array over the axes of the unreduced loss, and behind them those of a row if it has rows: neighbouring axes joined
-# where its strides allow, those of size 1 left out. Elements are counted in C order of these axes.
+# An array over the axes of the unreduced loss, and behind them the axes of a row, if it has rows. Neighbouring axes are
+# joined where strides allow, axes of size 1 are left out. Elements are counted in C order of these axes.
 cdef struct array_t:
     char* data              # NULL: the call does not have this array
     int type
     bint swapped            # of foreign byte order
     bint aligned
-    bint in_place           # contiguous and of the loops' dtype: blocks are read and written where they lie
-    bint past_cache         # a result that is written past the cache, in which it would not fit
+    bint in_place           # contiguous and of the loops' dtype: no buffers for its blocks
+    bint past_cache         # a result written past the cache, because it would not fit
     bint has_rows           # has a row for each element of the unreduced loss
     bint summed             # a result that is summed over the axes where its stride is 0
     Py_ssize_t size         # elements of the array itself
@@ -87,56 +87,56 @@ ctypedef void (*loop_t)(void* kernel, void* what, Py_ssize_t n, double scale, co
 ctypedef void (*sum_t)(void* kernel, void* what, Py_ssize_t n, Py_ssize_t at, double scale, const void* x,
                        const void* y, void* g, double* lane) noexcept nogil
 
-# the tasks of a thread that nobody has taken; alone in its cache line, for each thread counts on its own
+# the tasks of a thread that none has taken yet; alone in its cache line, because each thread counts its own
 cdef struct range_t:
     Py_ssize_t next
-    int64_t done                # when the thread was, in nanoseconds
+    int64_t done                # when the thread ran out of tasks, in nanoseconds
     Py_ssize_t padding[6]
 
-# what ends a long call before its time
+# a watch for signals, which end a long call early
 cdef struct watch_t:
-    int (*interrupted)(void* state) noexcept nogil  # asks Python whether a signal has come that raises an exception
-    void* state                                     # of the thread that made the call, which alone may ask
-    # when it does, in nanoseconds; 0: nobody has looked at the clock; -1: one has come
+    int (*interrupted)(void* state) noexcept nogil  # whether a signal raised an exception
+    void* state                                     # of the calling thread; no other may ask
+    # when to ask next, in nanoseconds; 0: not known yet; -1: a signal raised
     int64_t next
 
 cdef struct plan_t
 
-# Losses of elements start to start + n to l; their derivatives, times grad_scale and m, to their arrays. m is the
-# weight times the head_grad, and NULL where all are 1; w is the weight alone, and NULL where there is none.
-# Derivatives are 0 where w is.
+# Stores the losses of elements start to start + n in l, and their derivatives, times grad_scale and m, in their arrays.
+# m is the weight times the head_grad; NULL: all are 1. w is the weight alone; NULL: no weights. Where w is 0, so are
+# the derivatives.
 ctypedef void (*rows_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n, const void* m,
                         const void* w, void* l, void* buffers) noexcept nogil
 
-# What elements start to start + n count in a weighted mean, apart from their weights.
+# Stores how much elements start to start + n count in a weighted mean, apart from their weights.
 ctypedef void (*counts_t)(void* parameters, const plan_t* plan, Py_ssize_t start, Py_ssize_t n,
                           double* counts) noexcept nogil
 
 # why an input is refused
 cdef struct complaint_t:
     int slot
-    Py_ssize_t at                       # the position of the number in C order; -1: the input as a whole
+    Py_ssize_t at                       # position of the number in C order; -1: the whole input
 
-# What a kernel is to the call. A function that is NULL is not needed.
+# A kernel as the call sees it. NULL stands for a function that the kernel does not need.
 cdef struct kernel_t:
     void* parameters                    # the kernel object
     int inputs                          # that the formula reads
     bint has_third_hessian              # the third input is a prediction, too
     bint has_product                    # with a vector in the call the Hessian times that takes the Hessian's place
     bint light                          # waits for memory, not for arithmetic
-    loop_t loops[2][PASSES]             # float, double: of an elementwise loss; NULL: it has no surrogate
-    # float, double: alone, with the gradient; NULL where it is as fast to store the losses
+    loop_t loops[2][PASSES]             # float, double: of an elementwise loss; NULL: no surrogate
+    # float, double: the sum alone, the sum with the gradient; NULL: storing the losses is as fast
     sum_t sums[2][2]
-    rows_t rows[2]                      # float, double: of all other losses
-    int row_buffers                     # of a block or of a row, whichever is larger, that these need for themselves
-    Py_ssize_t short_row_bytes          # rows up to so long lie with their axis first: vector lanes run over rows
+    rows_t rows[2]                      # float, double: of any other loss
+    int row_buffers                     # the loss's own, each of a block or of a row, whichever is larger
+    Py_ssize_t short_row_bytes          # rows up to this length lie with their axis first
     counts_t counts                     # NULL: each element counts as one
-    # measures the work, and the bytes of what is to be kept for the call; -1: more than there can be
+    # measures the work, and the bytes of the call's state; -1: more than an index can count
     Py_ssize_t (*measure)(plan_t* plan) noexcept nogil
-    # fills the plan's state, and says how many elements make a block; returns whether an input is refused
+    # fills the plan's state and chooses the size of blocks; returns whether it refuses an input
     bint (*prepare)(plan_t* plan, complaint_t* complaint) noexcept nogil
-    int rounds                          # times that the tasks are run
-    # makes of a copy of the plan that of a round; returns whether there is anything to do
+    int rounds                          # how often the tasks run
+    # turns a copy of the plan into the plan of a round; returns whether anything is to do
     bint (*begin_round)(plan_t* plan, int round) noexcept nogil
 
 cdef struct plan_t:
@@ -147,13 +147,13 @@ cdef struct plan_t:
     array_t outputs[OUTPUTS]
     double value_scale
     double grad_scale
-    bint counts_only                    # the losses are what the elements count: the sum is that of the weights
+    bint counts_only                    # each loss is its element's count: the sum is that of the weights
     bint surrogate                      # the Hessian is the kernel's surrogate
 
-    void* parameters                    # of the kernel
-    void* state                         # that the kernel has prepared for this call
+    void* parameters                    # the kernel object
+    void* state                         # the kernel's state for this call
     loop_t loop                         # elementwise losses: computes elements
-    # elementwise losses whose values are only summed: sums without storing them; NULL: no such loop
+    # elementwise losses with values only to be summed: sums without storing them; NULL: no such loop
     sum_t sum
     rows_t rows                         # all other losses: computes a block
     counts_t counts
@@ -165,26 +165,26 @@ cdef struct plan_t:
     Py_ssize_t coupled                  # neighbours in the unreduced loss that depend on each other
     bint lanes_over_rows                # rows lie with their axis first
 
-    Py_ssize_t work                     # in elements' worth
+    Py_ssize_t work                     # in elements of a light loss
     Py_ssize_t block                    # elements per block
-    # bytes from what is read to what is fetched from memory meanwhile; 0: all is in the cache
+    # distance in bytes from reading to prefetching; 0: all is in the cache
     Py_ssize_t ahead
-    Py_ssize_t strip                    # bytes of one array between two looks ahead
-    # each summed result adds up runs of so many neighbours; 0: its shape is another
+    Py_ssize_t strip                    # bytes of one array between two prefetches
+    # neighbours that each element of a summed result adds up; 0: no such runs
     Py_ssize_t run_length
-    Py_ssize_t pieces                   # blocks per run, where a run does not fit one; else 0
-    Py_ssize_t task_elements            # where pieces is 0
-    # elements between a cache line's begin and that of the first result written in place
+    Py_ssize_t pieces                   # blocks per run, if a run needs several; else 0
+    Py_ssize_t task_elements            # if pieces is 0
+    # elements from the start of a cache line to the first result written in place
     Py_ssize_t misaligned
-    # elements that the first task lacks, so that the others' results begin on a cache line
+    # elements that the first task lacks, so that the results of others begin on a cache line
     Py_ssize_t first_task_short_by
     Py_ssize_t tasks
     int threads
-    bint shared                         # a thread that is done takes over others' tasks
+    bint shared                         # a thread without tasks takes over tasks of others
     range_t* ranges                     # of each thread
-    double* partial[OUTPUTS]            # sums per task, added in their order at the end
+    double* partial[OUTPUTS]            # sums per task, added in the order of tasks at the end
     Py_ssize_t buffer                   # bytes of one buffer
-    Py_ssize_t extra                    # bytes that a loss needs behind the pipeline's own buffers
+    Py_ssize_t extra                    # bytes that a loss needs behind the pipeline's buffers
     char* scratch                       # buffers for the threads; NULL: on the stack
     Py_ssize_t scratch_size             # bytes per thread
 

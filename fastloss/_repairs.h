@@ -1,10 +1,10 @@
-/* Included before the C that Cython writes. Its tracebacks, under the limited API, put a name into a dictionary without a
-   look at whether there was memory for one (Cython 3.2 and 3.3), and ask sys for a function in a way that makes Python
-   3.13 print what it ignores where there is none. */
+/* Included before the C code that Cython writes, to repair its tracebacks under the limited API (Cython 3.2 and 3.3).
+   They put a name into a dictionary without checking that it got memory. And they ask sys for a function in a way that
+   makes Python 3.13 print an ignored exception if the function is missing. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-/* sys is kept: each allocation less is one more traceback that is made where memory runs out */
+/* Keep sys: each allocation less saves a traceback when memory runs out. */
 static PyObject *fl_sys_object(const char *name) {
     static PyObject *sys = NULL;
     PyObject *key, *found = NULL;

@@ -1,6 +1,6 @@
 """Blocks between arrays and buffers: gather, scatter, sums.
 
-Strides, dtypes and byte order are dealt with here; no loss is known.
+This file knows strides, dtypes and byte order, and no loss.
 """
 
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -65,7 +65,7 @@ cdef extern from *:
     typedef float fl_any_float;
     typedef double fl_any_double;
     #endif
-    /* Rows of two or three neighbours to columns, and columns to such rows: the compiler knows these patterns. */
+    /* Rows of two or three neighbours to columns, and back, in patterns that compilers know. */
     #define FL_FEW(type)                                                                                              \
         static void fl_apart2_##type(const fl_any_##type* __restrict from, ptrdiff_t n, fl_any_##type* __restrict a,  \
                                      fl_any_##type* __restrict b) {                                                   \
@@ -173,7 +173,7 @@ cdef void seek(cursor_t* c, const array_t* a, Py_ssize_t start) noexcept nogil:
     cdef int i
     c.at = a.data
     if a.size == 0:
-        # rows of no elements, and nothing to divide by
+        # rows of no elements, which nothing may be divided by
         return
     for i in range(a.ndim - 1, -1, -1):
         c.index[i] = start % a.shape[i]
@@ -182,7 +182,7 @@ cdef void seek(cursor_t* c, const array_t* a, Py_ssize_t start) noexcept nogil:
 
 
 cdef void advance(cursor_t* c, const array_t* a, Py_ssize_t run) noexcept nogil:
-    """Moves on by `run` elements, which end in the row they start in."""
+    """Moves on by `run` elements, all in the same row."""
     cdef int i = a.ndim - 1
     c.index[i] += run
     c.at += run * a.stride[i]
@@ -210,7 +210,7 @@ cdef inline real_t number(any_t v, real_t* tag) noexcept nogil:
 
 
 cdef inline any_t load(const char* p, any_t* tag) noexcept nogil:
-    """Reads through memcpy, which the compiler makes one instruction, wherever p is aligned or not."""
+    """Reads through memcpy: one instruction, for p aligned or not."""
     cdef any_t v
     memcpy(&v, p, sizeof(any_t))
     return v
@@ -287,7 +287,7 @@ cdef void gather(const array_t* a, Py_ssize_t start, Py_ssize_t n, real_t* dst) 
 
 
 cdef inline real_t* fetch(const array_t* a, Py_ssize_t start, Py_ssize_t n, real_t* buffer) noexcept nogil:
-    """Where elements start to start + n are neighbours: in the array itself, or gathered into the buffer."""
+    """The address of elements start to start + n as neighbours: in the array, or gathered into the buffer."""
     if a.data == NULL:
         return NULL
     if a.in_place:
@@ -296,7 +296,7 @@ cdef inline real_t* fetch(const array_t* a, Py_ssize_t start, Py_ssize_t n, real
     return buffer
 
 
-# what results are stored as
+# the types that results are stored as
 ctypedef fused stored_t:
     half_t
     brain_t
@@ -306,9 +306,9 @@ ctypedef fused stored_t:
 
 
 cdef inline half_t half_of(real_t v) noexcept nogil:
-    """v rounded once, to the nearest half and between two to the even one; above the largest an infinity.
+    """v rounded once, to the nearest half, ties to even; infinity above the largest half.
 
-    A subnormal is a multiple of 2^-24, to which the addition of a number whose last bit counts as much rounds.
+    Subnormals are multiples of 2^-24: the addition of a number whose last bit counts as much rounds to one.
     """
     cdef half_t h
     cdef uint64_t bits, size
@@ -362,7 +362,7 @@ cdef inline stored_t rounded(real_t v, stored_t* tag) noexcept nogil:
 
 
 cdef inline void put(char* to, stored_t v) noexcept nogil:
-    """Writes through memcpy, which the compiler makes one instruction, wherever `to` is aligned or not."""
+    """Writes through memcpy: one instruction, for `to` aligned or not."""
     memcpy(to, &v, sizeof(stored_t))
 
 
@@ -417,10 +417,10 @@ cdef inline void put_total(const array_t* a, Py_ssize_t i, double total) noexcep
 
 
 cdef inline bint has_rows(const array_t* a, Py_ssize_t width, real_t* tag) noexcept nogil:
-    """Whether the numbers of a row, whose axis is the first, are neighbours, and the rows one axis.
+    """Whether a row, along the first axis, is contiguous, and all rows lie along one other axis.
 
-    The first axis is that of a row only if it is as long: one of size 1 is left out, and in some orders it is joined
-    with the first of the rows' axes.
+    Compares the length, because the first axis may be another: axes of size 1 are left out, and some orders join a
+    row's axis with the next.
     """
     return (a.type == (FLOAT32 if sizeof(real_t) == 4 else FLOAT64) and not a.swapped and a.ndim == 2
             and a.shape[0] == width and a.stride[0] == <Py_ssize_t>sizeof(real_t))

@@ -20,9 +20,9 @@ cdef bint is_left_out(const array_t* weight, Py_ssize_t at) noexcept nogil:
 
 cdef Py_ssize_t bad_integer(const plan_t* p, const array_t* a, const array_t* weight, Py_ssize_t start, Py_ssize_t n,
                             double low, double high, double also, int64_t* to) noexcept nogil:
-    """The first of the elements start to start + n that is no integer from low to high, nor `also`; -1 if all are.
+    """The first of elements start to start + n that is neither an integer from low to high nor `also`; -1: none.
 
-    Elements of weight 0 are not looked at. Copies all unless `to` is NULL: an array may change, the copy is what was
+    Ignores elements of weight 0. Copies all unless `to` is NULL: an array may change later, so that only the copy is
     checked.
     """
     cdef double x[256]

@@ -57,8 +57,8 @@ cdef double sparse_row(sparse_t kernel, const plan_t* p, const real_t* x, Py_ssi
     """-log softmax(x)_y of one row of logits, g = factor (softmax(x) - onehot(y)) and h its derivative unless NULL.
 
     With m = max x, e_j = e^(x_j - m) times a constant, e_m the highest, s the sum of the e_j but e_y, and S = s + e_y:
-    l = (m - x_y) + log(S/e_m), where S/e_m is 1 + (s + (e_y - e_m))/e_m; g_y = -s/S, h_j = e_j (S - e_j)/S^2. Summed
-    without the label's own term, and for h without the highest, all keep their digits when the rest is tiny.
+    l = (m - x_y) + log(S/e_m), where S/e_m is 1 + (s + (e_y - e_m))/e_m; g_y = -s/S, h_j = e_j (S - e_j)/S^2. Sums
+    leave out the label's own term, for h the highest, so that all results keep their digits when the rest is tiny.
     """
     cdef Py_ssize_t i, k = 0, n, classes = p.row_length, ties = 0
     cdef real_t top = lane_max(x, classes), base, lowest, shift, scale, rest, sum_
@@ -115,7 +115,7 @@ cdef double sparse_row(sparse_t kernel, const plan_t* p, const real_t* x, Py_ssi
 
 cdef void bend_row(Py_ssize_t classes, const real_t* e, real_t others, real_t scale, real_t bend,
                    real_t* h) noexcept nogil:
-    """Adds what the curvature of a function makes of the Hessian beside the label, as EntropyFunction says."""
+    """Adds the part of the function's curvature to the Hessian beside the label, as EntropyFunction derives."""
     cdef Py_ssize_t i
     # where the sum is 0 all of its terms are, and 0/0 is no number
     cdef real_t rest = others if others > 0 else <real_t>1
@@ -303,7 +303,7 @@ cdef void label_gradients(TargetKernel kernel, const plan_t* p, double factor, d
     """What a row's targets have of its label's entries, times the losses log_total + top - x_j of the classes."""
     cdef double keep = 1 - kernel.smoothing
     cdef Py_ssize_t j
-    # apart: to load from no address under a mask takes 20 times as long
+    # Separate loops: a masked load from address 0 takes 20 times as long.
     if kernel.class_weight == NULL:
         for j in range(p.row_length):
             d[j] = <real_t>(factor * weighted_loss(keep, log_total + (top - x[j])))

@@ -15,7 +15,7 @@ ctypedef fused two_inputs_t:
     count_t
     divergence_t
 
-# of which the third is a prediction, too
+# losses whose third input is a prediction, too
 ctypedef fused two_predictions_t:
     uncertain_t
 
@@ -30,13 +30,13 @@ ctypedef fused loss_t:
     two_inputs_t
     three_inputs_t
 
-# Errors of which larger ones pull less than in proportion. At z != 0 the parabola of the curvature g/z, which touches
-# the loss there, lies above it everywhere (de Leeuw and Lange 2009).
+# Losses whose slope grows less than in proportion to the error. The parabola of curvature g/z that touches such a loss
+# at z != 0 lies above it everywhere (de Leeuw and Lange 2009).
 ctypedef fused even_t:
     regression_even_t
     robust_t
 
-# Losses with a method for their surrogate: a curvature that is never below 0, by the point, g and h
+# Losses with a method for their surrogate, a curvature that is never below 0, from the point, g and h
 ctypedef fused own_surrogate_t:
     regression_surrogate_t
     quantile_t
@@ -49,8 +49,8 @@ ctypedef fused surrogate_t:
     even_t
     own_surrogate_t
 
-# Exponentials and logarithms are most of the work of every pass of these, and five loops would be too much code. Two
-# are all of the passes, one with the gradient and one with everything.
+# Exponentials and logarithms are most of the work of every pass, and five loops would be too much code. These losses
+# have two loops, one for the gradient and one for everything.
 ctypedef fused heavy_t:
     regression_heavy_t
     robust_heavy_t
@@ -59,18 +59,18 @@ ctypedef fused heavy_t:
     count_heavy_t
     uncertain_heavy_t
 
-# A single loop is all passes of these.
+# These losses have a single loop for all passes.
 ctypedef fused heaviest_t:
     duration_t
 
-# A few operations each: they wait for memory, and to store their values and read them again for a sum would be a good
-# part of the work.
+# A few operations each: these losses wait for memory. Storing their values only to read them again for a sum would be
+# much of the work.
 ctypedef fused light_t:
     light_regression_t
     light_binary_t
 
 
-# what a loop stores, as a type: each set of results has a loop of its own
+# the results that a loop stores, as a type: each set has a loop of its own
 cdef struct Value:
     int unused
 cdef struct Gradient:
@@ -98,19 +98,19 @@ ctypedef fused sum_pass_t:
     Value
     ValueGradient
 
-# results, of the type of the inputs: a result that lies over an input is written to a buffer first
+# restrict pointers: a result that overlaps an input goes through a buffer
 ctypedef fused apart_t:
     floats_apart
     doubles_apart
 
 cdef enum:
-    GRAIN = 8       # elements of whose multiple a loop takes: it needs no second body for single ones
+    GRAIN = 8       # a loop takes multiples of these, and needs no second body for single elements
 
 
 cdef inline void evaluate_one(loss_t kernel, bint value, bint grad, bint hess, bint others, bint surrogate,
                               double scale, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                               real_t* e, real_t* f) noexcept nogil:
-    """One element: what is not stored, which is known at compile time, is not computed."""
+    """One element. The compiler removes what is not stored, which is known at compile time."""
     cdef real_t c = <real_t>scale, li, gi, hi, di, ei, fi
     if loss_t in two_predictions_t:
         kernel.at(x, y, q, &li, &gi, &hi, &di, &ei, &fi)
@@ -147,7 +147,8 @@ cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart
                    apart_t g, apart_t h, apart_t d, apart_t e, apart_t f) noexcept nogil:
     """The one loop over elements.
 
-    Its element is a function of its own: Cython writes one for each loss and dtype, and not for each pass as well.
+    The element is a separate function, so that Cython writes it once for each loss and dtype, not for each pass as
+    well.
     """
     cdef Py_ssize_t i
     for i in range(n & -GRAIN):
@@ -160,7 +161,7 @@ cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart
 
 cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
                        const real_t* q, real_t** out, Py_ssize_t at, bint has_third_hessian) noexcept nogil:
-    """A loop over any number of elements: the last few in copies, filled up with one of them.
+    """A loop over any number of elements: the last few are copied, and filled up with one of them.
 
     Results are written from element `at` on.
     """
@@ -193,7 +194,7 @@ cdef void evaluate_sum(light_t kernel, sum_pass_t* tag, Py_ssize_t n, Py_ssize_t
                        const real_t* y, apart_t g, lanes_t lane) noexcept nogil:
     """Adds the losses of a multiple of LANES elements to the lanes without storing them.
 
-    As sum_by_fours() does where `at` is the first one's position in its block, and as lane_sum() does where it is -1.
+    `at` is the first one's position in its block, for the order of sum_by_fours(); -1: the order of lane_sum().
     """
     cdef Py_ssize_t i = 0, k
     cdef real_t c = <real_t>scale, l0, l1, l2, l3, g0, g1, g2, g3, h, d

@@ -1,4 +1,4 @@
-"""Class ids as labels: those that are ignored, the weights of classes, what an example counts."""
+"""Class ids as labels: ignored ids, class weights, and how much an example counts."""
 
 from libc.math cimport INFINITY, NAN
 
@@ -6,16 +6,16 @@ from fastloss._plan cimport SECOND, plan_t
 
 
 cdef class ClassKernel(Kernel):
-    """A kernel over classes, whose labels may be class ids: some are ignored, and a class may have a weight."""
+    """A kernel over classes with class ids as labels: ids may be ignored, classes may have weights."""
     cdef bint has_ids           # the second input holds class ids
     cdef bint has_ignored
     cdef double ignored         # the id of examples that cost nothing
-    cdef bytes weights          # the memory of the next
+    cdef bytes weights          # owns the memory of the next
     cdef const double* class_weight     # NULL: 1 for all
     cdef bint weighs_rows       # an example's loss is multiplied by the weight of its class
 
     cdef int set_classes(self, bint has_ids, ignored, bytes weights) except -1:
-        """Sets what labels mean: the id that is ignored, or None, and the classes' weights as the bytes of doubles."""
+        """Sets the ignored id, or None, and the classes' weights as the bytes of doubles."""
         self.has_ids = self.weighs_rows = has_ids
         self.has_ignored = ignored is not None
         self.ignored = ignored if ignored is not None else 0
@@ -33,7 +33,7 @@ cdef inline bint is_ignored(ClassKernel kernel, double id) noexcept nogil:
 
 cdef void count_by_label(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n,
                          double* counts) noexcept nogil:
-    """Counts an example as the weight of its class, and as nothing where its id is ignored, or none of the classes."""
+    """Counts an example as the weight of its class; as 0 if its id is ignored or no class."""
     count_classes(<ClassKernel>parameters, p, start, n, counts)
 
 
@@ -49,15 +49,15 @@ cdef inline void count_classes(ClassKernel kernel, const plan_t* p, Py_ssize_t s
 
 
 cdef inline double weighted_loss(double weight, double loss) noexcept nogil:
-    """weight times loss, where a class of no weight costs nothing even if its probability is 0."""
+    """weight times loss; 0 for a weight of 0, even if the class has the probability 0."""
     return <double>0 if weight == 0 and loss == <double>INFINITY else weight * loss
 
 
 cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, Py_ssize_t* y, double* weight,
                             double* loss) noexcept nogil:
-    """The class of a row and its weight; False where these say what the row costs.
+    """Finds the class of a row and its weight; False if *loss is set already.
 
-    Labels were checked before: one that was changed since is no address, and has no loss.
+    Labels were checked before. One that changed since must not become an address: its loss is NaN.
     """
     weight[0] = 1
     if is_ignored(kernel, id) or not 0 <= id < classes:
@@ -72,9 +72,9 @@ cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, P
 
 cdef Py_ssize_t find_classes(ClassKernel kernel, Py_ssize_t n, Py_ssize_t classes, double* id, real_t* y,
                              double* weight) noexcept nogil:
-    """The classes y of n rows, and their weights; returns how many rows have none.
+    """Finds the classes y of n rows, and their weights; returns how many rows have no class.
 
-    Such a row has the class -1, and its id becomes what the row costs, as find_class() says.
+    A row without a class gets the class -1, and its loss in place of the id, as in find_class().
     """
     cdef Py_ssize_t i, missing = 0
     cdef double ignored = kernel.ignored if kernel.has_ignored else <double>NAN

@@ -1,8 +1,7 @@
 """Smoothed deep metric learning: every row of one array against every row of another.
 
 Distances are sums of squared differences, in double precision, tile by tile: |x|^2 + |y|^2 - 2 x.y would lose the
-digits of near pairs. Nothing of the size of all pairs is stored; the gradient in the second array takes its distances
-anew.
+digits of near pairs. No array has the size of all pairs; the gradient in the second array computes the distances again.
 """
 
 cimport cython
@@ -14,15 +13,15 @@ from fastloss._plan cimport (
 )
 
 cdef enum:
-    PAIR_ROWS = 8   # at once
+    PAIR_ROWS = 8   # pairs at once
     PANEL = 16      # columns of a panel: two or four vectors of doubles, for each of two rows
 
-# two arrays of n rows in double precision, and what the first round leaves for the second
+# two arrays of n rows in double precision, and results of the first round for the second
 cdef struct pairs_t:
     Py_ssize_t n
-    Py_ssize_t width            # of a row, filled up
+    Py_ssize_t width            # of a row, rounded up
     Py_ssize_t panels
-    bint swapped                # the rows at hand are the second array's
+    bint swapped                # the current rows are the second array's
     double* x
     double* y
     double* x_panels
@@ -30,10 +29,10 @@ cdef struct pairs_t:
     double* x_strips
     double* y_strips
     double* least               # the least distance from each row of the first
-    double* share               # what its softmax has of the row's derivatives, over e^(least - distance)
+    double* share               # the factor of e^(least - distance) in the softmax's part of the derivatives
     double* factor              # of each row's derivatives
     double* diagonal            # the derivative in the distance of each pair that belongs together
-    double same                 # its target
+    double same                 # the target of that pair
     double other
     double log_same
     double log_other
@@ -87,8 +86,8 @@ cdef void pull(const double* u, const double* v, const double* to_u, const doubl
 cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* w) noexcept nogil:
     """The loss of row i from its distances in w, which become factor times the derivatives in them.
 
-    l = sum_j t_j (log(t_j + eps) + D_j + log sum e^-D), in which the distances may count from the least of them: what
-    they have in common leaves no rounding errors.
+    l = sum_j t_j (log(t_j + eps) + D_j + log sum e^-D). Distances count from the least of them, so that what they have
+    in common leaves no rounding errors.
     """
     cdef Py_ssize_t j, n = s.n, best = 0
     cdef double least = w[0], own, others, total, log_total, far, c
@@ -112,16 +111,16 @@ cdef double pair_softmax(const pairs_t* s, Py_ssize_t i, double factor, double* 
     s.least[i], s.factor[i], s.share[i] = least, factor, c
     for j in range(n):
         w[j] = fma(c, w[j], factor * s.other)
-    # what is left of the diagonal's derivative, where both terms may be near 1: those of a row sum to 0
+    # softmax_i - t_i cancels if both are near 1. The derivatives of a row sum to 0, so take it from the others.
     w[i] = 0
     w[i] = -sum_of(w, n)
-    # what is infinitely far costs nothing where it has no share
+    # an infinite distance with a share of 0 costs nothing
     far = s.other * (far + (n - 1) * (s.log_other + log_total)) if s.other > 0 else <double>0
     return s.same * (s.log_same + own + log_total) + far if s.same > 0 else far
 
 
 cdef void leave_out(const pairs_t* s, Py_ssize_t i, double* w) noexcept nogil:
-    """Takes row i of the first array from the gradients: its loss has no weight."""
+    """Removes row i of the first array from the gradients: its loss has the weight 0."""
     cdef Py_ssize_t j
     s.least[i] = s.factor[i] = s.share[i] = 0
     for j in range(s.n):
@@ -141,7 +140,7 @@ cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssiz
     cdef const double* panels = s.x_panels if s.swapped else s.y_panels
     for k in range(s.panels):
         if stopped(p, &since, n * PANEL * width // 4):
-            return  # no cover: where a signal meets a call is chance
+            return  # no cover: signals come by chance
         for r in range(0, n, 2):
             other = r + 1 if r + 1 < n else r
             distances(rows + (start + r) * width, rows + (start + other) * width, panels + k * width * PANEL, width,
@@ -154,7 +153,7 @@ cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssiz
                 leave_out(s, i, w + r * padded)
         else:
             for j in range(s.n):
-                # as it was for the row j of the first array
+                # as for the row j of the first array
                 w[r * padded + j] = fma(s.share[j], exp_nonpositive(s.least[j] - w[r * padded + j]),
                                         s.factor[j] * s.other)
             w[r * padded + i] = s.diagonal[i]
@@ -176,13 +175,13 @@ cdef void pair_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssiz
                  g + r * width + k * PANEL, g + other * width + k * PANEL)
     for r in range(n):
         for k in range(p.row_length):
-            # a vector without weight may be infinite
+            # a vector of weight 0 may be infinite
             line[k] = <real_t>(0 if weight != NULL and weight[r] == 0 and not s.swapped else g[r * width + k])
         scatter(&p.outputs[GRAD], (start + r) * p.row_length, p.row_length, line)
 
 
 cdef void forget_row(Py_ssize_t n, double* row) noexcept nogil:
-    """Makes a vector that is not finite 0: without weight, it would enter the second array's gradient as NaN."""
+    """Sets a vector that is not finite to 0: even with weight 0, it would make the second array's gradient NaN."""
     cdef Py_ssize_t d
     cdef bint finite = True
     for d in range(n):
@@ -193,7 +192,7 @@ cdef void forget_row(Py_ssize_t n, double* row) noexcept nogil:
 
 cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, double* panels,
                      double* strips) noexcept nogil:
-    """The rows of an input in double precision, features filled up with 0; in panels, and in strips of features."""
+    """Copies an input's rows in double precision, padded with zeros, in panels and in strips of features."""
     cdef Py_ssize_t i, d, since = 0
     for i in range(s.n):
         if stopped(p, &since, s.width):
@@ -213,7 +212,7 @@ cdef void load_pairs(const plan_t* p, int kind, const pairs_t* s, double* rows, 
 
 
 cdef inline Py_ssize_t filled_up(Py_ssize_t n) noexcept nogil:
-    """n, up to whole panels."""
+    """n rounded up to whole panels."""
     return (n + PANEL - 1) // PANEL * PANEL
 
 
@@ -226,12 +225,12 @@ cdef Py_ssize_t measure_pairs(plan_t* p) noexcept nogil:
 
 
 cdef bint prepare_pairs(plan_t* p, complaint_t* complaint) noexcept nogil:
-    """Brings both arrays into double precision, row by row, in panels and in strips."""
+    """Copies both arrays in double precision, as rows, panels and strips."""
     cdef pairs_t* s = <pairs_t*>p.state
     cdef double smoothing = smoothing_of(p.parameters)
     cdef Py_ssize_t size = filled_up(p.size)
     s.n, s.width, s.panels, s.swapped = p.size, filled_up(p.row_length), size // PANEL, False
-    # one pair alone is certain
+    # a single pair is certain
     s.other = smoothing / (s.n - 1) if s.n > 1 else <double>0
     s.same = 1 - smoothing if s.n > 1 else <double>1
     s.log_same, s.log_other = log(s.same + 1e-12), log(s.other + 1e-12)
@@ -253,7 +252,7 @@ cdef bint prepare_pairs(plan_t* p, complaint_t* complaint) noexcept nogil:
 
 
 cdef bint begin_pairs(plan_t* p, int round) noexcept nogil:
-    """The rows of the first round are the first array's; those of the second, for a gradient in it, the second's."""
+    """The first round takes the rows of the first array; the second round, for its gradient, those of the second."""
     cdef int kind
     if round == 0:
         p.outputs[GRAD_SECOND].data = NULL

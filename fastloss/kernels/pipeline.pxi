@@ -22,7 +22,7 @@ cdef inline void multiply(real_t* a, const real_t* b, Py_ssize_t n) noexcept nog
 
 
 cdef inline real_t unless_zero(real_t w, real_t x) noexcept nogil:
-    """x, but 0 where w is 0. By bits: gcc would load what a choice leaves unused under a mask, which takes longer."""
+    """x, but 0 where w is 0. By bits: gcc would turn a choice into a masked load, which is slower."""
     if real_t is float:
         return from_bits_f(bits_f(x) & -<uint32_t>(w != 0))
     else:
@@ -30,7 +30,7 @@ cdef inline real_t unless_zero(real_t w, real_t x) noexcept nogil:
 
 
 cdef inline void weigh_apart(apart_t a, const real_t* m, const real_t* w, Py_ssize_t n) noexcept nogil:
-    """a_i *= m_i, and 0 where w_i is 0, whatever a_i is: some vectors at once, for the loop itself takes time."""
+    """a_i *= m_i, and 0 where w_i is 0, whatever a_i is. Several vectors per step: the loop itself takes time."""
     cdef Py_ssize_t i = 0, k
     while i + LANES <= n:
         for k in range(LANES):
@@ -41,7 +41,7 @@ cdef inline void weigh_apart(apart_t a, const real_t* m, const real_t* w, Py_ssi
 
 
 cdef inline void weigh(real_t* a, const real_t* m, const real_t* w, Py_ssize_t at, Py_ssize_t n) noexcept nogil:
-    """n elements of a from `at` on, times m unless that is NULL; 0 where there are weights w and one is 0."""
+    """Multiplies n elements of a from `at` on by m unless m is NULL; 0 where a weight in w is 0."""
     if w == NULL:
         if m != NULL:
             multiply(a + at, m + at, n)
@@ -67,7 +67,7 @@ cdef inline void set_all(real_t* a, real_t v, Py_ssize_t n) noexcept nogil:
 
 cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t task, double scale, double sum,
                          real_t* tag) noexcept nogil:
-    """Brings the sum of a run, or of a piece of one, where it belongs."""
+    """Stores the sum of a run, or of a piece of a run."""
     if p.pieces:
         p.partial[kind][task] = sum
     else:
@@ -76,7 +76,7 @@ cdef inline void put_sum(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t
 
 cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, double scale,
                  real_t* a) noexcept nogil:
-    """Brings a block of results where it belongs: the caller's array, or the sums."""
+    """Stores a block of results, in the result's array or in the sums."""
     cdef const char* data = p.outputs[kind].data
     cdef double* sums
     cdef Py_ssize_t i
@@ -97,22 +97,22 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
 
 
 cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* buffer) noexcept nogil:
-    """Where a block of results is written first."""
+    """The address to which a block of results is written first."""
     if p.outputs[kind].data != NULL and p.outputs[kind].in_place and not p.outputs[kind].summed:
         return <real_t*>p.outputs[kind].data + start
     return buffer
 
 
 cdef enum:
-    LOOK_WORK = 1 << 20     # elements' worth of work between two looks at the clock: a few milliseconds
-    # nanoseconds between two questions to Python, which may have to wait for the interpreter's lock
+    LOOK_WORK = 1 << 20     # work between two looks at the clock: a few milliseconds
+    # nanoseconds between two questions to Python, which may wait for the interpreter's lock
     PATIENCE = 50000000
 
 
 cdef inline bint stopped(const plan_t* p, Py_ssize_t* since, Py_ssize_t work) noexcept nogil:
-    """Whether the call is to end here.
+    """Whether the call must end here.
 
-    Asked before every piece of work; `since` is what this thread has done since it looked.
+    Called before every piece of work; `since` is this thread's work since the last look at the clock.
     """
     since[0] += work
     if since[0] < LOOK_WORK or p.watch == NULL:
@@ -124,7 +124,7 @@ cdef inline bint stopped(const plan_t* p, Py_ssize_t* since, Py_ssize_t work) no
 
 
 cdef bint look(watch_t* w) noexcept nogil:
-    """Whether a signal has ended the call. The thread that made it asks now and then; the others never wait for it."""
+    """Whether a signal has ended the call. Only the calling thread asks Python, now and then; others never wait."""
     cdef int64_t next = atomic_load(&w.next), time
     if next >= 0 and threadid() == 0:
         time = now()
@@ -137,7 +137,7 @@ cdef bint look(watch_t* w) noexcept nogil:
 
 
 cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* tag) noexcept nogil:
-    """Asks for the strip of each input that begins with element `start`."""
+    """Prefetches the strip of each input that begins with element `start`."""
     cdef const char* at
     cdef int kind
     for kind in range(INPUTS):
@@ -155,9 +155,9 @@ cdef enum:
 
 cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m,
                             const real_t* w, real_t** out, double* lane, real_t* buffers) noexcept nogil:
-    """An elementwise loss and its derivatives; the flags that it returns say where its values are."""
+    """Computes an elementwise loss and its derivatives; returns flags that say where the values are."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
-    # half a block of each array that is weighed stays in the L1 cache
+    # Half a block of each weighted array stays in the L1 cache.
     cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
     cdef bint fours = p.pieces and by_fours(n, buffers)
     cdef Py_ssize_t strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else half if w != NULL else n
@@ -171,7 +171,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.run_length)
     for k in range(LANES if summed else 0):
         lane[k] = 0
-    # the gradient in the weights takes the values without them
+    # The gradient in the weights needs the values without weights.
     weighed = w != NULL and p.outputs[VALUE].data != NULL and p.outputs[GRAD_WEIGHT].data == NULL
     if q == NULL:
         # nobody reads it
@@ -189,7 +189,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
             for j in range(k - whole if summed else 0):
                 lane[j] += out[VALUE][i + whole + j]
         i += k
-        # streamed are whole cache lines: the rest of the last one waits for the next strip
+        # Stream whole cache lines: the rest of the last one waits for the next strip.
         k = n if i == n else i - p.misaligned
         if weighed:
             weigh(out[VALUE], w, w, done, k - done)
@@ -219,7 +219,7 @@ cdef real_t* times_vector(const plan_t* p, Py_ssize_t start, Py_ssize_t n, real_
 
 cdef inline void weight_gradients(const real_t* l, const real_t* head, const real_t* w, Py_ssize_t n,
                                   real_t* to) noexcept nogil:
-    """The losses times their head_grad; 0 for an example of weight 0 that has no finite loss."""
+    """The losses times their head_grad; 0 for an example of weight 0 with an infinite loss or none."""
     cdef Py_ssize_t i
     cdef real_t zero = 0
     if head == NULL:
@@ -233,7 +233,7 @@ cdef inline void weight_gradients(const real_t* l, const real_t* head, const rea
 
 
 cdef inline void count_elements(const plan_t* p, Py_ssize_t start, Py_ssize_t n, real_t* to) noexcept nogil:
-    """What elements count in a weighted mean, apart from their weights. This is computed in double precision."""
+    """How much elements count in a weighted mean, apart from their weights, in double precision."""
     if real_t is double and p.counts != NULL:
         p.counts(p.parameters, p, start, n, to)
     else:
@@ -299,7 +299,7 @@ cdef void run_small(const plan_t* p, Py_ssize_t task, real_t* tag) noexcept nogi
 
 
 cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* tag) noexcept nogil:
-    # apart: the buffers of a small call would take the stack of a thread that does not need them
+    # A function of its own: run_small's buffers would take stack from threads that do not need them.
     if p.scratch == NULL:
         run_small(p, task, tag)
     else:
@@ -327,12 +327,12 @@ cdef enum:
 
 
 cdef void work_off(const plan_t* p, int thread, real_t* tag) noexcept nogil:
-    """What one thread does: the tasks of its own range, then, if they are shared, what others have left of theirs.
+    """The work of one thread: the tasks of its own range, then, if tasks are shared, tasks left in other ranges.
 
-    From call to call a thread meets the same part of an array, which is still in its core's cache; and none waits for
-    a thread that got its core late.
+    From call to call a thread gets the same part of an array, which is still in its core's cache. And no thread waits
+    for another that got its core late.
     """
-    # an atomic operation waits for all stores before it: not after each task, where there are many
+    # An atomic operation waits for all stores before it, so many small tasks are taken in batches.
     cdef Py_ssize_t each = max(<Py_ssize_t>1, p.work // p.tasks), since = 0
     cdef Py_ssize_t task, end, i, batch = max(<Py_ssize_t>1, min(p.tasks // (BATCHES * p.threads), LOOK_WORK // each))
     cdef int k, owner
@@ -351,33 +351,33 @@ cdef void work_off(const plan_t* p, int thread, real_t* tag) noexcept nogil:
 
 
 cdef Py_ssize_t first_task(const plan_t* p, int thread) noexcept nogil:
-    """Where a thread's range of tasks begins, which is where that of the one before ends."""
+    """The first task of a thread's range, which is the end of the range before."""
     return p.tasks // p.threads * thread + min(<Py_ssize_t>thread, p.tasks % p.threads)
 
 
-# when to use threads again, after one had no core for MISSED nanoseconds or more
+# Until this time calls use one thread, because a thread waited MISSED nanoseconds or more for a core.
 cdef int64_t crowded_until = 0
 
 cdef enum:
     MISSED = 500000
-    FORGIVEN = 10           # times as long
+    FORGIVEN = 10           # times as long as the wait
 
 
 cdef void run_threads(const plan_t* p, real_t* tag) noexcept nogil:
-    """All tasks, by all threads; one that comes late for want of a core is done without for a while.
+    """Runs all tasks in all threads. If one comes late for want of a core, later calls use one thread for a while.
 
-    At the end each waits for all. Where the cores are taken, that is as long as the system gives them to somebody else,
-    milliseconds, and a call takes microseconds.
+    At the end all threads wait for each other. On busy cores that takes a time slice of the system, milliseconds, where
+    a call takes microseconds.
     """
     cdef int thread
     cdef int64_t start = now(), control = arithmetic(), own, end, first
     cdef void* crew = own_crew()
     for thread in range(p.threads):
         p.ranges[thread].next = first_task(p, thread)
-    # as many threads as asked for, or fewer: what one does not take another does
+    # OpenMP may give fewer threads than asked for: others take their tasks.
     for thread in prange(p.threads, schedule="static", chunksize=1, num_threads=p.threads):
         team_runs(thread, crew)
-        # OpenMP's threads have the arithmetic of who called first
+        # OpenMP's threads keep the floating-point modes of whoever called first.
         own = compute_as(control)
         work_off(p, thread, tag)
         compute_as(own)
@@ -385,7 +385,7 @@ cdef void run_threads(const plan_t* p, real_t* tag) noexcept nogil:
     end = first = now()
     for thread in range(p.threads):
         first = min(first, p.ranges[thread].done)
-    # with few or unequal tasks it is nobody's fault that the last one takes its time
+    # With few or unequal tasks, a late end is no sign of a missing core.
     if end - first > max(<int64_t>MISSED, (first - start) // 4) and p.tasks >= 8 * p.threads and p.state == NULL:
         atomic_store(&crowded_until, end + FORGIVEN * (end - first))
 

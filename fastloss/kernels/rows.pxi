@@ -1,7 +1,7 @@
 """Losses over rows: fetched, given to a kernel one by one or as a tile of short ones, and scattered.
 
-A kernel sees a row's numbers as neighbours, in the loops' dtype. Its results lie apart from what it reads; one that is
-not wanted is NULL. What it returns is the loss without the weight of the example, which its factor for derivatives has.
+A kernel sees a row's numbers as neighbours, in the loops' dtype. Results are apart from inputs; an unwanted result is
+NULL. The kernel returns the loss without the example's weight, which is in the factor of the derivatives.
 """
 
 from fastloss._math cimport real_t
@@ -11,11 +11,11 @@ from fastloss._plan cimport (
 
 cdef enum:
     LABELS_AT_ONCE = 32
-    CLASS_ROWS = 2      # that a loss over classes may keep for itself: of exponentials, of targets
+    CLASS_ROWS = 2      # buffers of a loss over classes: exponentials, targets
 
 
 cdef inline void set_row(real_t** row, real_t value, Py_ssize_t width) noexcept nogil:
-    """All derivatives of a row that are wanted, of the same value."""
+    """Sets all wanted derivatives of a row to the same value."""
     cdef int kind
     for kind in range(GRAD, GRAD_THIRD + 1):
         if row[kind] != NULL:
@@ -33,7 +33,7 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     cdef Py_ssize_t width = p.row_length, first = start * width, tile = p.block * width, i, y = 0
     cdef real_t* scratch = buffers + BLOCK_BYTES // sizeof(real_t)
     cdef real_t* tiles = scratch + p.row_buffers * width
-    cdef real_t* numbers[THIRD + 1]     # of the row at hand
+    cdef real_t* numbers[THIRD + 1]     # of the current row
     cdef real_t* out[OUTPUTS]
     cdef real_t* row[OUTPUTS]
     cdef Py_ssize_t[THIRD + 1] step = [0, 0, 0]
@@ -85,7 +85,7 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
 
 cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t value, real_t* tile,
                        real_t* hess) noexcept nogil:
-    """The derivatives of row i of n, which are held number by number, all of the same value."""
+    """Sets the derivatives of row i of a tile of n rows to the same value."""
     cdef Py_ssize_t j
     for j in range(width):
         tile[j * n + i] = hess[j * n + i] = value
@@ -93,7 +93,7 @@ cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t valu
 
 cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
                         const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
-    """Rows start to start + n, all at once: a vector lane per row, so their tile is held number by number."""
+    """Rows start to start + n, all at once: a vector lane per row, so that their tile is stored number by number."""
     cdef Py_ssize_t width = p.row_length, missing, i
     cdef double* weight = <double*>buffers
     cdef double* label = weight + n

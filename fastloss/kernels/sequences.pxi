@@ -1,6 +1,6 @@
 """Connectionist temporal classification: the sum over all alignments of a label sequence with the frames.
 
-The recursion multiplies and adds probabilities (Graves et al. 2006). Each is a mantissa and an exponent of its own,
+The recursion multiplies and adds probabilities (Graves et al. 2006). Each probability is a mantissa and an exponent,
 both doubles: no alignment underflows, however unlikely, and no logarithm rounds. States are kept as two rows, the
 blanks b_0 .. b_L and the labels a_0 .. a_{L-1}, where b_j comes before a_j.
 """
@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from fastloss._math cimport count, counter, exp_nonpositive, exp_reduced, fma, log_sum, normal, pow2, real_t
 from fastloss._plan cimport FIRST, FOURTH, GRAD, SECOND, THIRD, WEIGHT, array_t, complaint_t, plan_t, rows_t, watch_t
 
-# the labels and lengths of a batch of sequences, checked
+# a batch of sequences: labels and lengths, checked
 cdef struct sequences_t:
     int64_t* labels             # of all examples, one after another
     int64_t* starts             # of each example's
@@ -54,23 +54,23 @@ cdef struct trellis_t:
     double total_e
 
 
-# the exponent of 0, below all others
+# the exponent of 0, below all other exponents
 cdef double NOTHING = -1.7976931348623157e308
 
 
 cdef inline double shifted(double m, double e) noexcept nogil:
-    """m 2^e for an e <= 0, so far down that it does not matter 0 or next to it."""
+    """m 2^e for an e <= 0; 0, or next to 0, so far down that it does not matter."""
     return m * pow2(counter(<double>-1000 if e < -1000 else e), 0)
 
 
 cdef inline double probability(double log_p, double* e) noexcept nogil:
     """e^log_p as a mantissa and an exponent."""
     cdef double c, m = exp_reduced(log_p, &c)
-    # so far down a mantissa would be made of rounding errors
+    # so far down a mantissa would consist of rounding errors
     cdef bint far = not log_p > -1e15
     e[0] = floor(log_p * 1.4426950408889634) if far else count(c)
     m = <double>1 if far else m
-    # -inf is 0, and so is what is left of it
+    # -inf gives 0, and so does its remainder
     e[0] = e[0] if e[0] > NOTHING else NOTHING
     return m if e[0] > NOTHING else <double>0
 
@@ -113,7 +113,7 @@ cdef void backward_step(Py_ssize_t n, double* am, double* ae, double* bm, double
         e = be[j] + blank_e
         bm[j] = normal(bm[j] * blank_m, &e)
         be[j] = e
-    # in place from the front: b_j needs the old a_j, a_j the old b_{j+1} and a_{j+1}
+    # In place, from the front: b_j needs the old a_j, and a_j the old b_{j+1} and a_{j+1}.
     for j in range(n):
         a, a_e = am[j], ae[j]
         top = be[j] if be[j] > a_e else a_e
@@ -140,7 +140,7 @@ cdef inline Py_ssize_t find(const double* x, Py_ssize_t n, double value) noexcep
 
 
 cdef double log_total_below(const double* x, Py_ssize_t n, double top, double* piece) noexcept nogil:
-    """log sum_k e^(x_k - top), top the largest: apart from it, for their sum would round a small one away."""
+    """log sum_k e^(x_k - top), top the largest: kept apart from top, because their sum would round it away."""
     cdef Py_ssize_t k
     for k in range(n):
         piece[k] = exp_nonpositive(x[k] - top)
@@ -150,7 +150,7 @@ cdef double log_total_below(const double* x, Py_ssize_t n, double top, double* p
 
 cdef void total_of_frame(Py_ssize_t n, Py_ssize_t size, const double* forward, const double* am, const double* ae,
                          const double* bm, const double* be, double* total_m, double* total_e) noexcept nogil:
-    """The probability of all states at a frame, which is that of the label, but for how its exponents were rounded."""
+    """The probability of all states at a frame: that of the label, except for the rounding of exponents."""
     cdef Py_ssize_t j
     cdef double top = NOTHING, e, sum = 0
     for j in range(n):
@@ -168,7 +168,7 @@ cdef void total_of_frame(Py_ssize_t n, Py_ssize_t size, const double* forward, c
 
 cdef inline bint load_frame(const plan_t* p, Py_ssize_t frame, Py_ssize_t classes, double* x, double* piece,
                             double* top, double* rest) noexcept nogil:
-    """Logits of a frame, the largest and what log_total_below() says; False where these are no probabilities."""
+    """Finds a frame's largest logit and log_total_below(); False if the logits give no probabilities."""
     gather(&p.inputs[FIRST], frame * classes, classes, x)
     top[0] = lane_max(x, classes)
     rest[0] = log_total_below(x, classes, top[0], piece)
@@ -177,7 +177,7 @@ cdef inline bint load_frame(const plan_t* p, Py_ssize_t frame, Py_ssize_t classe
 
 cdef void fill_frames(const plan_t* p, Py_ssize_t first, Py_ssize_t n, real_t value, real_t* line,
                       Py_ssize_t width) noexcept nogil:
-    """Frames first to first + n of the gradient, all of the same value."""
+    """Sets frames first to first + n of the gradient to the same value."""
     cdef Py_ssize_t t
     if p.outputs[GRAD].data == NULL:
         return
@@ -187,7 +187,7 @@ cdef void fill_frames(const plan_t* p, Py_ssize_t first, Py_ssize_t n, real_t va
 
 
 cdef double* carve(double** memory, Py_ssize_t n) noexcept nogil:
-    """The next n numbers of a piece of memory."""
+    """Takes the next n numbers of a piece of memory."""
     cdef double* piece = memory[0]
     memory[0] += n
     return piece
@@ -217,7 +217,7 @@ cdef inline double* states_of(const trellis_t* c, Py_ssize_t frame) noexcept nog
 
 
 cdef Py_ssize_t frames_needed(const trellis_t* c) noexcept nogil:
-    """How many frames a label takes at least: one that is repeated needs a blank between."""
+    """The least number of frames for a label: a repeated class needs a blank between."""
     cdef Py_ssize_t j, needed = c.n
     for j in range(1, c.n):
         needed += c.label[j] == c.label[j - 1]
@@ -230,13 +230,13 @@ cdef bint has_value(const plan_t* p, const trellis_t* c) noexcept nogil:
     cdef bint good = True
     for t in range(c.frames):
         if stopped(p, &since, c.classes):
-            return False  # no cover: where a signal meets a call is chance
+            return False  # no cover: signals come by chance
         good = load_frame(p, c.first + t, c.classes, c.x, c.q, c.top, c.rest) and good
     return good
 
 
 cdef void label_probabilities(trellis_t* c, Py_ssize_t t) noexcept nogil:
-    """What frame t says of each label and of the blank."""
+    """The probabilities of each label and of the blank at frame t."""
     cdef Py_ssize_t j
     for j in range(c.n):
         c.ym[j] = (c.x[c.label[j]] - c.top[t]) - c.rest[t]
@@ -246,7 +246,7 @@ cdef void label_probabilities(trellis_t* c, Py_ssize_t t) noexcept nogil:
 
 
 cdef bint forward(const plan_t* p, trellis_t* c) noexcept nogil:
-    """All frames from the first on; False where one has no probabilities, or the call is to end."""
+    """The forward recursion; False if a frame has no probabilities, or the call must end."""
     cdef Py_ssize_t t, j, size = c.size, since = 0
     cdef double* old = c.alpha
     cdef double* new
@@ -297,7 +297,7 @@ cdef void frame_gradient(trellis_t* c, Py_ssize_t t) noexcept nogil:
     """softmax(x_t)_k - P(state k at t) for the classes k, to q."""
     cdef Py_ssize_t j, n = c.n, size = c.size, best = find(c.x, c.classes, c.top[t])
     cdef double* old = states_of(c, t + 1) + 1
-    # an exponent so large is rounded, forward in another way than backward
+    # So large an exponent is rounded, and forward in another way than backward.
     cdef bint far = c.total_e < -1e15
     cdef double total_m = c.total_m, total_e = c.total_e
     for j in range(c.classes):
@@ -317,7 +317,7 @@ cdef void frame_gradient(trellis_t* c, Py_ssize_t t) noexcept nogil:
 
 
 cdef bint backward(const plan_t* p, trellis_t* c, double factor, real_t* line) noexcept nogil:
-    """All frames from the last on, and the gradient of each; False where the call is to end."""
+    """The backward recursion, with the gradient of each frame; False if the call must end."""
     cdef Py_ssize_t t, j, n = c.n, since = 0
     for j in range(c.size):
         c.am[j] = c.bm[j] = 0
@@ -327,7 +327,7 @@ cdef bint backward(const plan_t* p, trellis_t* c, double factor, real_t* line) n
         c.am[n - 1], c.ae[n - 1] = 1, 0
     for t in range(c.frames - 1, -1, -1):
         if stopped(p, &since, c.classes + 4 * n):
-            return False  # no cover: where a signal meets a call is chance
+            return False  # no cover: signals come by chance
         gather(&p.inputs[FIRST], (c.first + t) * c.classes, c.classes, c.x)
         frame_gradient(c, t)
         for j in range(c.classes):
@@ -385,7 +385,7 @@ cdef Py_ssize_t measure_sequences(plan_t* p) noexcept nogil:
 
 
 cdef bint prepare_sequences(plan_t* p, complaint_t* complaint) noexcept nogil:
-    """Copies the labels and lengths: what was checked is what is read."""
+    """Copies the labels and lengths, so that the recursion reads checked numbers."""
     cdef sequences_t* s = <sequences_t*>p.state
     cdef Py_ssize_t k
     cdef double states, frames
@@ -397,7 +397,7 @@ cdef bint prepare_sequences(plan_t* p, complaint_t* complaint) noexcept nogil:
     s.starts = s.labels + p.inputs[SECOND].size
     s.lengths = s.starts + p.size
     s.frames = s.lengths + p.size
-    # no signal ends this part: a length that is not copied yet would be no length
+    # No signal ends this part: lengths that are not copied yet would be garbage.
     p.watch = NULL
     refused = (load_lengths(p, THIRD, s.all_frames, s.frames, complaint)
                or load_labels(p, s, is_time_first(p.parameters), complaint))
@@ -407,10 +407,10 @@ cdef bint prepare_sequences(plan_t* p, complaint_t* complaint) noexcept nogil:
     s.most_frames = s.longest = 0
     for k in range(p.size):
         s.most_frames = max(s.most_frames, <Py_ssize_t>s.frames[k])
-        # the others need no buffers
+        # other examples need no buffers
         if s.lengths[k] <= s.frames[k]:
             s.longest = max(s.longest, <Py_ssize_t>s.lengths[k])
-    # in double precision: more bytes than can be counted are more than there are
+    # In double precision: the bytes may be too many for an index.
     states, frames = 4 * (s.longest + 2), s.most_frames
     states *= 2 + (frames + 1 if p.outputs[GRAD].data != NULL else <double>2)
     p.block = 1
@@ -421,7 +421,7 @@ cdef bint prepare_sequences(plan_t* p, complaint_t* complaint) noexcept nogil:
 
 cdef bint load_lengths(const plan_t* p, int slot, Py_ssize_t longest, int64_t* to,
                        complaint_t* complaint) noexcept nogil:
-    """A length for each example: those given, or the longest."""
+    """A length for each example: the given one, or the longest possible."""
     cdef Py_ssize_t i, bad = -1
     if p.inputs[slot].data != NULL:
         bad = bad_integer(p, &p.inputs[slot], NULL, 0, p.size, 0, longest, NAN, to)
@@ -432,9 +432,9 @@ cdef bint load_lengths(const plan_t* p, int slot, Py_ssize_t longest, int64_t* t
 
 
 cdef bint load_labels(plan_t* p, sequences_t* s, bint time_first, complaint_t* complaint) noexcept nogil:
-    """The labels of each example; where they are ended by -1, their lengths as well.
+    """Copies the labels of each example; finds their lengths if -1 ends them.
 
-    An example that is left out has no label, if what it has is none.
+    An example left out may have a wrong label, which counts as empty.
     """
     cdef array_t a = p.inputs[SECOND]
     cdef bint ended = p.inputs[FOURTH].data == NULL
@@ -480,7 +480,7 @@ cdef Py_ssize_t sum_up(Py_ssize_t n, const int64_t* a, Py_ssize_t most) noexcept
 
 cdef Py_ssize_t bad_label(const plan_t* p, const sequences_t* s, const array_t* a, Py_ssize_t start, Py_ssize_t n,
                           bint ended, int64_t* to) noexcept nogil:
-    """Copies n ids from `start` on; returns where the first is that is none, or the blank, -1 if all are good."""
+    """Copies n ids from `start` on; returns the position of the first that is no id or the blank, -1 if none is."""
     cdef Py_ssize_t low = s.blank == 0, high = s.classes - 1 - (s.blank == s.classes - 1), bad, k
     cdef double also = -1 if ended else NAN
     bad = bad_integer(p, a, NULL, start, n, low, high, also, to)

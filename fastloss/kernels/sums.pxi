@@ -1,4 +1,4 @@
-"""Sums in a fixed order: by lane, by piece, by task. What they come to depends on the size alone."""
+"""Sums in a fixed order: by lane, by piece, by task. The result depends on the size alone, not on threads."""
 
 from fastloss._math cimport real_t
 from fastloss._plan cimport BLOCK_BYTES, array_t
@@ -6,11 +6,11 @@ from fastloss._plan cimport BLOCK_BYTES, array_t
 
 cdef struct total_t:
     double sum
-    double rest     # what rounding has left of it
+    double rest     # the rest that rounding left
 
 
 cdef inline void add(double* sum, double* rest, double x) noexcept nogil:
-    """Adds x to a sum, and to the rest what the sum has no digits for (Knuth 1969)."""
+    """Adds x to a sum, and the rounding error to its rest (Knuth 1969)."""
     cdef double total = sum[0] + x, part = total - sum[0]
     rest[0] += (sum[0] - (total - part)) + (x - part)
     sum[0] = total
@@ -38,7 +38,7 @@ cdef void add_each(Py_ssize_t n, const real_t* a, double* sum, double* rest) noe
 
 cdef void accumulate(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src, double* sum,
                      double* rest) noexcept nogil:
-    """Adds src to the sums that a reduced result's elements start to start + n belong to."""
+    """Adds src, elements start to start + n, to the sums of a reduced result."""
     cdef cursor_t c
     cdef int last = a.ndim - 1
     cdef Py_ssize_t i, at, run, width = a.stride[last] // <Py_ssize_t>sizeof(real_t)
@@ -81,7 +81,7 @@ cdef enum:
 
 
 cdef inline bint by_fours(Py_ssize_t n, real_t* tag) noexcept nogil:
-    """Whether n numbers of a longer run are added by fours. float32 leaves the lanes more digits than they need."""
+    """Whether to add n numbers of a longer run by fours: for float32 the lanes have digits to spare."""
     return real_t is double and n > FEW
 
 
@@ -93,7 +93,7 @@ cdef inline Py_ssize_t octet_of(Py_ssize_t i) noexcept nogil:
 cdef double sum_by_fours(const real_t* a, Py_ssize_t n) noexcept nogil:
     """The sum of at most MANY numbers: four at a time are added to 32 lanes, 8 lanes in turn.
 
-    Where all numbers are the same, each addition to a lane rounds as the one before: a lane takes 8.
+    If all numbers are equal, each addition to a lane rounds like the one before, so a lane takes only 8.
     """
     cdef double lane[LANES]
     cdef Py_ssize_t i = 0, j, k
@@ -149,7 +149,7 @@ cdef double sum_of(const real_t* a, Py_ssize_t n) noexcept nogil:
 
 
 cdef real_t lane_max(const real_t* a, Py_ssize_t n) noexcept nogil:
-    """The largest of n >= 1 numbers, NaN left out (it spoils the exponentials anyway)."""
+    """The largest of n >= 1 numbers, NaN left out: it spoils the exponentials anyway."""
     cdef real_t lane[32]
     cdef real_t top = a[0]
     cdef Py_ssize_t i = 0, k

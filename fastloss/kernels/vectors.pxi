@@ -7,11 +7,11 @@ from fastloss._math cimport absolute, counter, normal, pow2, real_t
 from fastloss._plan cimport plan_t
 
 cdef enum:
-    PIECE = 256     # numbers of a row whose terms are on the stack: that of a thread may have 16 kB
+    PIECE = 256     # numbers of a row with terms on the stack, because a thread's stack may have 16 kB
 
 
 cdef double dot_piece(const real_t* x, const real_t* y, double x_scale, double y_scale, Py_ssize_t n) noexcept nogil:
-    """What lane_sum gives of the products, without an array of them."""
+    """lane_sum() of the products, without an array of them."""
     cdef double lane[LANES]
     cdef double total = 0
     cdef Py_ssize_t i = 0, k
@@ -54,7 +54,7 @@ cdef double norm(const real_t* x, Py_ssize_t n, double* scale) noexcept nogil:
             largest = a if a > largest else largest
         if 0 < largest < <double>INFINITY:
             normal(largest, &exponent)
-            # a subnormal number's is below all that has a reciprocal
+            # a subnormal number's exponent is below those with a reciprocal
             scale[0] = pow2(counter(<double>1000 if exponent < -1000
                                     else (<double>-1000 if exponent > 1000 else -exponent)), 0)
             square = dot(x, x, scale[0], scale[0], n)
@@ -120,8 +120,8 @@ cdef class Triplet(Kernel):
 
 
 cdef struct angle_t:
-    bint regular            # neither vector is so short that its direction does not count
-    double scale_x          # powers of two that bring the vectors' squares into the range
+    bint regular            # both vectors are long enough to have a direction
+    double scale_x          # powers of two that bring the squares into the range
     double scale_y
     double over_a           # 1/|x| and 1/|y|, of the scaled vectors
     double over_b
@@ -145,14 +145,14 @@ cdef angle_t angle(const real_t* x, const real_t* y, Py_ssize_t n) noexcept nogi
     t.over_a = t.over_b = 0
     a, b = norm(x, n, &t.scale_x), norm(y, n, &t.scale_y)
     t.c = dot(x, y, t.scale_x, t.scale_y, n)
-    # NaN goes here as well
+    # for NaN as well
     t.regular = not (a * b / (t.scale_x * t.scale_y) < 1e-12)
     if not t.regular:
         t.s = 1
         t.c = t.c / (t.scale_x * t.scale_y) * 1e12
         t.r = 1 - t.c
         return t
-    # apart from the scale: the reciprocal of a subnormal number is infinite
+    # Separate from the scale: the reciprocal of a subnormal number is infinite.
     t.over_a, t.over_b = 1 / a, 1 / b
     t.c = t.c / a / b
     t.s = <double>-1 if t.c < 0 else <double>1
@@ -173,7 +173,7 @@ cdef angle_t angle(const real_t* x, const real_t* y, Py_ssize_t n) noexcept nogi
 
 cdef void turn(const angle_t* t, const real_t* x, const real_t* y, Py_ssize_t n, double factor, real_t* g, real_t* h,
                real_t* d) noexcept nogil:
-    """factor times the derivatives of the cosine, of vectors that have a direction.
+    """factor times the derivatives of the cosine, for vectors with a direction.
 
     dc/dx = (v - c u)/|x| is s (r u - w)/|x|, dc/dy is (r s v + w)/|y|, and d^2c/dx_i^2 is
     -(2 u_i v_i + c - 3 c u_i^2)/|x|^2.
@@ -181,7 +181,7 @@ cdef void turn(const angle_t* t, const real_t* x, const real_t* y, Py_ssize_t n,
     cdef double cx = factor * t.over_a, cy = factor * t.over_b, ch = factor * t.over_a * t.over_a, u, v, w
     cdef Py_ssize_t i
     if factor == 0:
-        # 0 times the reciprocal of a tiny vector is none
+        # 0 times the reciprocal of a tiny vector would be NaN
         cx = cy = ch = 0
     if g != NULL:
         for i in range(n):
@@ -216,7 +216,7 @@ cdef class CosineEmbedding(Kernel):
             loss = t.r if t.s > 0 else 2 - t.r
             factor = -factor
         else:
-            # of an example without weight the label may be anything
+            # An example of weight 0 may have any label.
             loss = t.c - self.margin if label < 0 else <double>NAN
             factor = <double>0 if loss <= 0 else factor
             loss = <double>0 if loss <= 0 else loss

@@ -1,4 +1,4 @@
-"""What all kernels share, how a formula says that there is no value, and the logistic function of several families."""
+"""The base of all kernels, how formulas return no value, and the logistic function of several families."""
 
 from libc.math cimport fma as exact_fma
 from libc.stdint cimport uint32_t, uint64_t
@@ -7,7 +7,7 @@ from fastloss._math cimport *
 from fastloss._plan cimport kernel_t
 
 
-# that there can be
+# at most
 cdef Py_ssize_t MOST_BYTES = <Py_ssize_t>(~<size_t>0 >> 1)
 
 
@@ -16,18 +16,18 @@ cdef class Kernel:
     cdef kernel_t table
 
     cdef void fill(self) noexcept:
-        """Fills what a loss has in the table that others of its list have not."""
+        """Fills the entries of the table that only some losses of a list have."""
 
 
 cdef class Scaled(Kernel):
     """A formula of residuals over a scale c."""
-    # c and 1/c in two parts, for float32 and float64: to divide each element would cost more than all the rest
+    # c and 1/c in two parts, for float32 and float64: a division per element would cost more than all the rest
     cdef double scale[2]
     cdef double high[2]
     cdef double low[2]
 
     def __cinit__(self, double scale, *others):
-        # none has the reciprocal 0, or infinity
+        # no scale has the reciprocal 0 or infinity
         self.scale[0] = <float>max(scale, 1.1754943508222875e-38)
         self.scale[1] = max(scale, 2.2250738585072014e-308)
         self.high[0] = <float>(1 / self.scale[0])
@@ -37,7 +37,7 @@ cdef class Scaled(Kernel):
 
 
 cdef inline bint is_far(real_t r) noexcept nogil:
-    """Whether 1 + 1/r rounds to 1. Where it begins, r^2 is in the range."""
+    """Whether 1 + 1/r rounds to 1. At the least such r, r^2 is in the range."""
     if real_t is float:
         return r > <float>33554432.
     else:
@@ -45,9 +45,10 @@ cdef inline bint is_far(real_t r) noexcept nogil:
 
 
 cdef inline real_t over(Scaled formula, real_t a, real_t* rest) noexcept nogil:
-    """a/c within half a ULP, and the rest that its rounding has left; of a from 0 to infinity, or of any finite one.
+    """a/c within half a ULP, and the rest that rounding left; for a from 0 to infinity, or any finite a.
 
-    An infinite a has no second product: of 0 or of another sign, it would make NaN. Nor has one whose rest is not used.
+    An infinite a skips the second product, which would make NaN if it is 0 or of another sign. So does a call that does
+    not use the rest.
     """
     cdef int i = real_t is double
     cdef real_t high = <real_t>formula.high[i], low = <real_t>formula.low[i], zero = 0
@@ -63,7 +64,7 @@ cdef inline real_t zero_like(real_t z) noexcept nogil:
 
 
 cdef inline real_t nan_unless(bint good, real_t x) noexcept nogil:
-    """x, or NaN, whose bits are all 1: two operations on bits, where a choice would take more."""
+    """x, or NaN, which has all bits set: two operations on bits, fewer than a choice takes."""
     if real_t is float:
         return from_bits_f(bits_f(x) | -<uint32_t>(not good))
     else:
@@ -71,13 +72,13 @@ cdef inline real_t nan_unless(bint good, real_t x) noexcept nogil:
 
 
 cdef inline real_t inverse_distance(real_t a) noexcept nogil:
-    """1/|a|, by which parabolas majorise |a| up to a factor; at its kink, where none does, 1e30."""
+    """1/|a|, the curvature of parabolas that majorise |a|; 1e30 at the kink, where no parabola does."""
     cdef real_t least = <real_t>1e-30, one = 1, c = absolute(a)
     return one / (least if c < least else c)
 
 
 cdef inline real_t logistic_bend(real_t x) noexcept nogil:
-    """tanh(x/2)/(2 x), of the parabolas that majorise log(1 + e^x) (Jaakkola and Jordan 2000); 1/4 at 0."""
+    """tanh(x/2)/(2 x), the curvature of parabolas that majorise log(1 + e^x) (Jaakkola and Jordan 2000); 1/4 at 0."""
     cdef real_t a = absolute(x), u, e = -expm1_nonpositive(-a, &u), one = 1, quarter = .25
     return e / ((one + u) * (a + a)) if a > <real_t>1e-30 else quarter
 
@@ -91,15 +92,15 @@ cdef inline real_t logistic_from(real_t u, real_t x, real_t far, real_t total, r
                                  real_t* h) noexcept nogil:
     """logistic() by u = e^-|x|.
 
-    `far` is the slope that the loss tends to on x's side: m, or -p where x has the sign bit; `near` that on the other.
-    Then l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels
-    where far is 0, so tails keep their digits.
+    `far` is the slope that the loss tends to on x's side: m, or -p if x has the sign bit. `near` is the other slope.
+    Then l = far x + total log(1 + u), g = (far + near u)/(1 + u), h = total u/(1 + u)^2. No term cancels where far is
+    0, so tails keep their digits.
     """
     cdef real_t one = 1, zero = 0
-    # total has a sign of its own, for labels and weights of any kind
+    # total may have any sign, like labels and weights
     cdef real_t s = one + u, near = far - signed_as(one, x) * total
     cdef real_t tail = log1p_unit(u)
-    # a certain and correct prediction, 0 * inf, costs nothing
+    # a certain and correct prediction costs nothing: 0 * inf
     l[0] = fma(total, tail, zero if far == 0 else far * x)
     # an infinite label has no loss where x is 0: times 0, it is NaN
     g[0] = fma(near, u, fma(far, zero, far)) / s

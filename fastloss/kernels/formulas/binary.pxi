@@ -51,14 +51,14 @@ cdef class SquaredHinge(Kernel):
 cdef class SmoothedHinge(Kernel):
     """l = height c/gamma (t - c/2), t = max(0, 1 - s x), c = min(t, gamma), and the sign s = slope y + shift.
 
-    It is Huber's formula in the distance t to the margin.
+    This is Huber's formula in the distance t to the margin.
     """
     cdef double height, slope, shift
     cdef double gamma[2]
 
     def __cinit__(self, double gamma, double height, double slope, double shift):
         self.height, self.slope, self.shift = height, slope, shift
-        # neither 0 nor infinite in float32, where c/gamma would be NaN
+        # neither 0 nor infinite in float32: c/gamma would be NaN
         self.gamma[0] = min(max(gamma, 1.1754943508222875e-38), 3.4028234663852886e38)
         self.gamma[1] = gamma
 
@@ -67,13 +67,13 @@ cdef class SmoothedHinge(Kernel):
         cdef real_t slope = <real_t>self.slope, s = fma(slope, y, <real_t>self.shift), z = fma(-x, s, one)
         cdef real_t t = zero if z <= 0 else z, c = gamma if t > gamma else t, r = height * (c / gamma)
         l[0] = r * fma(<real_t>-.5, c, t)
-        # beyond the margin an infinite x or s counts nothing: 0 * inf
+        # beyond the margin an infinite x or s costs nothing: 0 * inf
         g[0] = zero if r == 0 else -r * s
         h[0] = height / gamma * s * s if (z > 0) & (z <= gamma) else zero_like(z)
         d[0] = zero if r == 0 else -r * x * slope
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """The ratio of slope and distance to the margin; below it, where the slope is 0, its limit 1/gamma."""
+        """The slope divided by the distance to the margin; 1/gamma, the limit, where the slope is 0."""
         cdef real_t gamma = <real_t>self.gamma[real_t is double], one = 1
         cdef real_t s = fma(<real_t>self.slope, y, <real_t>self.shift), z = fma(-x, s, one)
         return <real_t>self.height * s * s / (z if z > gamma else gamma)
@@ -90,7 +90,7 @@ cdef class HingeEmbedding(Kernel):
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t zero = 0, half = .5, p = fma(half, y, half), m = <real_t>1 - p, z = <real_t>self.margin - x
         cdef real_t t = zero if z <= 0 else z
-        # the part of a share of 0 is none: 0 * inf
+        # a share of 0 has no part: 0 * inf
         l[0] = (zero if p == 0 else p * x) + (zero if m == 0 else m * t)
         h[0] = nan_unless(l[0] == l[0], zero)
         g[0] = h[0] + (p - m if z > 0 else p)
@@ -108,7 +108,7 @@ cdef class Exponential(Kernel):
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t slope = <real_t>self.slope, p = fma(slope, y, <real_t>self.shift), m = <real_t>1 - p, zero = 0
         cdef real_t up = exp(x), down = exp(-x)
-        # the part of a share of 0 is none: 0 * inf
+        # a share of 0 has no part: 0 * inf
         cdef real_t positive = p * down if absolute(p) > 0 else p, negative = m * up if absolute(m) > 0 else m
         l[0] = positive + negative
         # an infinite share has no loss: times 0, it is NaN
@@ -174,11 +174,11 @@ cdef class WeightedSigmoidCrossEntropy(Kernel):
         cdef real_t p = q * y, m = <real_t>1 - y, zero = 0, one = 1
         cdef real_t tail = logistic(x, m if signed_as(one, x) > 0 else -p, p + m, l, g, h)
         cdef real_t positive = tail + (-x if x < 0 else zero), negative = tail + (x if x > 0 else zero)
-        # the total of both parts may be infinite where their difference is none
+        # the sum of both parts may be infinite where their difference is not
         g[0] = g[0] if l[0] == l[0] else l[0]
         h[0] = h[0] if l[0] == l[0] else l[0]
         d[0] = fma(q, positive, -negative)
-        # a label of 0 has no part in it: 0 * inf
+        # a label of 0 has no part: 0 * inf
         e[0] = zero if y == 0 else y * positive
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t q, real_t g, real_t h) noexcept nogil:
@@ -191,11 +191,11 @@ cdef class ProbabilityCrossEntropy(Kernel):
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                         real_t* e) noexcept nogil:
         cdef real_t one = 1, zero = 0, eps = 1e-12, nan = NAN
-        # each logarithm of a sum of which one part is exact: 1 + (x - 1 + eps) near 1, x + eps elsewhere
+        # each logarithm takes a sum with an exact part: 1 + (x - 1 + eps) near 1, x + eps elsewhere
         cdef bint high = x >= <real_t>.5
         cdef real_t positive = -log_sum(one if high else x, (x - one) + eps if high else eps)
         cdef real_t negative = -log_sum(one - x if high else one, eps if high else eps - x)
-        # the logarithm of a negative number is NaN, as are the two parts of an infinite label together
+        # NaN comes from the logarithm of a negative number, and from the parts of an infinite label
         cdef real_t left = x + eps if x + eps >= 0 else nan, right = (one - x) + eps if (one - x) + eps >= 0 else nan
         cdef real_t share = fma(y, zero, y), rest = one - share
         cdef real_t p = q * share / left, m = rest / right

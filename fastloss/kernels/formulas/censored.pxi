@@ -1,4 +1,4 @@
-"""Likelihoods of what is known to lie between bounds, y and q: times, and classes in an order."""
+"""Likelihoods of labels that lie between bounds, y and q: times, and ordered classes."""
 
 cimport cython
 from libc.math cimport INFINITY, NAN
@@ -8,7 +8,7 @@ from fastloss._math cimport *
 
 
 cdef class Duration(Kernel):
-    """A distribution of z = (log t - x)/c for a time t from y to q: it is known where y = q, y may be 0, q infinity."""
+    """A distribution of z = (log t - x)/c for a time t from y to q, from 0 to infinity; y = q is a known time."""
     cdef double c, inverse, log_c
 
     def __cinit__(self, double c):
@@ -17,10 +17,10 @@ cdef class Duration(Kernel):
 
 cdef inline real_t standardized(Duration of, real_t x, real_t y, real_t q, real_t* low, real_t* high,
                                 real_t* gap) noexcept nogil:
-    """z of both bounds, and how far these are apart, infinity where one is missing or both are the same.
+    """z of both bounds, and the gap between them; infinity if a bound is missing or both are equal.
 
-    Returns the logarithm of c t, 0 where t is not known exactly. The gap of neighbours keeps its digits: it is not the
-    difference of two logarithms.
+    Returns log(c t) for a known t, else 0. The gap of neighbours keeps its digits, because it is no difference of
+    logarithms.
     """
     cdef real_t one = 1, zero = 0, inf = <real_t>INFINITY, base = q if y == 0 else y
     # a time of 0 has no likelihood
@@ -40,9 +40,9 @@ cdef inline real_t between(real_t low, real_t high, real_t a, real_t b, real_t g
                            real_t* under, real_t* over, real_t* h, real_t* d) noexcept nogil:
     """-log(F(high) - F(low)) + rest, F = 1/(1 + e^-z), a = e^-|low|, b = e^-|high|, for bounds gap + left apart.
 
-    It is log(1 + e^low) + log(1 + e^-high) - log(1 - e^-gap) in one logarithm, of 1 and a sum of positive numbers;
-    beside it stand low where it is above 0, and high where it is below. `under` is F(low), `over` 1 - F(high): their
-    difference is the derivative in a shift of both bounds, h the second one. A bound alone adds d = 1/(e^gap - 1).
+    That is log(1 + e^low) + log(1 + e^-high) - log(1 - e^-gap) in one logarithm, of 1 plus positive numbers. A low
+    above 0 and a high below 0 stand beside the logarithm. `under` is F(low), `over` is 1 - F(high). Their difference is
+    the derivative in a shift of both bounds, h the second one. The shift of a single bound adds d = 1/(e^gap - 1).
     """
     cdef real_t one = 1, zero = 0, v, c = absolute(expm1_sum(-gap, -left, &v))
     cdef real_t far = log_sum(one, (fma(a, b, a + b) + v) / c)
@@ -70,7 +70,7 @@ cdef class LogisticDuration(Duration):
 
 
 cdef inline real_t left_of(real_t y, real_t x, real_t z) noexcept nogil:
-    """What the rounding of y - x = z has left, which an exponential magnifies; 0 where it is infinite."""
+    """The rest that the rounding of y - x = z left, which an exponential magnifies; 0 for an infinite z."""
     cdef real_t rest = lost(y, -x, z), zero = 0
     return rest if absolute(rest) < <real_t>1 else zero
 
@@ -83,11 +83,11 @@ cdef inline real_t decay(real_t y, real_t x, real_t z) noexcept nogil:
 
 @cython.final
 cdef class LogisticInterval(Kernel):
-    """l = -log(F(q - x) - F(y - x)), F = 1/(1 + e^-z): what separates the bounds is q - y, not a difference of F."""
+    """l = -log(F(q - x) - F(y - x)), F = 1/(1 + e^-z): the gap is q - y, not a difference of F."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                         real_t* e) noexcept nogil:
         cdef real_t zero = 0, inf = <real_t>INFINITY, under, over, apart, none = zero_like(x)
-        # bounds that are missing are so for every x, and bounds in the wrong order have no value
+        # missing bounds are missing for every x; bounds in the wrong order have no value
         cdef real_t low = y + none if absolute(y) == inf else y - x, high = q + none if absolute(q) == inf else q - x
         cdef real_t gap = q - y, left = left_of(q, y, gap), a = decay(y, x, low), b = decay(q, x, high)
         gap = <real_t>NAN if gap < 0 else gap
@@ -99,7 +99,7 @@ cdef class LogisticInterval(Kernel):
 
 
 cdef inline real_t bernoulli(real_t x, real_t c) noexcept nogil:
-    """x/(1 - e^-x) - 1 with c = 1 - e^-x: for small x the series, in which nothing cancels."""
+    """x/(1 - e^-x) - 1, with c = 1 - e^-x; for small x the series, without cancellation."""
     cdef real_t s = x * x, p, one = 1
     if real_t is float:
         p = fma(s, <float>3.306878e-05, <float>-1.3888889e-03)
@@ -115,9 +115,9 @@ cdef inline real_t bernoulli(real_t x, real_t c) noexcept nogil:
 
 @cython.final
 cdef class ExtremeDuration(Duration):
-    """l = w - log(1 - e^-r), w = e^low, r = e^high - w; where t is known, w - low + log(c t).
+    """l = w - log(1 - e^-r), w = e^low, r = e^high - w; for a known t, l = w - low + log(c t).
 
-    r is e^high (1 - e^-gap), in which no bound is subtracted from the other.
+    r is e^high (1 - e^-gap), without a difference of bounds.
     """
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                         real_t* e) noexcept nogil:

@@ -8,13 +8,13 @@ from fastloss._math cimport *
 
 
 cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l, real_t* d) noexcept nogil:
-    """Adds log y!, approximately, to l = rate - y log_rate, and its derivative to d.
+    """Adds an approximation of log y! to l = rate - y log_rate, and its derivative to d.
 
-    It is (y + 1/2) log y - y + log(2 pi)/2 where y > 1, else 0.
+    The approximation is (y + 1/2) log y - y + log(2 pi)/2 for y > 1, else 0.
     """
     cdef real_t one = 1, zero = 0, c = one if y <= one else y, log_c = log_from_one(c), inf = <real_t>INFINITY
     cdef real_t constant = zero if y <= one else fma(c + <real_t>.5, log_c, <real_t>.9189385332046727 - c)
-    # what is far beyond the range together: no inf - inf
+    # far beyond the range both go together: no inf - inf
     cdef real_t both = fma(c, (log_c - one) - (zero if rate == inf else log_rate), rate)
     l[0] = l[0] + constant if constant < inf else both
     d[0] += zero if y <= one else log_c + <real_t>.5 / c
@@ -22,8 +22,7 @@ cdef inline void add_stirling(real_t y, real_t rate, real_t log_rate, real_t* l,
 
 cdef inline void poisson(real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
     """l = e^x - y x, x the logarithm of the rate."""
-    # where e^x is infinite, so is the loss: no inf - inf. The largest logarithm of a finite rate is known before the
-    # rate
+    # Where e^x is infinite, so is the loss: no inf - inf. Compares x, which is known before the rate.
     cdef real_t rate = exp(x), zero = 0, one = 1, most, log_rate
     if real_t is float:
         most = <float>88.722831726
@@ -42,20 +41,20 @@ cdef inline void poisson_rate(real_t x, real_t y, real_t q, real_t* l, real_t* g
                               real_t* e) noexcept nogil:
     """l = x - y log(x + eps), x the rate; q = eps."""
     cdef real_t rate = x + q, log_rate = log_sum(x, q), zero = 0, one = 1, nan = NAN, most = 1e3, least, large, up, time
-    # a factor keeps the reciprocal of a rate of about 0 in the range
+    # a factor keeps the reciprocal of a tiny rate in the range
     if real_t is float:
         least, large = <float>1e-30, <float>1.8446744073709552e+19
     else:
         least, large = 1e-290, 1.8446744073709552e+19
     up = large if rate < least else one
-    # what has no logarithm has no reciprocal
+    # without a logarithm, no reciprocal
     rate = nan if rate < 0 else rate
     time = one / (rate * up)
     # no count, no logarithm; an infinite rate is larger than its logarithm
     l[0] = x if y == 0 else fma(-y, one if log_rate > most else log_rate, x)
     e[0] = zero if (y == 0) & (x == x) else -y * time * up
-    # 1 - y/(x + eps), near the best rate without cancellation; times 0, an infinite count, which has no loss for a rate
-    # of 1, is NaN
+    # 1 - y/(x + eps), without cancellation near the best rate. An infinite count has no loss for a rate of 1: times 0,
+    # it is NaN.
     g[0] = fma(y, zero, one + e[0] if e[0] > -<real_t>.5 else ((x - y) + q) * time * up)
     h[0] = zero if (y == 0) & (x == x) else fma(y, zero, y * time * up * time * up)
     d[0] = -log_rate
@@ -98,7 +97,7 @@ cdef class Gamma(Kernel):
     """l = x + t, t = y e^-x."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t one = 1, inf = <real_t>INFINITY
-        # e^-x alone may leave the range where its product with y does not: there it is two factors
+        # e^-x may leave the range where its product with y does not: two factors
         cdef bint wide = absolute(x) > <real_t>80
         cdef real_t e = exp(<real_t>-.5 * x if wide else -x), rest = e if wide else one
         cdef real_t t = zero_like(x) if y == 0 else y * e * rest
@@ -127,7 +126,7 @@ cdef class InverseGaussian(Kernel):
 
 
 cdef inline real_t exp_product(double rate, real_t x, real_t share) noexcept nogil:
-    """e^(rate x share), in which the exponential would make |rate x|/2 ULP of the product's rounding, or the rate's."""
+    """e^(rate x share). The exponential would magnify the rounding of product and rate to |rate x|/2 ULP."""
     cdef real_t k = <real_t>rate, t = k * x, rest = fma(<real_t>(rate - k), x, fma(k, x, -t)), zero = 0
     # an infinite product has no rest: no inf - inf
     return exp_sum(share * t, share * rest if absolute(t) < <real_t>INFINITY else zero)
@@ -140,17 +139,17 @@ cdef class Tweedie(Kernel):
 
     def __cinit__(self, double power):
         self.power, self.inverse_first, self.inverse_second = power, 1 / (power - 1), 1 / (2 - power)
-        # infinity for the one of a and b that grows faster; for the other NaN, to which nothing is equal
+        # infinity for the one of a and b that grows faster; NaN, which equals nothing, for the other
         self.most_a = INFINITY if power > 1 else NAN
         self.most_b = NAN if power > 1 else INFINITY
 
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t zero = 0, one = 1, half = .5, first = <real_t>self.inverse_first
-        # a factor alone may leave the range where its product with y does not: there it is two
+        # a factor may leave the range where its product with y does not: two factors
         cdef bint wide = absolute(<real_t>(1 - self.power) * x) > <real_t>80
         cdef real_t e = exp_product(1 - self.power, x, half if wide else one), rest = e if wide else one
         cdef real_t a = zero_like(x) if y == 0 else y * e * rest, b = exp_product(2 - self.power, x, one)
-        # where both are infinite, the one that grows faster is all: no inf - inf; a label that is no number stays
+        # If both are infinite, the one that grows faster decides: no inf - inf. A NaN label stays NaN.
         a = y * zero if b == <real_t>self.most_b else a
         b = zero if absolute(a) == <real_t>self.most_a else b
         l[0] = fma(<real_t>self.inverse_second, b, first * a)
@@ -182,7 +181,7 @@ cdef class NegativeBinomial(Kernel):
             depth = 104
         else:
             depth = 746
-        # e^-|t| is theta e^-x or e^x/theta, which the rounding of t does not touch
+        # e^-|t| is theta e^-x or e^x/theta, free of the rounding of t
         u = exp_from(-x if above else x, fma(k, <real_t>.6931471805599453, -depth), k) * (m if above else one / m)
         tail = logistic_from(u, t, theta if above else -y, y + theta, l, g, h)
         d[0] = tail + (-t if t < 0 else zero)

@@ -1,4 +1,4 @@
-"""Cross-entropies of two classes that care less for what is classified well."""
+"""Cross-entropies of two classes that count easy examples less."""
 
 cimport cython
 
@@ -6,15 +6,15 @@ from fastloss._math cimport *
 
 
 cdef inline real_t limited(real_t z) noexcept nogil:
-    """max(0, z), or 10,000 where it is more: there e^-z is 0, and infinity would make NaN of an exponent of 0."""
+    """max(0, z), at most 10,000: e^-z is 0 there, and infinity times an exponent of 0 would be NaN."""
     cdef real_t zero = 0, most = 1e4
     return zero if z <= 0 else (most if z > most else z)
 
 
 cdef inline real_t power(real_t k, real_t low, real_t top, real_t tail) noexcept nogil:
-    """e^((k + low) (top + tail)), the exponent below 0 and in two parts.
+    """e^((k + low) (top + tail)), with an exponent below 0 in two parts.
 
-    Rounding in an exponent is magnified by it, so that of the product and of the sum is carried along.
+    The exponential magnifies rounding in its argument, so the roundings of product and sum are carried along.
     """
     cdef real_t a = k * top, b = fma(k, tail, fma(low, top, fma(k, top, -a))), x = a + b
     cdef real_t e = exp_nonpositive(x)
@@ -22,7 +22,7 @@ cdef inline real_t power(real_t k, real_t low, real_t top, real_t tail) noexcept
 
 
 cdef inline real_t bias_of(real_t one) noexcept nogil:
-    """What the exponent of 1 is stored as."""
+    """The stored form of the exponent 1."""
     if real_t is float:
         return 127
     else:
@@ -30,7 +30,7 @@ cdef inline real_t bias_of(real_t one) noexcept nogil:
 
 
 cdef inline real_t above(real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-    """h, or p |g| where that is more: h without the curvature that the loss has as a function of s."""
+    """The larger of h and p |g|, which is h without the curvature of the loss as a function of s."""
     cdef real_t one = 1, m = x if y > <real_t>.5 else -x, u = exp_nonpositive(minus_absolute(m))
     cdef real_t part = absolute(g) * ((one if m > 0 else u) / (one + u))
     return part if part > h else h
@@ -38,10 +38,10 @@ cdef inline real_t above(real_t x, real_t y, real_t g, real_t h) noexcept nogil:
 
 @cython.final
 cdef class SigmoidFocal(Kernel):
-    """l = w q^k s, s = log(1 + e^-m), q = 1/(1 + e^m), m = x for the label 1, -x for 0, each with a w and a k.
+    """l = w q^k s, s = log(1 + e^-m), q = 1/(1 + e^m). m is x for the label 1, -x for 0; each label has a w and a k.
 
-    log q = -max(0, m) - log(1 + u), u = e^-|m|. With p = 1 - q, from s' = -q and q' = -p q: g = -w q^k (k p s + q), of
-    which nothing cancels, and h = w q^k (k p s (k p - q) + (1 + 2 k) p q).
+    log q = -max(0, m) - log(1 + u), u = e^-|m|. With p = 1 - q, s' = -q and q' = -p q follow g = -w q^k (k p s + q),
+    where nothing cancels, and h = w q^k (k p s (k p - q) + (1 + 2 k) p q).
     """
     cdef double weight[2]
     cdef double exponent[2]
@@ -58,7 +58,7 @@ cdef class SigmoidFocal(Kernel):
         cdef bint positive = y > <real_t>.5
         cdef real_t w = w1 if positive else w0
         cdef real_t k = k1 if positive else k0, low = low1 if positive else low0
-        # a label that is no finite number has no sign
+        # a label that is not finite has no sign
         cdef real_t m = fma(y, zero, x if positive else -x)
         cdef real_t u = exp_nonpositive(minus_absolute(m)), near = one / (one + u), far = u * near
         cdef real_t p = near if m > 0 else far, q = far if m > 0 else near
@@ -86,8 +86,8 @@ cdef inline real_t small_power(real_t k, real_t v) noexcept nogil:
 cdef class AsymmetricFocal(Kernel):
     """l = v^k r, r = -log(1 - v): v = q for the label 1, as in SigmoidFocal, max(0, p - clip) for 0, with another k.
 
-    With i = 1/(1 - v), c = p q/v and e = p q i, which are p and q for the label 1: g = -+v^k (k r c + e), and
-    h = v^k (k r c ((k - 1) c +- (p - q)) + e (2 k c + e +- (p - q))), whose last sum is e + p - q = p for the label 1.
+    With i = 1/(1 - v), c = p q/v and e = p q i: g = -+v^k (k r c + e), and h = v^k (k r c ((k - 1) c +- (p - q)) + e (2
+    k c + e +- (p - q))). For the label 1, c = p, e = q, and the last sum is e + p - q = p.
     """
     cdef double clip
     cdef double exponent[2]
@@ -99,13 +99,13 @@ cdef class AsymmetricFocal(Kernel):
         cdef real_t zero = 0, one = 1, half = .5, k0 = <real_t>self.exponent[0], k1 = <real_t>self.exponent[1]
         cdef real_t clip = <real_t>self.clip, bias = bias_of(one), rest
         cdef bint positive = y > half
-        # a label that is no finite number has no sign
+        # a label that is not finite has no sign
         cdef real_t k = k1 if positive else k0, z = fma(y, zero, x)
         cdef real_t u = exp_nonpositive(minus_absolute(z)), near = one / (one + u), far = u * near
         cdef real_t p = near if z > 0 else far, q = far if z > 0 else near, pq = p * q, excess = p - clip
-        # any number of a positive loss, where that is 0
+        # any positive number where the loss is 0
         cdef real_t v = half if excess <= 0 else excess
-        # of three logarithms one is taken: log(1 + u), log(1 - v), log(q + clip)
+        # one logarithm of three: log(1 + u), log(1 - v), log(q + clip)
         cdef real_t base = one if v <= half else clip, part = -v if v <= half else q
         base = one if positive else base
         part = u if positive else part

@@ -105,7 +105,7 @@ cdef class Expectile(Kernel):
         d[0] = -g[0]
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """The larger Hessian of the two sides, of which both see the other."""
+        """The larger Hessian of both sides, because a step may cross the label."""
         cdef real_t above = <real_t>self.above, below = <real_t>self.below
         return <real_t>2 * (above if above > below else below)
 
@@ -116,28 +116,28 @@ cdef class SquaredLogarithmic(Kernel):
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, one = 1, zero = 0, inf = <real_t>INFINITY, up = one + x, down = one + y, root, slope
         cdef real_t high = x if x > y else y, low = y if x > y else x, a = high - low, bottom = one + low, t, rest
-        # what has no logarithm has no reciprocal
+        # without a logarithm, no reciprocal
         bottom = <real_t>NAN if bottom < 0 else bottom
         t = a / bottom
-        # the square doubles the error of L: t gets what three roundings have left, which may be NaN
+        # the square doubles the error of L: t gets the rests of three roundings, which may be NaN
         rest = (fma(-t, bottom, a) + fma(-t, lost(one, low, bottom), lost(high, -low, a))) / bottom
         root = signed_as(log_sum(one, t + (rest if absolute(rest) < t else zero)), z)
         l[0] = <real_t>.5 * root * root
-        # infinity is more than its logarithm, where there is one
+        # infinity exceeds its logarithm, if that exists
         slope = one if up == inf else root
         g[0] = slope / up + zero_like(root)
         h[0] = (one - slope) / up / up + zero_like(root)
         d[0] = -(one if down == inf else root) / down
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """(1 + |L|)/(1 + x)^2, with which Newton's step takes L to L - log(1 + L) for L > 0: never past the label."""
+        """(1 + |L|)/(1 + x)^2: Newton's step then takes L > 0 to L - log(1 + L), never past the label."""
         cdef real_t one = 1, up = one + x
         return (one / up + absolute(g)) / up
 
 
 @cython.final
 cdef class Pinball(Kernel):
-    """l = above z for z > 0, else below z, of which the second is negative; the derivative at 0 is 0."""
+    """l = above z for z > 0, else below z, where below <= 0; the derivative at 0 is 0."""
     cdef double above
     cdef double below
 
@@ -147,14 +147,14 @@ cdef class Pinball(Kernel):
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, above = <real_t>self.above, below = <real_t>self.below, zero = 0
         cdef real_t slope = above if z > 0 else below
-        # and not the product, which is -0 for 0
+        # the product would be -0 for 0
         l[0] = fma(slope, z, zero)
         g[0] = slope if absolute(z) > 0 else z
         h[0] = zero_like(z)
         d[0] = -g[0]
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """The majoriser of |z|/2, from which the loss differs by what is linear in z."""
+        """The majoriser of |z|/2, which differs from the loss by a linear function of z."""
         return <real_t>.5 * inverse_distance(x - y)
 
 
@@ -164,7 +164,7 @@ cdef class PinballOfQuantile(Kernel):
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                         real_t* e) noexcept nogil:
         cdef real_t z = x - y, zero = 0, slope = <real_t>1 - q if z > 0 else -q, none = zero_like(fma(slope, zero, z))
-        # a slope of 0 costs nothing, 0 * inf
+        # a slope of 0 costs nothing: 0 * inf
         l[0] = none if slope == 0 else fma(slope, z, zero)
         g[0] = slope if absolute(z) > 0 else none
         h[0] = none

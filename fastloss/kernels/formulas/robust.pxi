@@ -1,4 +1,4 @@
-"""Errors of real predictions of which large ones count less than their squares, smoothly."""
+"""Smooth losses in which large errors count less than their squares."""
 
 cimport cython
 from libc.math cimport INFINITY, fabs, log, sqrt as sqrt_of_double
@@ -7,7 +7,7 @@ from fastloss._math cimport *
 
 
 cdef inline real_t coshm1(real_t a) noexcept nogil:
-    """cosh a - 1 for a up to 1.3169, where it is 1: a^2/2 + a^4 P(a^2), P by interpolation at Chebyshev nodes."""
+    """cosh a - 1 for a up to 1.3169, where cosh a is 2: a^2/2 + a^4 P(a^2), P by interpolation at Chebyshev nodes."""
     cdef real_t s = a * a, p
     if real_t is float:
         p = fma(s, <float>2.8291020726101124e-07, <float>2.4793602278805338e-05)
@@ -27,7 +27,7 @@ cdef inline real_t coshm1(real_t a) noexcept nogil:
 cdef class LogCosh(Kernel):
     """l = log cosh z, v = e^-a: log(1 + (cosh z - 1)) for small a, else a - log 2 + log(1 + v^2).
 
-    Both get the logarithm of a sum of 1 and what is known to the last digit.
+    Both take the logarithm of a sum of 1 and a number known to the last digit.
     """
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), v, e = absolute(expm1_nonpositive(-a, &v)), zero = 0, one = 1
@@ -41,7 +41,7 @@ cdef class LogCosh(Kernel):
 
 @cython.final
 cdef class PseudoHuber(Scaled):
-    """l = c^2 (s - 1), s = sqrt(1 + (a/c)^2): as a^2/(1 + s), nothing cancels. Far away it is c a."""
+    """l = c^2 (s - 1), s = sqrt(1 + (a/c)^2): as a^2/(1 + s), nothing cancels. Far away l is c a."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], one = 1, rest
         cdef real_t r = over(self, a, &rest), s = sqrt(fma(r, r, one))
@@ -54,11 +54,11 @@ cdef class PseudoHuber(Scaled):
 
 @cython.final
 cdef class Fair(Scaled):
-    """l = c^2 (t - log(1 + t)), t = a/c: as c a (1 - log(1 + t)/t), whose t^2 may be below the range."""
+    """l = c^2 (t - log(1 + t)), t = a/c: as c a (1 - log(1 + t)/t), because t^2 may be below the range."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], one = 1, rest
         cdef real_t t = over(self, a, &rest), s = one / (one + t)
-        # 2^60, from which on the logarithm does not count
+        # 2^60: beyond, the logarithm does not show
         cdef bint far = t > <real_t>1152921504606846976.
         cdef real_t ratio = log1pmx_ratio(t) if t <= one else (t - log_sum(one, t)) / t
         l[0] = a * (c * (one if far else ratio))
@@ -71,7 +71,7 @@ cdef class Fair(Scaled):
 cdef class Cauchy(Scaled):
     """l = c^2/2 log(1 + r^2), r = a/c.
 
-    Far away it is c^2 (log a - log c); where r^2 is lost beside 1, a^2/2, for r^2 may be below the range.
+    Far away l is c^2 (log a - log c). Where r^2 is lost beside 1, l is a^2/2, because r^2 may be below the range.
     """
     cdef double log_scale[2]
 
@@ -97,13 +97,13 @@ cdef class Cauchy(Scaled):
 cdef class GemanMcClure(Scaled):
     """l = 2 k^2/w, w = 1 + k^2, k = r/2, r = a/c; g = r/(c w^2).
 
-    Far away g is 16 (c/a)^3/c, of which no power overflows.
+    Far away g is 16 (c/a)^3/c, without a power that overflows.
     """
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], one = 1, two = 2
         cdef real_t rest, left, r = over(self, a, &rest), k = <real_t>.5 * r, w, f, q, three = 3, many = 16
         cdef bint far = is_far(r)
-        # w^2 has its error twice: it gets what the rounding of r has left
+        # w^2 doubles the error of w: it gets the rest of r
         w = fma(k, k, fma(k, rest, one))
         f = (c if far else r) / (a if far else w * w)
         q = one / w
@@ -116,11 +116,11 @@ cdef class GemanMcClure(Scaled):
 
 @cython.final
 cdef class Welsch(Scaled):
-    """l = 1 - e, e = e^(-v/2), v = r^2, r = a/c: the exponential gets what the rounding of r and of v have left."""
+    """l = 1 - e, e = e^(-v/2), v = r^2, r = a/c: the exponential gets the rests of r and v."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, one = 1, zero = 0, half = .5, rest, left, e
         cdef real_t r = over(self, absolute(z), &rest), v = r * r
-        # out there v may be infinite, and the exponential is 0 in any case
+        # far away v may be infinite, and the exponential is 0
         cdef real_t low = zero if v > <real_t>4000 else fma(r + r, rest, fma(r, r, -v))
         l[0] = absolute(expm1_sum(-half * v, -half * low, &e))
         g[0] = signed_as(over(self, zero if e == 0 else r * e, &left), z)
@@ -134,7 +134,7 @@ cdef class Tukey(Scaled):
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], zero = 0, one = 1, five = 5
         cdef real_t w = c if a > c else a, rest, r = over(self, w, &rest)
-        # where it is almost 0, all its digits come from what the rounding of r has left
+        # near 0, all its digits come from the rest of r
         cdef real_t k = fma(-r, r, one) - (r + r) * rest
         l[0] = w * w * (fma(k, one + k, one) * <real_t>.16666666666666666)
         g[0] = signed_as(zero if a >= c else a * k * k, z)
@@ -146,9 +146,9 @@ cdef class Tukey(Scaled):
 cdef class General(Scaled):
     """l = b/alpha (p - 1), p = w^(alpha/2), w = 1 + s^2, s = a/(c sqrt(b)), b = |alpha - 2| (Barron 2019).
 
-    g = sqrt(b)/c s p/w. Far away w is s^2, by which nobody divides: it may be beyond the range.
+    g = sqrt(b)/c s p/w. Far away w is s^2, which may be beyond the range, so nothing divides by w.
 
-    A power magnifies the error of its base: log w is in two parts, and gets what the rounding of s and s^2 have left.
+    A power magnifies the error of its base: log w has two parts, and gets the rests of s and s^2.
     """
     cdef double alpha
     cdef double factor      # b/|alpha|
@@ -164,7 +164,7 @@ cdef class General(Scaled):
         for i in range(2):
             self.slope[i] = root / rounded[i]
             self.reciprocal[i] = 1 / rounded[i]
-        # a float32 of the scale would be too far from it
+        # a float32 of the scale would be too far off
         self.low[0] = 1 / (rounded[0] * root) - self.high[0]
 
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
@@ -175,13 +175,13 @@ cdef class General(Scaled):
         cdef real_t inf = <real_t>INFINITY
         cdef bint far = is_far(s)
         q = one / (s if far else one + u)
-        # far away of s, whose square has twice the logarithm
+        # far away log(s), because log(s^2) is twice that
         log_w = log_parts(s if far else one, zero if far else u, &rest)
         rest = rest + (left if far else fma(s + s, left, fma(s, s, -u))) * q
         k = -absolute(alpha if far else half * alpha)
         t = k * log_w
         low = fma(k, log_w, -t) + k * rest
-        # NaN where nothing is finite
+        # NaN if nothing is finite
         e = absolute(expm1_sum(t, low if absolute(low) < one else zero, &v))
         p = one / v if alpha > 0 else one
         l[0] = factor * e * p

@@ -1,6 +1,6 @@
-"""Likelihoods of a label, given a prediction of it and another, q, of how far off it may be.
+"""Likelihoods of a label, given a prediction of it and another, q, of the expected error.
 
-Their surrogates are the Fisher information, which is above 0.
+The surrogates are the Fisher information, which is above 0.
 """
 
 cimport cython
@@ -12,11 +12,11 @@ from fastloss._math cimport *
 
 cdef inline real_t square_over(real_t z, real_t s, real_t* precision, real_t* slope) noexcept nogil:
     """z^2 e^-s / 2, precision = e^-s, and slope = z e^-s."""
-    # e^-s alone may leave the range where its products with z do not: there it is two factors
+    # e^-s may leave the range where its products with z do not: two factors
     cdef bint wide = absolute(s) > <real_t>80
     cdef real_t one = 1, e = exp(<real_t>-.5 * s if wide else -s), rest = e if wide else one, t = z * e
     precision[0] = e * rest
-    # an error of 0 stays one, 0 * inf
+    # an error of 0 stays 0: 0 * inf
     slope[0] = zero_like(s) if z == 0 else t * rest
     return zero_like(s) if z == 0 else t * (<real_t>.5 * (t if wide else z))
 
@@ -48,7 +48,7 @@ cdef class GaussianOfLogarithm(Kernel):
 
 @cython.final
 cdef class GaussianOfVariance(Kernel):
-    """l = (log c + z^2/c)/2 + constant, c = max(q, least); the derivatives in q are those in c, as PyTorch has them."""
+    """l = (log c + z^2/c)/2 + constant, c = max(q, least); the derivatives in q are those in c, as in PyTorch."""
     cdef double least, constant
 
     def __cinit__(self, double least, double constant):
@@ -82,10 +82,10 @@ cdef class LaplaceOfLogarithm(Kernel):
                         real_t* f) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), one = 1, zero = 0, inf = <real_t>INFINITY
         cdef real_t constant = <real_t>self.constant
-        # e^-q alone may leave the range where its product with a does not: there it is two factors
+        # e^-q may leave the range where its product with a does not: two factors
         cdef bint wide = absolute(q) > <real_t>80
         cdef real_t half = exp(<real_t>-.5 * q if wide else -q), rest = half if wide else one, slope = half * rest
-        # an error of 0 stays one, 0 * inf
+        # an error of 0 stays 0: 0 * inf
         cdef real_t t = zero_like(q) if a == 0 else a * half * rest
         # where the term is infinite, so is the loss: no inf - inf
         l[0] = t if t == inf else t + (q + constant)
@@ -101,7 +101,7 @@ cdef class LaplaceOfLogarithm(Kernel):
 
 
 cdef double student_constant(double n) noexcept:
-    """Of Student's t with n degrees of freedom; for many a series, in which nothing cancels."""
+    """The constant of Student's t with n degrees of freedom; for a large n a series, without cancellation."""
     if n > 1e5:
         return .5 * log_once(2 * pi) + .25 / n
     return lgamma(n / 2) - lgamma((n + 1) / 2) + .5 * log_once(pi * n)
@@ -111,7 +111,7 @@ cdef double student_constant(double n) noexcept:
 cdef class StudentOfLogarithm(Kernel):
     """l = q + (n + 1)/2 log(1 + v) + constant, v = 2 u/n, u = z^2 e^(-2 q)/2, for n degrees of freedom.
 
-    Far away, where 1 is lost beside v, and v may be infinite, it is (n + 1) (log a - log(n)/2) - n q + constant.
+    Far away, where 1 is lost beside v and v may be infinite, l is (n + 1) (log a - log(n)/2) - n q + constant.
     """
     cdef double n, constant, half_log_n
 
