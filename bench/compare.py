@@ -1,4 +1,4 @@
-"""Times all contenders side by side: python compare.py --json FILE, of which report.py makes a table and a plot.
+"""Times all contenders side by side: python compare.py --json FILE. report.py makes a table and a plot of the file.
 
 The contenders take turns, so that a change of the machine's speed meets all of them. Run it on an idle machine: a busy
 core slows those with threads far more than those without. Before a case is timed, every contender's value and gradient

@@ -1,6 +1,7 @@
-"""Makes a table and a plot of what compare.py measured: python report.py results.json --plot speed.svg > speed.md
+"""Makes a table and a plot of the results of compare.py: python report.py results.json --plot speed.svg > speed.md
 
-The ratio of a case is the time of the best peer, whichever that is, to that of fastloss.
+The plot comes twice, for a light and for a dark ground: speed-light.svg and speed-dark.svg. The ratio of a case is the
+time of the best peer, whichever that is, to that of fastloss.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from statistics import geometric_mean
 from typing import Any
 
 US = "fastloss"
+GROUNDS = {"light": "default", "dark": "dark_background"}
 
 
 def table(rows: list[list[str]]) -> str:
@@ -65,38 +67,49 @@ def report(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw the ratio to the best peer over the size, a panel for each dtype and a line for each loss."""
+    """Draw the ratio to the best peer over the size, on a light and on a dark ground."""
     import matplotlib as mpl
+    from matplotlib import style
+    from matplotlib.figure import Figure
 
-    mpl.use("svg" if path.suffix == ".svg" else "agg")
-    mpl.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "fastloss", "font.size": 9}
-    from matplotlib import pyplot as plt
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "fastloss", "font.size": 9}
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    for ground, name in GROUNDS.items():
+        with style.context(name), mpl.rc_context(settings):
+            figure = Figure(figsize=(9, 3.8), layout="constrained")
+            draw(results, figure)
+            figure.savefig(path.with_stem(f"{path.stem}-{ground}"), transparent=True, metadata=metadata)
 
+
+def draw(results: dict[str, Any], figure: Any) -> None:
+    """Draw a panel for each dtype, and in it a line for each loss."""
     dtypes = sorted({case["dtype"] for case in results["cases"]})
     losses = list(dict.fromkeys(case["loss"] for case in results["cases"]))
-    figure, panels = plt.subplots(1, len(dtypes), figsize=(9, 3.8), sharey=True, squeeze=False, layout="constrained")
+    panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)
     for axes, dtype in zip(panels[0], dtypes, strict=True):
-        for color, loss in enumerate(losses):
+        for number, loss in enumerate(losses):
             points = sorted(
                 (math.prod(case["shape"]), best_peer(case["times"])[1])
                 for case in results["cases"]
                 if case["loss"] == loss and case["dtype"] == dtype and len(case["times"]) > 1
             )
-            axes.plot(*zip(*points, strict=True), "o-", color=f"C{color}", markersize=3, linewidth=1.2, label=loss)
-        axes.axhline(1, color="0.4", linewidth=1, linestyle="--")
+            # the dark style has 8 colours
+            line = "o-" if number < 8 else "^:"
+            axes.plot(*zip(*points, strict=True), line, color=f"C{number % 8}", markersize=3, linewidth=1.2, label=loss)
+        axes.axhline(1, color="0.5", linewidth=1, linestyle="--")
         axes.set(xscale="log", yscale="log", title=dtype, xlabel="numbers in pred")
-        axes.grid(alpha=0.3)
+        axes.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        axes.minorticks_off()
+        axes.grid(color="0.5", alpha=0.3)
     panels[0][0].set_ylabel("time of the fastest peer / fastloss")
-    panels[0][-1].legend(fontsize=7, ncols=2)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    plt.close(figure)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
 
 
 def main() -> None:
     """Print the table and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="what compare.py wrote")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a plot, .svg or .png")
+    parser.add_argument("results", type=Path, help="the file that compare.py wrote")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw FILE-light and FILE-dark, .svg or .png")
     options = parser.parse_args()
     results = json.loads(options.results.read_text(encoding="utf-8"))
     print(report(results))
