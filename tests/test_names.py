@@ -41,11 +41,14 @@ def test_each_call_makes_a_loss(library: str, name: str, call: str, remark: str)
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("BCEWithLogitsLoss", 'SigmoidBCELoss(reduction="mean")'),
+        ("BCEWithLogitsLoss", 'SigmoidBCELoss(reduction="mean"), pos_weight in the call'),
         ("MSELoss", 'L2Loss(weight=2, reduction="mean")'),
         ("Huber", 'HuberLoss(rho=delta, weight=delta, reduction="mean")'),
         ("log_loss", 'SigmoidBCELoss(from_sigmoid=True, reduction="mean"), of two classes'),
-        ("cross_entropy", 'SoftmaxCELoss(axis=1, ignore_index=-100, reduction="weighted_mean")'),
+        (
+            "cross_entropy",
+            'SoftmaxCELoss(axis=1, ignore_index=-100, reduction="weighted_mean"), weight is class_weight',
+        ),
     ],
 )
 def test_a_name_of_another_library_says_the_call(name: str, call: str) -> None:
