@@ -53,7 +53,7 @@ def loss_page(cls: type[fl.Loss], aliases: list[str]) -> str:
 
 def meanings(cls: type[fl.Loss]) -> str:
     """A table of what labels and predictions hold."""
-    lines = [".. list-table:: What ``validate`` holds the inputs against", "   :header-rows: 1", ""]
+    lines = [".. list-table:: What ``validate`` accepts", "   :header-rows: 1", ""]
     for row in [("built with", "label", "prediction"), *label_tables.rows(cls)]:
         how, *cells = row
         code = how if how == "built with" or not how else f"``{how}``"
