@@ -78,8 +78,7 @@ def as_array(name: str, x: Any) -> Any:
     except (TypeError, RuntimeError):
         pass
     raise TypeError(
-        f"{name} must be a dense tensor on the CPU, of real numbers, got {x.dtype} on {x.device}, {x.layout}"
-        f"{remedy(x)}"
+        f"{name} must be a dense tensor on the CPU, of real numbers, got {x.dtype} on {x.device}, {x.layout}{remedy(x)}"
     )
 
 
