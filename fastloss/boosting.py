@@ -28,7 +28,7 @@ Library = Literal["xgboost", "lightgbm", "catboost"]
 # The farthest start from 0: a probability there is within 1e-16 of 0 or 1.
 FARTHEST = 36.0
 POISSON_STEP = 0.7  # of XGBoost and LightGBM, in the Hessian of their Poisson objective
-SAMPLE = 1024  # examples whose Hessians say what is large
+SAMPLE = 1024  # examples whose Hessians give the median
 TURNS = 100  # to find a prediction and its scale, at most: 2 but for Student's likelihood
 BLUR = 0.25  # of the middle error: the width of a logistic distribution
 ONE_AT_A_TIME = (

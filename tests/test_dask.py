@@ -329,7 +329,7 @@ PRED = np.ones((4, 3))
     [
         (
             ValueError,
-            r"pred must be one chunk along axis 1, of which SoftmaxCrossEntropyLoss needs all at once, "
+            r"pred must be one chunk along axis 1, which SoftmaxCrossEntropyLoss needs as a whole, "
             r"got chunks \(2, 1\): rechunk\({1: -1}\)",
             lambda x: fl.SoftmaxCELoss()(x, [0, 1, 2, 0]),
         ),
@@ -347,17 +347,17 @@ PRED = np.ones((4, 3))
         ),
         (
             ValueError,
-            r"x1 must be one chunk along axis 0, of which SDMLLoss needs all at once, got chunks \(2, 2\)",
+            r"x1 must be one chunk along axis 0, which SDMLLoss needs as a whole, got chunks \(2, 2\)",
             lambda x: fl.SDMLLoss()(x.rechunk((2, 3)), PRED),
         ),
         (
             ValueError,
-            "sample_weight must be one chunk along axis 0, of which SDMLLoss",
+            "sample_weight must be one chunk along axis 0, which SDMLLoss",
             lambda x: fl.SDMLLoss()(PRED, PRED, da.ones(4, chunks=2)),
         ),
         (
             ValueError,
-            "label must be one chunk along axis 1, of which CTCLoss",
+            "label must be one chunk along axis 1, which CTCLoss",
             lambda x: fl.CTCLoss()(np.ones((4, 5, 2)), da.zeros((4, 2), chunks=(4, 1))),
         ),
         (

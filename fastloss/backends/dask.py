@@ -125,8 +125,8 @@ def check_chunks(layout: Layout, arrays: dict[str, Any], placed: Placed) -> None
                 # counted in the array as it was given
                 given = long_axes(arrays[name].shape)[long_axes(x.shape).index(k)]
                 raise ValueError(
-                    f"{name} must be one chunk along axis {given}, of which {type(layout.loss).__name__} needs all "
-                    f"at once, got chunks {x.chunks[k]}: rechunk({{{given}: -1}}) makes it one"
+                    f"{name} must be one chunk along axis {given}, which {type(layout.loss).__name__} needs as a "
+                    f"whole, got chunks {x.chunks[k]}: rechunk({{{given}: -1}}) makes it one"
                 )
 
 

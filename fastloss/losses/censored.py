@@ -1,4 +1,4 @@
-"""Losses of what is known to lie between bounds: times, and classes in an order."""
+"""Losses of labels that lie between bounds: times, and ordered classes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AFTLoss(Loss):
     Raises ValueError for another distribution, and for a scale that is not above 0.
 
     The loss is convex in pred, with a Hessian above 0. Bounds in the wrong order have no loss: the result is NaN. The
-    rounding of log t and of z shows in e^z: in the tails of censored times, errors are up to abs(log t) / sigma +
+    rounding of log t and of z shows in e^z. In the tails of censored times, errors are up to abs(log t) / sigma +
     abs(z) units in the last place. In the upper tail of the extreme distribution they are e^z times as large. The
     gradient is rounded to the digits of its larger term.
 

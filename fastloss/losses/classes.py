@@ -178,10 +178,10 @@ class SoftmaxCrossEntropyLoss(Loss):
     From log-probabilities and class ids without smoothing, a call reads the label's own entry only: a NaN elsewhere in
     a row has no effect. In every other case a NaN anywhere in a row spoils its value and its derivatives.
 
-    A logit of -inf means probability 0, and gradient 0. A confident prediction keeps its digits: where the label's
-    logit is far above the rest, the value is log1p of the sum of the others, not log of 1. If all examples are ignored,
-    the mean is 0, not NaN. With z_loss, class ids take as long as dense labels. The penalty may make the Hessian
-    negative where the sum of the exponentials is below 1.
+    A logit of -inf means probability 0, and gradient 0. Where the label's logit is far above the rest, the value is
+    log1p of the sum of the others: confident predictions keep their digits. If all examples are ignored, the mean is 0,
+    not NaN. With z_loss, class ids take as long as dense labels. The penalty may make the Hessian negative where the
+    sum of the exponentials is below 1.
 
     Source: Bridle 1990; smoothing: Szegedy et al. 2016; z_loss: Chowdhery et al. 2022 (PaLM). Gluon:
     ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``, which clips ids out of range. PyTorch: ``CrossEntropyLoss``.
@@ -266,8 +266,8 @@ class SoftmaxFocalLoss(Loss):
     below 0 for a confident error. A confident prediction keeps its digits, because nothing is subtracted from 1: a
     label of probability 1 - 1e-20 costs 1e-60.
 
-    Largest errors up to gamma = 2, in units in the last place: values and gradients 4 in float32 and 7 in float64,
-    Hessians 12 of their largest term. Each unit of gamma adds 3, because the power multiplies the rounding of
+    Largest errors up to gamma = 2, in units in the last place: values and gradients 4 in float32, 7 in float64.
+    Hessians: 12 of their largest term. Each unit of gamma adds 3, because the power multiplies the rounding of
     exponentials. Where a probability is subnormal, the Hessian has as few digits.
 
     Source: Lin et al. 2017. Gluon, PyTorch: none. Keras: ``CategoricalFocalCrossentropy``; its alpha is the weight
@@ -439,8 +439,8 @@ class MultiMarginLoss(Loss):
 
     Raises ValueError for another p, and for class ids that are fractional, NaN or out of range, naming the first.
 
-    The gradients of a row sum to 0: a step moves the label's score up by as much as it moves the others down in all.
-    With p = 1 the Hessian is 0.
+    The gradients of a row sum to 0: a step raises the label's score by as much as it lowers all others together. With p
+    = 1 the Hessian is 0.
 
     Source: Weston and Watkins 1999. Gluon: none. PyTorch: ``MultiMarginLoss``, which divides by C as well. Its weight
     is the class_weight here, and its mean divides by the number of examples, not by their weights.

@@ -230,7 +230,7 @@ class TukeyLoss(Loss):
 
     Raises ValueError unless c is positive and finite.
 
-    With c = 4.685 standard deviations, the estimate has 95 % of the mean's efficiency for normal errors: the default
+    With c = 4.685 standard deviations, the estimate has 95 % of the mean's efficiency for normal errors. The default
     suits errors with a standard deviation of 1. The Hessian is negative for errors from 0.45 c to c, and 0 beyond. Next
     to c, the rounding of x - y limits the digits of the gradient.
 
