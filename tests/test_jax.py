@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
+from fastloss.backends import mapping
 from tests.frameworks import CASES, DENSE, Case, every_case, every_loop
 from tests.reference import REDUCTIONS
 
@@ -104,6 +105,21 @@ def test_a_compiled_loss_is_differentiated_in_different_inputs(reduction: str) -
         want = loss.grad(*map(np.asarray, inputs), wrt=names)
         for a, b in zip(flow(jnp.float32(1)), want, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_vmap_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "call_each", None)
+    rng = np.random.default_rng(3)
+    x, label = jnp.asarray(rng.normal(size=(2, 3, 4, 5))), jnp.asarray(rng.integers(0, 5, (2, 3, 4)))
+    weight = jnp.asarray(rng.uniform(size=(3, 4)))
+    for reduction in REDUCTIONS:
+        loss = fl.SoftmaxCELoss(reduction=reduction, ignore_index=0)
+        call = jax.value_and_grad(lambda *inputs, loss=loss: loss(*inputs).sum())
+        got = jax.vmap(jax.vmap(call), in_axes=(0, 0, None))(x, label, weight)
+        for index in np.ndindex(2, 3):
+            want = call(x[index], label[index], weight[index[1]])
+            for a, b in zip(got, want, strict=True):
+                np.testing.assert_allclose(a[index], b, rtol=1e-5, atol=1e-6)
 
 
 def test_vmap_of_several_axes() -> None:

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import fastloss.torch as modules  # noqa: E402
 from fastloss import backends  # noqa: E402
-from fastloss.backends import torch_operators  # noqa: E402
+from fastloss.backends import mapping, torch_operators  # noqa: E402
 
 
 @pytest.fixture(params=CASES)
@@ -502,6 +502,57 @@ def test_subclasses_of_tensors() -> None:
         (second,) = torch.autograd.grad(gradient.sum(), x)
         results.append([gradient.tolist(), second.tolist()])
     assert results[0] == results[1]
+
+
+# PyTorch's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_vmap_is_one_call(monkeypatch: pytest.MonkeyPatch, reduction: str) -> None:
+    """Nested, of gradients and under them, of second derivatives, with weights that are the same for all or not."""
+    monkeypatch.setattr(mapping, "call_each", None)
+    monkeypatch.setattr(torch_operators, "for_each", None)
+    vmap, grad = torch.func.vmap, torch.func.grad
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64)
+    label = torch.randint(5, (2, 3, 4))
+    loss = fl.SoftmaxCELoss(reduction=reduction, ignore_index=0)
+    every = [(i, j) for i in range(2) for j in range(3)]
+
+    def total(*inputs: Any) -> Any:
+        return loss(*inputs).sum()
+
+    def check(f: Any) -> None:
+        got = vmap(vmap(f, (0, 0, None)), (0, 0, None))(x, label, weight[0])
+        torch.testing.assert_close(got, stacked([f(x[k], label[k], weight[0]) for k in every]))
+        got = vmap(vmap(f), (0, 0, None))(x, label, weight)
+        torch.testing.assert_close(got, stacked([f(x[k], label[k], weight[k[1]]) for k in every]))
+
+    def stacked(parts: list[Any]) -> Any:
+        return torch.stack(parts).reshape(2, 3, *parts[0].shape)
+
+    check(loss)
+    check(grad(total))
+    check(torch.func.jacfwd(loss))
+    check(torch.func.hessian(total))
+    want = vmap(vmap(grad(total)), (0, 0, None))(x, label, weight)
+
+    def mapped(x: Any, weight: Any) -> Any:
+        return vmap(vmap(total), (0, 0, None))(x, label, weight).sum()
+
+    torch.testing.assert_close(grad(mapped)(x, weight), want)
+    leaf = x.clone().requires_grad_()
+    mapped(leaf, weight).backward()
+    torch.testing.assert_close(leaf.grad, want)
+    tangent = torch.randn_like(x)
+    along = torch.func.jvp(lambda x: mapped(x, weight), (x,), (tangent,))[1]
+    torch.testing.assert_close(along, (want * tangent).sum())
+    if reduction in ("sum", "mean"):
+        shared = torch.stack([total(x[i, :, 0], label[i, :, 0], weight[:, 0]) for i in range(2)]).sum()
+        w = weight[:, 0].clone().requires_grad_()
+        found = vmap(total, (0, 0, None))(x[:, :, 0], label[:, :, 0], w).sum()
+        torch.testing.assert_close(found, shared)
+        found.backward()
+        torch.testing.assert_close(w.grad, grad(lambda w: sum(total(x[i, :, 0], label[i, :, 0], w) for i in (0, 1)))(w))
 
 
 def test_operators_over_a_batch() -> None:

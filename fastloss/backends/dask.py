@@ -22,7 +22,17 @@ from fastloss._core import Loss
 from fastloss._inputs import per_row
 from fastloss._threads import num_threads
 from fastloss.backends import bind, check_own, make, spelled, targets_of
-from fastloss.backends.layout import Layout, Shape, ignored_id, layout_of, long_axes, resize, with_reduction
+from fastloss.backends.layout import (
+    Layout,
+    Shape,
+    count,
+    ignored_id,
+    layout_of,
+    long_axes,
+    resize,
+    weights_of_ids,
+    with_reduction,
+)
 
 ARRAYS = (da.Array,)
 
@@ -152,23 +162,6 @@ def sum_of_weights(layout: Layout, placed: Placed) -> tuple[Any, Any]:
         return da.asarray(float(layout.size)), None
     repeats = layout.size / max(1, weight.size)
     return repeats * weight.sum(dtype=np.float64), repeats
-
-
-def weights_of_ids(loss: Loss) -> NDArray[np.float64] | None:
-    """The weights of examples by the ids of their labels; None: all count as one."""
-    label = per_row(loss.specs)
-    if label is None or label.integers is None or label.integers.high is not None:
-        return None
-    given = dict(loss.arguments).get(loss.row_parameter or "")
-    if given is not None:
-        return np.asarray(given, np.float64)
-    return None if label.integers.ignored is None else np.ones(1)
-
-
-def count(label: Any, *, weights: NDArray[np.float64], ignored: int | None) -> NDArray[np.float64]:
-    """The weight of each label; 0 for an ignored one, and for no id, as in examples left out."""
-    known = np.isin(label, np.arange(weights.size)) & (label != ignored)
-    return np.where(known, weights[np.where(known, label, 0).astype(np.intp)], 0)
 
 
 def ratio(a: Any, b: Any) -> Any:

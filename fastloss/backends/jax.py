@@ -24,6 +24,7 @@ from fastloss.backends import (
     check_second_derivatives,
     is_ready,
     jax_calls,
+    mapping,
     spelled,
     targets_of,
 )
@@ -72,7 +73,7 @@ def evaluate_constant(
     results_like = [like_value(loss, arrays[0])] * method.startswith("value") + derivatives
     results: list[Any] = list(call(spelled(method, options), loss, results_like, names, arrays, targets))
     if isinstance(wrt, tuple):
-        results = jax_calls.grouped(method, results, len(targets))
+        results = mapping.grouped(method, results, len(targets))
     return tuple(results) if len(results) > 1 else results[0]
 
 

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from fastloss._core import Loss
-from fastloss.backends import check_own, loss_of, make
+from fastloss.backends import check_own, loss_of, mapping
 
 TARGET = "fastloss_call"
 
@@ -130,13 +130,10 @@ def arrays(values: Values) -> list[Any]:
 
 
 def run(call: str, inputs: list[Any], results: list[Any]) -> None:
-    """Fills the results, which lie flat, with a call for each element along the axes that vmap has added."""
+    """Fills the results, which lie flat and may have axes in front that vmap has added."""
     method, loss, names, wrt, ndim, is_part = parse(call)
-    added = results[0].ndim - ndim
     try:
-        for index in np.ndindex(results[0].shape[:added]) if added else ((),):
-            given = {name: element(x, index) for name, x in zip(names, inputs, strict=True)}
-            run_one(loss, method, given, wrt, [x[(*index, ...)] for x in results])
+        mapping.call(loss, method, dict(zip(names, inputs, strict=True)), results[0].ndim - ndim, wrt, results)
     except Exception as error:
         if not is_part:
             raise
@@ -144,24 +141,6 @@ def run(call: str, inputs: list[Any], results: list[Any]) -> None:
         for x in results:  # no cover: in threads of XLA's, which nobody traces
             x.fill(np.nan)
         LOG.error("a loss inside shard_map failed on a device: its results are NaN: %r", error)  # no cover: as above
-
-
-def element(x: Any, index: tuple[int, ...]) -> Any:
-    """An input's part at an index of the axes that vmap has added; size 1 means the same part for all."""
-    return x[(*[min(i, n - 1) for i, n in zip(index, x.shape, strict=False)], ...)]
-
-
-def run_one(loss: Loss, method: str, given: dict[str, Any], wrt: tuple[str, ...], results: list[Any]) -> None:
-    """Fills the results: the value, the gradients, the Hessians, as far as the method has them."""
-    more: dict[str, Any] = {"wrt": wrt} if wrt else {}
-    out = grouped(method, results, len(wrt)) if wrt else results
-    make(loss, method, **given, **more, out=tuple(out) if len(out) > 1 else out[0])
-
-
-def grouped(method: str, results: list[Any], n: int) -> list[Any]:
-    """The value, if the method has it, and behind it the derivatives in tuples of n."""
-    first = int(method.startswith("value"))
-    return [*results[:first], *[tuple(results[k : k + n]) for k in range(first, len(results), n)]]
 
 
 @ctypes.CFUNCTYPE(c_void_p, POINTER(Frame))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastloss import _foreign
 from fastloss._core import Loss
@@ -35,6 +36,31 @@ def resize(x: Any, shape: Sequence[int]) -> Any:
 
 def long_axes(shape: Sequence[int]) -> list[int]:
     return [k for k, n in enumerate(shape) if n != 1]
+
+
+def weights_of_ids(loss: Loss) -> NDArray[np.float64] | None:
+    """What an example counts by the id that its label holds; None: all count as one."""
+    label = per_row(loss.specs)
+    if label is None or label.integers is None or label.integers.high is not None:
+        return None
+    given = dict(loss.arguments).get(loss.row_parameter or "")
+    if given is not None:
+        return np.asarray(given, np.float64)
+    return None if label.integers.ignored is None else np.ones(1)
+
+
+def count(label: Any, *, weights: NDArray[np.float64], ignored: int | None) -> NDArray[np.float64]:
+    """The weight of each label; 0 for one that is ignored, and for what is no id, as that of an example left out."""
+    known = np.isin(label, np.arange(weights.size)) & (label != ignored)
+    return np.where(known, weights[np.where(known, label, 0).astype(np.intp)], 0)
+
+
+def count_ids(loss: Loss, layout: Layout, label: Any) -> Any:
+    """The weights of labels that are ids; 1 for any others."""
+    weights = weights_of_ids(loss)
+    if weights is None:
+        return 1.0
+    return count(label, weights=np.broadcast_to(weights, layout.shape[layout.row]), ignored=ignored_id(loss))
 
 
 def with_reduction(loss: Loss, reduction: str) -> Loss:

@@ -29,6 +29,7 @@ from fastloss.backends import (
     is_ready,
     loss_of,
     make,
+    mapping,
     spelled,
     targets_of,
 )
@@ -133,7 +134,8 @@ def loss_and_arrays(expression: str, given: Sequence[int], inputs: Sequence[Tens
     """The loss, and arrays by the names of the call."""
     loss = loss_of(expression)
     if given[-1] == len(loss.inputs):
-        loss = with_row_numbers(expression, tuple(inputs[-1].tolist()))
+        # vmap has added axes of size 1
+        loss = with_row_numbers(expression, tuple(inputs[-1].flatten().tolist()))
         given, inputs = given[:-1], inputs[:-1]
     return loss, {loss.inputs[k]: as_array(loss.inputs[k], x) for k, x in zip(given, inputs, strict=True)}
 
@@ -143,13 +145,24 @@ def names(loss: Loss, wrt: Sequence[int]) -> tuple[str, ...]:
     return tuple([known[k] for k in wrt])
 
 
+def mapped(loss: Loss, method: str, arrays: dict[str, Any], added: int, wrt: Sequence[int] = ()) -> list[Tensor]:
+    """The results of calls along the axes that vmap has added."""
+    dtype = np.float32 if arrays[loss.inputs[0]].dtype in (np.float32, np.float16) else np.float64
+    found = mapping.call(loss, method, arrays, added, names(loss, wrt))
+    return [torch.from_numpy(np.require(x, dtype, "W")) for x in found]
+
+
+# Inputs may have axes in front that vmap has added, so many in each, of size 1 where all calls have the same.
 @torch.library.custom_op("fastloss::evaluate", mutates_args=(), device_types="cpu")
-def evaluate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
+def evaluate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], added: int = 0) -> list[Tensor]:
     """The value, and the gradients for heads of 1, if those give the gradients for any.
 
     The backward pass multiplies them by what flows back, in operations that PyTorch can trace.
     """
     loss, arrays = loss_and_arrays(expression, given, inputs)
+    if added:
+        ready = wrt if is_ready(loss, wrt, inputs[0].ndim - added) else []
+        return mapped(loss, "value_and_grad" if ready else "__call__", arrays, added, ready)
     pred = arrays[loss.inputs[0]]
     if not wrt or not is_ready(loss, wrt, inputs[0].ndim):
         return [as_value(loss(**arrays), pred)]
@@ -158,25 +171,42 @@ def evaluate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[
 
 
 @torch.library.custom_op("fastloss::gradient", mutates_args=(), device_types="cpu")
-def gradient(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor) -> list[Tensor]:
+def gradient(
+    expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor, added: int = 0
+) -> list[Tensor]:
     """The gradients for a head."""
     loss, arrays = loss_and_arrays(expression, given, inputs)
+    if added:
+        return mapped(loss, "grad", arrays | {"head_grad": as_array("head_grad", head)}, added, wrt)
     return list(map(as_tensor, loss.grad(**arrays, wrt=names(loss, wrt), head_grad=as_array("head_grad", head))))
 
 
 @torch.library.custom_op("fastloss::hvp", mutates_args=(), device_types="cpu")
 def product(
-    expression: str, method: str, given: list[int], inputs: list[Tensor], vector: Tensor, head: Tensor | None
+    expression: str,
+    method: str,
+    given: list[int],
+    inputs: list[Tensor],
+    vector: Tensor,
+    head: Tensor | None,
+    added: int = 0,
 ) -> Tensor:
     """The Hessian in the first input times a vector."""
     loss, arrays = loss_and_arrays(expression, given, inputs)
-    options: dict[str, Any] = {} if head is None else {"head_grad": as_array("head_grad", head)}
-    return as_tensor(make(loss, method, **arrays, vector=as_array("vector", vector), **options))
+    arrays |= {"vector": as_array("vector", vector)}
+    arrays |= {} if head is None else {"head_grad": as_array("head_grad", head)}
+    return mapped(loss, method, arrays, added)[0] if added else as_tensor(make(loss, method, **arrays))
 
 
 @torch.library.custom_op("fastloss::results", mutates_args=(), device_types="cpu")
 def results(
-    expression: str, method: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor | None
+    expression: str,
+    method: str,
+    given: list[int],
+    inputs: list[Tensor],
+    wrt: list[int],
+    head: Tensor | None,
+    added: int = 0,
 ) -> list[Tensor]:
     """What a method returns, one after another."""
     loss, arrays = loss_and_arrays(expression, given, inputs)
@@ -184,6 +214,8 @@ def results(
     if parts is None:
         raise ValueError(f"method must be one of {', '.join(PARTS)}, got {method!r}")
     options: dict[str, Any] = {} if head is None else {"head_grad": as_array("head_grad", head)}
+    if added:
+        return mapped(loss, method, arrays | options, added, wrt if "gradient" in parts else ())
     options |= {"wrt": names(loss, wrt)} if "gradient" in parts else {}
     found = make(loss, method, **arrays, **options)
     tensors: list[Tensor] = []
@@ -309,43 +341,73 @@ def check_head(head: Tensor, value: Tensor) -> None:
         )
 
 
+def entries(tensors: list[Tensor], added: int) -> tuple[list[int], list[Tensor]]:
+    """The sizes of the axes that vmap has added, and the tensors without them."""
+    if not added:
+        return [], tensors
+    batch = np.broadcast_shapes(*[tuple(x.shape[:added]) for x in tensors])
+    return list(batch), [x.new_empty(x.shape[added:]) for x in tensors]
+
+
+def spread(batch: list[int], tensors: list[Tensor]) -> list[Tensor]:
+    return [x.new_empty([*batch, *x.shape]) for x in tensors] if batch else tensors
+
+
 @evaluate.register_fake
-def _(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
+def _(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], added: int = 0) -> list[Tensor]:
+    batch, inputs = entries(inputs, added)
     loss, value = described(expression, given, inputs)
-    return [value, *(like_inputs(given, inputs, wrt) if is_ready(loss, wrt, inputs[0].ndim) else [])]
+    return spread(batch, [value, *(like_inputs(given, inputs, wrt) if is_ready(loss, wrt, inputs[0].ndim) else [])])
 
 
 @gradient.register_fake
-def _(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor) -> list[Tensor]:
+def _(
+    expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor, added: int = 0
+) -> list[Tensor]:
+    batch, (head, *inputs) = entries([head, *inputs], added)
     check_head(head, described(expression, given, inputs)[1])
-    return like_inputs(given, inputs, wrt)
+    return spread(batch, like_inputs(given, inputs, wrt))
 
 
 @product.register_fake
 def _(
-    expression: str, method: str, given: list[int], inputs: list[Tensor], vector: Tensor, head: Tensor | None
+    expression: str,
+    method: str,
+    given: list[int],
+    inputs: list[Tensor],
+    vector: Tensor,
+    head: Tensor | None,
+    added: int = 0,
 ) -> Tensor:
-    loss, value = described(expression, given, inputs)
-    check_fits(loss, {loss.inputs[0]: inputs[0], "vector": vector})
+    batch, (vector, *rest) = entries([vector, *inputs, *([] if head is None else [head])], added)
+    loss, value = described(expression, given, rest[: len(given)])
+    check_fits(loss, {loss.inputs[0]: rest[0], "vector": vector})
     if head is not None:
-        check_head(head, value)
-    return like_inputs(given, inputs, [0])[0]
+        check_head(rest[-1], value)
+    return spread(batch, like_inputs(given, rest, [0]))[0]
 
 
 @results.register_fake
 def _(
-    expression: str, method: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor | None
+    expression: str,
+    method: str,
+    given: list[int],
+    inputs: list[Tensor],
+    wrt: list[int],
+    head: Tensor | None,
+    added: int = 0,
 ) -> list[Tensor]:
-    _, value = described(expression, given, inputs)
+    batch, rest = entries([*inputs, *([] if head is None else [head])], added)
+    _, value = described(expression, given, rest[: len(given)])
     if head is not None:
-        check_head(head, value)
+        check_head(rest[-1], value)
     parts = PARTS[method.partition(":")[0]]
     found = [value] if "value" in parts else []
-    return found + [x for part in parts if part != "value" for x in like_inputs(given, inputs, wrt)]
+    return spread(batch, found + [x for part in parts if part != "value" for x in like_inputs(given, rest, wrt)])
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
-    ctx.expression, ctx.given, tensors, ctx.wrt = inputs
+    ctx.expression, ctx.given, tensors, ctx.wrt, ctx.added = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, *output[1:])
 
@@ -360,15 +422,18 @@ def backward(ctx: Any, heads: Sequence[Tensor]) -> tuple[Any, ...]:
     # a program that was traced without gradients may be run with them
     wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[2], strict=True) if needed]
     inputs, found = list(ctx.saved_tensors[: len(ctx.given)]), {}
-    if torch.is_grad_enabled() or not set(wanted) <= set(ctx.wrt):
+    if ctx.added:
+        found = flow_back_each(ctx, heads[0])
+    elif torch.is_grad_enabled() or not set(wanted) <= set(ctx.wrt):
         check_differentiable(loss_of(ctx.expression), names(loss_of(ctx.expression), wanted))
         find = recorded_gradients if torch.is_grad_enabled() else gradient
         gradients = find(ctx.expression, ctx.given, inputs, wanted, heads[0]) if wanted else []
         found = dict(zip(wanted, gradients, strict=True))
     else:
         found = flow_back(ctx, heads[0])
-    # PyTorch takes an empty list for one of tensors
-    return None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else []
+    # PyTorch takes an empty list for one of tensors, and no gradient of an argument that a call has left out
+    results = None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else [], None
+    return results[: len(ctx.needs_input_grad)]
 
 
 evaluate.register_autograd(backward, setup_context=setup_operator)
@@ -385,13 +450,38 @@ def flow_back(ctx: Any, head: Tensor) -> dict[int, Tensor]:
     return dict(zip(wrt, gradients, strict=True))
 
 
+def flow_back_each(ctx: Any, head: Tensor) -> dict[int, Tensor]:
+    """The same of calls along the axes that vmap has added."""
+    loss, given, wrt = loss_of(ctx.expression), ctx.given, ctx.wrt
+    inputs, gradients = list(ctx.saved_tensors[: len(given)]), ctx.saved_tensors[len(given) :]
+
+    def flow(head: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        own, found = list(tensors[: len(given)]), tensors[len(given) :]
+        if found:
+            return tuple(scaled(loss, given, own, wrt, found, head))
+        return tuple(gradients_for(ctx.expression, given, own, wrt, head))
+
+    found = map_entries(flow, ctx.added, [head, *inputs, *gradients]) if wrt else ()
+    return {k: x.sum_to_size(inputs[given.index(k)].shape) for k, x in zip(wrt, found, strict=True)}
+
+
+def map_entries(f: Any, added: int, tensors: list[Tensor]) -> Any:
+    """Maps a function over the axes that vmap has added, of size 1 where the entries have the same."""
+    if not added:
+        return f(*tensors)
+    size = max(x.shape[0] for x in tensors)
+    dims = tuple([0 if x.shape[0] == size else None for x in tensors])
+    args = [x if dim == 0 else x[0] for x, dim in zip(tensors, dims, strict=True)]
+    return torch.func.vmap(lambda *entry: map_entries(f, added - 1, list(entry)), dims)(*args)
+
+
 def recorded_gradients(
     expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], head: Tensor
 ) -> list[Tensor]:
     """The gradients for a head, to be differentiated once more."""
     loss = loss_of(expression)
     if is_ready(loss, wrt, inputs[0].ndim):
-        _, *gradients = cast(Any, Differentiable).apply(expression, given, wrt, *inputs)
+        _, *gradients = cast(Any, Differentiable).apply(expression, given, 0, wrt, *inputs)
         return scaled(loss, given, inputs, wrt, gradients, head)
     return gradients_for(expression, given, inputs, wrt, head)
 
@@ -414,7 +504,7 @@ def gradients_for(
 ) -> list[Tensor]:
     """The gradients for a head, computed anew, in the form that active transforms take."""
     if is_transformed() or not is_traced():
-        return list(cast(Any, Gradients).apply(expression, given, wrt, head, *inputs))
+        return list(cast(Any, Gradients).apply(expression, given, 0, wrt, head, *inputs))
     found: list[Tensor] = gradient(expression, given, inputs, wrt, head)
     return found
 
@@ -423,13 +513,16 @@ class Product(torch.autograd.Function):
     """The operator of the Hessian times a vector, in which that is linear and symmetric; no others are known."""
 
     @staticmethod
-    def forward(expression: str, given: list[int], vector: Tensor, head: Tensor | None, *inputs: Tensor) -> Tensor:
-        found: Tensor = product(expression, "hvp", given, list(inputs), vector, head)
+    def forward(
+        expression: str, given: list[int], added: int, vector: Tensor, head: Tensor | None, *inputs: Tensor
+    ) -> Tensor:
+        found: Tensor = product(expression, "hvp", given, list(inputs), vector, head, added)
         return found
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.expression, ctx.given, _, *tensors = inputs
+        ctx.expression, ctx.given, ctx.added, vector, *tensors = inputs
+        ctx.shape = vector.shape
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
@@ -442,18 +535,19 @@ class Product(torch.autograd.Function):
             nodes = [node for node, _ in ctx.next_functions[1:]]
             if any(is_wanted(node) for node in nodes):
                 refuse_third(ctx)
-            found = cast(Any, Product).apply(ctx.expression, ctx.given, heads[0], *ctx.saved_tensors)
-        return None, None, found, None, *[None for _ in ctx.given]
+            found = cast(Any, Product).apply(ctx.expression, ctx.given, ctx.added, heads[0], *ctx.saved_tensors)
+            found = found.sum_to_size(ctx.shape)
+        return None, None, None, found, None, *[None for _ in ctx.given]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        if any(x is not None for x in tangents[3:]):
+        if any(x is not None for x in tangents[4:]):
             refuse_third(ctx)
-        return cast(Any, Product).apply(ctx.expression, ctx.given, tangents[2], *ctx.saved_tensors)
+        return cast(Any, Product).apply(ctx.expression, ctx.given, ctx.added, tangents[3], *ctx.saved_tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
-        return for_each(cast(Any, Product).apply, info, in_dims, *args)
+        return in_one_call(Product, info, in_dims, *args)
 
 
 def refuse_third(ctx: Any) -> None:
@@ -475,45 +569,48 @@ class Gradients(torch.autograd.Function):
     """The operator of the gradients for a head, with their derivatives in the first input."""
 
     @staticmethod
-    def forward(expression: str, given: list[int], wrt: list[int], head: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(gradient(expression, given, list(inputs), wrt, head))
+    def forward(
+        expression: str, given: list[int], added: int, wrt: list[int], head: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(gradient(expression, given, list(inputs), wrt, head, added))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.expression, ctx.given, ctx.wrt, *tensors = inputs
+        ctx.expression, ctx.given, ctx.added, ctx.wrt, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *heads: Tensor | None) -> Any:
-        none = (None,) * (4 + len(ctx.given))
+        none = (None,) * (5 + len(ctx.given))
         if heads[0] is None:
             return none
-        wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[4:], strict=True) if needed]
+        wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[5:], strict=True) if needed]
         loss = loss_of(ctx.expression)
         check_second_derivatives(loss, ctx.wrt, wanted)
-        if ctx.needs_input_grad[3]:
+        if ctx.needs_input_grad[4]:
             refuse_head(loss)
-        found = cast(Any, Product).apply(ctx.expression, ctx.given, heads[0], *ctx.saved_tensors)
-        return *none[:4], found, *none[5:]
+        found = cast(Any, Product).apply(ctx.expression, ctx.given, ctx.added, heads[0], *ctx.saved_tensors)
+        return *none[:5], found.sum_to_size(ctx.saved_tensors[1].shape), *none[6:]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         loss = loss_of(ctx.expression)
-        moved = [k for k, x in zip(ctx.given, tangents[4:], strict=True) if x is not None]
+        moved = [k for k, x in zip(ctx.given, tangents[5:], strict=True) if x is not None]
         check_second_derivatives(loss, ctx.wrt, moved or [0])
         head, *inputs = ctx.saved_tensors
         parts = []
         if moved:
-            parts.append(cast(Any, Product).apply(ctx.expression, ctx.given, tangents[4], head, *inputs))
-        if tangents[3] is not None:
-            parts += gradients_for(ctx.expression, ctx.given, inputs, ctx.wrt, tangents[3])
+            parts.append(cast(Any, Product).apply(ctx.expression, ctx.given, ctx.added, tangents[5], head, *inputs))
+        if tangents[4] is not None:
+            found = cast(Any, Gradients).apply(ctx.expression, ctx.given, ctx.added, ctx.wrt, tangents[4], *inputs)
+            parts += found
         return (sum(parts),)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
-        return for_each(cast(Any, Gradients).apply, info, in_dims, *args)
+        return in_one_call(Gradients, info, in_dims, *args)
 
 
 def refuse_head(loss: Loss) -> None:
@@ -523,27 +620,57 @@ def refuse_head(loss: Loss) -> None:
     )
 
 
-class Forward(torch.autograd.Function):
-    """The value alone, with its derivative of forward mode."""
+class Value(torch.autograd.Function):
+    """The value alone, where nobody says beforehand that it will be differentiated."""
 
     @staticmethod
-    def forward(expression: str, given: list[int], *inputs: Tensor) -> Tensor:
-        found: list[Tensor] = evaluate(expression, given, list(inputs), [])
+    def forward(expression: str, given: list[int], added: int, *inputs: Tensor) -> Tensor:
+        found: list[Tensor] = evaluate(expression, given, list(inputs), [], added)
         return found[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.expression, ctx.given, *tensors = inputs
+        ctx.expression, ctx.given, ctx.added, *tensors = inputs
         ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
+    def backward(ctx: Any, *heads: Tensor | None) -> Any:
+        given, inputs = ctx.given, list(ctx.saved_tensors)
+        wanted = [k for k, needed in zip(given, ctx.needs_input_grad[3:], strict=True) if needed]
+        if heads[0] is None or not wanted:
+            return (None,) * (3 + len(given))
+        check_differentiable(loss_of(ctx.expression), names(loss_of(ctx.expression), wanted))
+
+        def flow(head: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+            return tuple(recorded_gradients(ctx.expression, given, list(inputs), wanted, head))
+
+        gradients = map_entries(flow, ctx.added, [heads[0], *inputs])
+        found = {k: x.sum_to_size(inputs[given.index(k)].shape) for k, x in zip(wanted, gradients, strict=True)}
+        return None, None, None, *[found.get(k) for k in given]
+
+    @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        return push_forward(loss_of(ctx.expression), ctx.given, list(ctx.saved_tensors), tangents[2:])
+        return push_entries(ctx, tangents[3:])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
-        return for_each(cast(Any, Forward).apply, info, in_dims, *args)
+        return in_one_call(Value, info, in_dims, *args)
+
+
+def push_entries(ctx: Any, tangents: Sequence[Tensor | None]) -> Tensor:
+    """push_forward() for each entry along the axes that vmap has added."""
+    loss, given, inputs = loss_of(ctx.expression), ctx.given, list(ctx.saved_tensors)
+    moved = [k for k, x in enumerate(tangents) if x is not None]
+
+    def push(*tensors: Tensor) -> Tensor:
+        found: list[Tensor | None] = [None for _ in given]
+        for k, x in zip(moved, tensors[len(given) :], strict=True):
+            found[k] = x
+        return push_forward(loss, given, list(tensors[: len(given)]), found)
+
+    return cast(Tensor, map_entries(push, ctx.added, [*inputs, *[x for x in tangents if x is not None]]))
 
 
 def push_forward(loss: Loss, given: list[int], inputs: list[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
@@ -576,50 +703,51 @@ class Differentiable(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(expression: str, given: list[int], wrt: list[int], *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(evaluate(expression, given, list(inputs), wrt))
+    def forward(expression: str, given: list[int], added: int, wrt: list[int], *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(evaluate(expression, given, list(inputs), wrt, added))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        expression, given, wrt, *tensors = inputs
-        setup_context(ctx, (expression, given, tensors, wrt), output)
+        expression, given, added, wrt, *tensors = inputs
+        setup_context(ctx, (expression, given, tensors, wrt, added), output)
         ctx.save_for_forward(*tensors)
         ctx.has_gradients = len(output) > 1
 
     @staticmethod
     def backward(ctx: Any, *heads: Tensor | None) -> tuple[Any, ...]:
         loss, given, wrt = loss_of(ctx.expression), ctx.given, ctx.wrt
-        found = flow_back(ctx, heads[0]) if heads[0] is not None else {}
+        find = flow_back_each if ctx.added else flow_back
+        found = find(ctx, heads[0]) if heads[0] is not None else {}
         if any(x is not None for x in heads[1:]):
-            wanted = [k for k, needed in zip(given, ctx.needs_input_grad[3:], strict=True) if needed]
+            wanted = [k for k, needed in zip(given, ctx.needs_input_grad[4:], strict=True) if needed]
             check_second_derivatives(loss, wrt, wanted)
             inputs = ctx.saved_tensors[: len(given)]
-            curvature = cast(Any, Product).apply(ctx.expression, given, heads[1], None, *inputs)
+            curvature = cast(Any, Product).apply(ctx.expression, given, ctx.added, heads[1], None, *inputs)
+            curvature = curvature.sum_to_size(inputs[0].shape)
             found[0] = found[0] + curvature if 0 in found else curvature
-        return None, None, None, *[found.get(k) for k in given]
+        return None, None, None, None, *[found.get(k) for k in given]
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         loss, given = loss_of(ctx.expression), ctx.given
-        moved = [k for k, x in zip(given, tangents[3:], strict=True) if x is not None]
-        inputs = list(ctx.saved_tensors)
-        value = push_forward(loss, given, inputs, tangents[3:])
+        moved = [k for k, x in zip(given, tangents[4:], strict=True) if x is not None]
+        value = push_entries(ctx, tangents[4:])
         if not ctx.has_gradients:
             return (value,)
         check_second_derivatives(loss, ctx.wrt, moved)
-        return value, cast(Any, Product).apply(ctx.expression, given, tangents[3], None, *inputs)
+        return value, cast(Any, Product).apply(ctx.expression, given, ctx.added, tangents[4], None, *ctx.saved_tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
-        return for_each(cast(Any, Differentiable).apply, info, in_dims, *args)
+        return in_one_call(Differentiable, info, in_dims, *args)
 
 
 def operate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
     """The operator, in the form that active transforms take."""
     if wrt and (is_transformed() or is_forward()):
-        return list(cast(Any, Differentiable).apply(expression, given, wrt, *inputs))
+        return list(cast(Any, Differentiable).apply(expression, given, 0, wrt, *inputs))
     if is_transformed() or is_forward():
-        return [cast(Any, Forward).apply(expression, given, *inputs)]
+        return [cast(Any, Value).apply(expression, given, 0, *inputs)]
     found: list[Tensor] = evaluate(expression, given, inputs, wrt)
     return found
 
@@ -641,6 +769,40 @@ def is_functionalized() -> bool:
     return bool(interpreter is not None and interpreter.key() == functorch.TransformType.Functionalize)
 
 
+def in_front(x: Any, dim: Any) -> Any:
+    """An argument with the axis that vmap maps over in front, of size 1 if it is not among its own."""
+    if isinstance(x, list):
+        return list(map(in_front, x, dim)) if isinstance(dim, list) else list(map(in_front, x, [dim] * len(x)))
+    if not isinstance(x, Tensor):
+        return x
+    return x.unsqueeze(0) if dim is None else x.movedim(dim, 0)
+
+
+def has_own_row_numbers(expression: str, given: list[int], dims: Sequence[Any]) -> bool:
+    """Whether the weights of classes of a module differ between the entries: each is another loss then."""
+    return given[-1] == len(loss_of(expression).inputs) and dims[-1] is not None
+
+
+def in_one_call(function: Any, info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+    """Maps one of the functions below over a batch: its tensors get one more axis in front."""
+    expression, given, added, *rest = args
+    if has_own_row_numbers(expression, given, in_dims):
+        return for_each(function.apply, info, in_dims, *args)
+    found = function.apply(expression, given, added + 1, *map(in_front, rest, in_dims[3:]))
+    return found, 0 if isinstance(found, Tensor) else (0,) * len(found)
+
+
+def map_operator(op: Any, n: int, info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
+    """Maps an operator over a batch, whose argument n counts the axes that vmap has added."""
+    # the positions of the inputs, and these, come behind the expression, and a method if there is one
+    at = 1 if isinstance(args[1], list) else 2
+    if has_own_row_numbers(args[0], args[at], in_dims[at + 1]):
+        return for_each(op, info, in_dims, *args)
+    added = args[n] if len(args) > n else 0
+    found = op(*map(in_front, args[:n], in_dims[:n]), added + 1)
+    return found, 0 if isinstance(found, Tensor) else [0] * len(found)
+
+
 def for_each(op: Any, info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
     """Maps an operator over a batch, item by item."""
 
@@ -656,8 +818,8 @@ def for_each(op: Any, info: Any, in_dims: Any, *args: Any) -> tuple[Any, Any]:
     return stacked, type(stacked)([0] * len(stacked))
 
 
-for operator in (evaluate, gradient, product, results):
-    operator.register_vmap(functools.partial(for_each, operator))
+for operator, count in ((evaluate, 4), (gradient, 5), (product, 6), (results, 6)):
+    operator.register_vmap(functools.partial(map_operator, operator, count))
 
 
 def tensor_like(x: Any, like: Any) -> Tensor:
