@@ -58,7 +58,7 @@ cdef enum:
 cdef enum:
     WANT_VALUE = 1
     WANT_GRAD = 2
-    WANT_HESS = 4   # alone: times a vector
+    WANT_HESS = 4   # alone: the Hessian times a vector
 
 cdef dict METHODS = {
     WANT_VALUE: "__call__",
@@ -119,7 +119,7 @@ cdef struct call_t:
     PyObject* wrt
     PyObject* results[OUTPUTS]              # NULL: not wanted
     PyObject* outs[OUTPUTS]                 # the caller's buffers, which the argument out holds; NULL: none
-    PyObject* made[OUTPUTS]                 # those that stand in for these, of a half's dtype; NULL: none
+    PyObject* made[OUTPUTS]                 # stand-ins for these, of a half's dtype; NULL: none
     bint wanted[OUTPUTS]
     bint is_total                           # whether the reduction gives one number
     double total                            # the value, if so
@@ -268,7 +268,7 @@ cdef class Loss:
     cdef str row_numbers
     cdef int n_inputs
     cdef tuple slot_names
-    cdef int vector_slot            # of what the Hessian is multiplied by
+    cdef int vector_slot            # of the vector that the Hessian is multiplied by
     cdef list hints                 # by slot
     cdef int slot[INPUTS]           # by the input's position in the call
     cdef int lies[INPUTS]           # by slot
@@ -475,7 +475,7 @@ cdef class Loss:
         return _links.best_constant(self, label, sample_weight, inputs)
 
     def check_product(self):
-        """Raise NotImplementedError where there is no Hessian times a vector."""
+        """Raise NotImplementedError if the loss has no Hessian times a vector."""
         if self.no_product is not None:
             raise NotImplementedError(f"{type(self).__name__} has no Hessian-vector product: {self.no_product}")
 

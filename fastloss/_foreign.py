@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fastloss.backends import backend_of
 
 PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
-# stands for bfloat16 where no library has given NumPy one: its bits
+# stands for bfloat16, as bits, if no library has given NumPy that dtype
 BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
 NUMBERS = (bool, int, float, np.bool_, np.integer, np.floating)
 # advice by a method of the type; the first method found decides
@@ -59,12 +59,12 @@ def is_masked(x: Any) -> bool:
 
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
-    """Whether a dtype is ml_dtypes' bfloat16, which is known by its name alone: nobody needs the library."""
+    """Whether a dtype is ml_dtypes' bfloat16, by name: the library need not be installed."""
     return dtype.num >= 256 and dtype.name == "bfloat16"
 
 
 def as_doubles(a: NDArray[Any]) -> NDArray[np.float64]:
-    """An array's numbers in float64, those of bfloat16 under the dtype that stands for it, too."""
+    """An array's numbers in float64; bfloat16's stand-in dtype counts as bfloat16."""
     if a.dtype == BFLOAT16:
         a = (a["bfloat16"].astype(np.uint32) << 16).view(np.float32)
     return a.astype(np.float64, copy=False)

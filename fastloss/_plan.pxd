@@ -122,7 +122,7 @@ cdef struct kernel_t:
     void* parameters                    # the kernel object
     int inputs                          # that the formula reads
     bint has_third_hessian              # the third input is a prediction, too
-    bint has_product                    # with a vector in the call the Hessian times that takes the Hessian's place
+    bint has_product                    # with a vector, the Hessian times it replaces the Hessian
     bint light                          # waits for memory, not for arithmetic
     loop_t loops[2][PASSES]             # float, double: of an elementwise loss; NULL: no surrogate
     # float, double: the sum alone, the sum with the gradient; NULL: storing the losses is as fast

@@ -142,8 +142,7 @@ def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[in
     if list(wrt) != [0] or list(wanted) != [0]:
         names = ", ".join([loss.inputs[k] for k in sorted({*wrt, *wanted})])
         raise NotImplementedError(
-            f"fastloss has no second derivatives of {type(loss).__name__} in {names}: only those in the first input "
-            "alone"
+            f"fastloss has no second derivatives of {type(loss).__name__} in {names}: only in the first input"
         )
     loss.check_product()
 

@@ -128,7 +128,7 @@ def product_flow(argnums: tuple[int, ...], ans: Any, args: tuple[Any, ...], kwar
 
     def flow(t: Any) -> Iterable[Any]:
         if argnums != (2,):
-            raise NotImplementedError(f"the third derivatives of {type(loss).__name__} are not known")
+            raise NotImplementedError(f"fastloss has no third derivatives of {type(loss).__name__}")
         # the Hessian is symmetric
         return [product(loss, head, t, *inputs)]
 

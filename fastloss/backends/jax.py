@@ -297,8 +297,8 @@ def gradients_for_forward(
     check_second_derivatives(loss, wrt, perturbed(given, inputs) or (0,))
     if head.perturbed:
         raise NotImplementedError(
-            f"the derivative of the gradient of {type(loss).__name__} in what flows back into the value is not known "
-            "where several values depend on an element"
+            f"fastloss has no derivative in head_grad of the gradient of {type(loss).__name__} where several values "
+            "depend on an element"
         )
     arrays = tuple([x.value for x in inputs])
     return gradients_for(loss, given, wrt, arrays, head.value), (arrays, head.value)
@@ -326,7 +326,7 @@ def product(
 
 def product_forward(loss: Loss, given: tuple[int, ...], vector: Any, inputs: tuple[Any, ...], head: Any) -> Any:
     if perturbed(given, inputs) or (head is not None and head.perturbed):
-        raise NotImplementedError(f"the third derivatives of {type(loss).__name__} are not known")
+        raise NotImplementedError(f"fastloss has no third derivatives of {type(loss).__name__}")
     arrays, head = tuple([x.value for x in inputs]), None if head is None else head.value
     return product(loss, given, vector.value, arrays, head), (arrays, head)
 

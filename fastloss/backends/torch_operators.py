@@ -46,7 +46,7 @@ BEYOND_FLOAT32 = float.fromhex("0x1.ffffffp127")
 REALS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 HALVES = REALS[2:]
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
-# that NumPy has, but for bfloat16, for which one of its own stands
+# NumPy's dtypes, and bfloat16, which has a stand-in
 DTYPES = frozenset((*REALS, *INTEGERS, torch.bool))
 PARTS = {
     "__call__": ("value",),
@@ -101,7 +101,7 @@ def as_tensor(x: Any) -> Tensor:
 
 
 def as_value(x: Any, pred: Any) -> Tensor:
-    """A value as a tensor; a number is float32 where pred is, or half of that."""
+    """A value as a tensor; a number is float32 if pred is float32 or a half."""
     if type(x) is not float:
         return as_tensor(x)
     dtype = np.asarray(pred).dtype
@@ -510,7 +510,7 @@ def gradients_for(
 
 
 class Product(torch.autograd.Function):
-    """The operator of the Hessian times a vector, in which that is linear and symmetric; no others are known."""
+    """The operator of the Hessian times a vector, linear in the vector and symmetric; no other derivatives."""
 
     @staticmethod
     def forward(
@@ -531,7 +531,7 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, *heads: Tensor | None) -> Any:
         found = None
         if heads[0] is not None:
-            # next_functions has those of the tensors alone
+            # next_functions has only those of tensors
             nodes = [node for node, _ in ctx.next_functions[1:]]
             if any(is_wanted(node) for node in nodes):
                 refuse_third(ctx)
@@ -551,7 +551,7 @@ class Product(torch.autograd.Function):
 
 
 def refuse_third(ctx: Any) -> None:
-    raise NotImplementedError(f"the third derivatives of {type(loss_of(ctx.expression)).__name__} are not known")
+    raise NotImplementedError(f"fastloss has no third derivatives of {type(loss_of(ctx.expression)).__name__}")
 
 
 def is_wanted(node: Any) -> bool:
@@ -561,7 +561,7 @@ def is_wanted(node: Any) -> bool:
     try:
         return bool(torch._C._will_engine_execute_node(node))
     except RuntimeError:
-        # of a leaf of the graph it is not said
+        # a leaf of the graph does not tell
         return True
 
 
@@ -615,13 +615,13 @@ class Gradients(torch.autograd.Function):
 
 def refuse_head(loss: Loss) -> None:
     raise NotImplementedError(
-        f"the derivative of the gradient of {type(loss).__name__} in what flows back into the value is not known where "
-        "several values depend on an element"
+        f"fastloss has no derivative in head_grad of the gradient of {type(loss).__name__} where several values "
+        "depend on an element"
     )
 
 
 class Value(torch.autograd.Function):
-    """The value alone, where nobody says beforehand that it will be differentiated."""
+    """The value, without knowing whether it will be differentiated."""
 
     @staticmethod
     def forward(expression: str, given: list[int], added: int, *inputs: Tensor) -> Tensor:
@@ -674,7 +674,7 @@ def push_entries(ctx: Any, tangents: Sequence[Tensor | None]) -> Tensor:
 
 
 def push_forward(loss: Loss, given: list[int], inputs: list[Tensor], tangents: Sequence[Tensor | None]) -> Tensor:
-    """The derivative of the value along the tangents of the inputs that have one."""
+    """The derivative of the value along the tangents of the inputs."""
     moved = {k: (x, t) for k, x, t in zip(given, inputs, tangents, strict=True) if t is not None}
     check_differentiable(loss, names(loss, list(moved)))
     pred = inputs[0]
@@ -758,7 +758,7 @@ def is_forward() -> bool:
 
 
 def is_transformed() -> bool:
-    """Whether the innermost of torch.func's transforms takes functions with a derivative."""
+    """Whether torch.func's innermost transform takes functions with a derivative."""
     return bool(transforms_active() and not is_functionalized())
 
 

@@ -207,7 +207,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
 
 cdef real_t* times_vector(const plan_t* p, Py_ssize_t start, Py_ssize_t n, real_t* m, real_t* product,
                           real_t* buffer) noexcept nogil:
-    """What the Hessian is multiplied by where it is to be that times a vector: m and the vector."""
+    """The factor of a Hessian times a vector: m and the vector."""
     cdef real_t* v = fetch(&p.inputs[FOURTH], start, n, buffer)
     if m == NULL:
         return v
