@@ -432,8 +432,8 @@ def backward(ctx: Any, heads: Sequence[Tensor]) -> tuple[Any, ...]:
     else:
         found = flow_back(ctx, heads[0])
     # PyTorch takes an empty list for one of tensors, and no gradient of an argument that a call has left out
-    results = None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else [], None
-    return results[: len(ctx.needs_input_grad)]
+    flow: tuple[Any, ...] = (None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else [], None)
+    return flow[: len(ctx.needs_input_grad)]
 
 
 evaluate.register_autograd(backward, setup_context=setup_operator)

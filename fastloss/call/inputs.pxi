@@ -161,7 +161,8 @@ cdef void place_short_rows(call_t* c, int axis) noexcept:
     cdef plan_t* p = &c.plan
     cdef int k
     # a third input is a vector, which only kernels of whole rows take
-    p.lanes_over_rows = c.given[THIRD] == NULL and 0 < p.row_length * (8 if c.is_double else 4) <= c.kernel.short_row_bytes
+    p.lanes_over_rows = c.given[THIRD] == NULL and (
+        0 < p.row_length * (8 if c.is_double else 4) <= c.kernel.short_row_bytes)
     if p.lanes_over_rows:
         for k in range(c.row_n - 1, 0, -1):
             c.row_shape[k] = c.row_shape[k - 1]

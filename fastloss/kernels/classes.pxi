@@ -241,14 +241,16 @@ cdef double product_row(sparse_t kernel, const plan_t* p, const real_t* x, Py_ss
     """
     cdef softmax_t s = exponentials(x, p.row_length, p.ahead, e, piece)
     cdef double base, mean = centre(s, p.row_length, e, v, h, piece, &base)
-    cdef double own = e[y], others, slope, bend, a = mean - h[y], loss
+    cdef double own = e[y], others, slope, bend, a = mean - h[y], loss, more = 0
     if sparse_t is EntropyFunction:
         others = s.others if own == s.highest else s.total - own
         loss = kernel.of_row(s.top, x[y], s.log_total, own / s.total, others / s.total, &slope, &bend)
         if p.surrogate and bend < 0:
             bend = 0
         factor *= slope
-        spread(p.row_length, e, factor / s.total, <double>1, mean, bend * (a * s.total / others) if others > 0 else 0, h)
+        if others > 0:
+            more = bend * (a * s.total / others)
+        spread(p.row_length, e, factor / s.total, <double>1, mean, more, h)
         h[y] = <real_t>(-factor * a * (own / s.total + bend))
         return loss
     else:

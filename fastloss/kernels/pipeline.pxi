@@ -10,8 +10,8 @@ from fastloss._machine cimport (
 )
 from fastloss._math cimport bits_d, bits_f, from_bits_d, from_bits_f, real_t
 from fastloss._plan cimport (
-    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FOURTH, GRAD, GRAD_WEIGHT, HEAD, INPUTS, OUTPUTS, OWN_BUFFERS, SECOND, SMALL_BYTES,
-    STRIP_BYTES, THIRD, VALUE, WEIGHT, plan_t, watch_t,
+    BLOCK_BYTES, BUFFERS, CACHE_LINE, FIRST, FOURTH, GRAD, GRAD_WEIGHT, HEAD, INPUTS, OUTPUTS, OWN_BUFFERS, SECOND,
+    SMALL_BYTES, STRIP_BYTES, THIRD, VALUE, WEIGHT, plan_t, watch_t,
 )
 
 
