@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fastloss import backends, losses, plot
 from fastloss._config import __version__, show_config
 from fastloss._threads import get_num_threads, num_threads, set_num_threads
+from fastloss.linear import LinearLoss, linear_objective
 from fastloss.losses import *  # noqa: F403
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ else:
 
 __all__ = [
     *losses.__all__,
+    "LinearLoss",
     "__version__",
     "get_num_threads",
+    "linear_objective",
     "num_threads",
     "plot",
     "set_num_threads",

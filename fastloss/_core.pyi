@@ -13,7 +13,32 @@ Out: TypeAlias = NDArray[Any] | tuple[Any, ...] | None
 Wrt: TypeAlias = str | tuple[str, ...] | None
 Hessian: TypeAlias = Literal["exact", "majorizer", "expected"]
 
+class Rows:
+    source: Any
+    n: int
+    columns: int
+    dtype: np.dtype[Any]
+    def __init__(
+        self,
+        source: Any,
+        begins: NDArray[np.int64] | None = None,
+        places: NDArray[np.int32] | None = None,
+        numbers: NDArray[Any] | None = None,
+        *,
+        in_double: bool = False,
+    ) -> None: ...
+
 class Loss:
+    def of_linear(
+        self,
+        rows: Rows,
+        weight: NDArray[Any],
+        bias: NDArray[Any] | None,
+        direction: tuple[NDArray[Any], NDArray[Any] | None] | None,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        want: int,
+    ) -> Any: ...
     @property
     def specs(self) -> tuple[Input, ...]: ...
     @property

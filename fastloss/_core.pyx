@@ -1,7 +1,8 @@
 """The call of a loss, written once for all losses: arguments, shapes, weights, reductions, results.
 
 call/ holds the steps: inputs.pxi arranges the inputs, results.pxi the results; weights.pxi and range.pxi compute the
-factors of losses; schedule.pxi cuts the work. Kernels compute the losses themselves (_plan.pxd).
+factors of losses; schedule.pxi cuts the work; linear.pxi has predictions made on the way. Kernels compute the losses
+themselves (_plan.pxd).
 """
 
 import math
@@ -19,6 +20,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_GetSlice
 from libc.math cimport NAN, fabs
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, malloc
 
 from fastloss import _domains, _foreign, _isa, _links, _processors
@@ -30,7 +32,7 @@ from fastloss._plan cimport (
     GRAD_WEIGHT, HEAD, HESS, HESS_THIRD, INPUTS, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, OUTPUTS, OWN_BUFFERS,
     PASS_EVERYTHING, PASS_GRADIENT, PASS_GRADIENT_HESSIAN, PASS_SURROGATE, PASS_VALUE, PASS_VALUE_GRADIENT,
     SECOND, SHORT_ROWS, SHORT_STRIP_BYTES, SMALL_BYTES, STRIP_BYTES, THIRD, UINT8, UINT16, UINT32, UINT64, VALUE,
-    WEIGHT, array_t, complaint_t, kernel_t, plan_t, range_t, runner_t, watch_t,
+    WEIGHT, array_t, complaint_t, kernel_t, linear_t, plan_t, range_t, runner_t, watch_t,
 )
 from fastloss._threads cimport threads
 
@@ -546,6 +548,11 @@ cdef class Loss:
         """Whether each element of the first input has a loss of its own, so that the Hessian is diagonal."""
         return self.layout == ELEMENTS
 
+    def of_linear(self, rows, weight, bias, direction, args, options, want):
+        """Return what LinearLoss asks for: the loss of predictions that nobody stores. See call/linear.pxi."""
+        self.check_built()
+        return call_linear(self, rows, weight, bias, direction, args, options, want)
+
     cdef call(self, tuple args, dict options, int want):
         cdef call_t c
         begin(&c)
@@ -582,7 +589,7 @@ cdef int convert(Loss loss, call_t* c) except -1:
 cdef int compute(Loss loss, call_t* c, int want) except -1:
     """Fills the results, after the last checks: from here on the caller's buffers may be written."""
     cdef plan_t* p = &c.plan
-    cdef double count = 1, head_factor = 1
+    cdef double count, head_factor = 1
     cdef int beyond
     if c.given[HEAD] != NULL:
         head_factor = describe_head(loss, c)
@@ -591,15 +598,7 @@ cdef int compute(Loss loss, call_t* c, int want) except -1:
     check_numbers(loss, c)
     if c.out != NULL or c.is_half:
         use_contiguous_copies(c, loss.reduction == WEIGHTED_MEAN)
-    if loss.reduction == EXAMPLE:
-        count = <double>p.size / <double>c.batch_size if c.batch_size else 0
-    elif loss.reduction == MEAN:
-        count = <double>p.size
-    elif loss.reduction == WEIGHTED_MEAN:
-        count = sum_of_weights(p)
-    # the mean of nothing is 0
-    p.value_scale = loss.weight / count if count else 0
-    p.grad_scale = p.value_scale * head_factor
+    count = scale(loss, c, head_factor)
     beyond = leaves_range(loss, c, count) if p.size else 0
     if p.size == 0:
         fill_results(c, 0)
@@ -612,6 +611,22 @@ cdef int compute(Loss loss, call_t* c, int want) except -1:
     if c.out != NULL or c.is_half:
         store_outs(c)
     return 0
+
+
+cdef double scale(Loss loss, call_t* c, double head_factor) except? -1:
+    """Says what losses and gradients are multiplied by; returns what the reduction divides by."""
+    cdef plan_t* p = &c.plan
+    cdef double count = 1
+    if loss.reduction == EXAMPLE:
+        count = <double>p.size / <double>c.batch_size if c.batch_size else 0
+    elif loss.reduction == MEAN:
+        count = <double>p.size
+    elif loss.reduction == WEIGHTED_MEAN:
+        count = sum_of_weights(p)
+    # the mean of nothing is 0
+    p.value_scale = loss.weight / count if count else 0
+    p.grad_scale = p.value_scale * head_factor
+    return count
 
 
 cdef backend_for(tuple values):
@@ -630,3 +645,4 @@ include "fastloss/call/results.pxi"
 include "fastloss/call/weights.pxi"
 include "fastloss/call/range.pxi"
 include "fastloss/call/schedule.pxi"
+include "fastloss/call/linear.pxi"

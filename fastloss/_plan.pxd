@@ -3,7 +3,7 @@
 The call (_core) fills a plan: its arrays over common axes, its work cut into tasks. The kernels (_kernels) run it.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 cdef enum:
     MAX_AXES = 32
@@ -117,6 +117,27 @@ cdef struct complaint_t:
     int slot
     Py_ssize_t at                       # position of the number in C order; -1: the whole input
 
+# A linear predictor in the place of the first input: rows of numbers times weights, a block of rows at a time. Nobody
+# stores what it predicts, or the derivatives in that: they are multiplied by the same block of rows, and summed.
+cdef struct linear_t:
+    array_t x                   # rows of `columns` numbers; data is NULL where they are sparse
+    const int64_t* begins       # sparse: where each row begins among the numbers, and where the last one ends
+    const int32_t* places       # sparse: the column of each number
+    const void* numbers         # sparse, in the loops' dtype
+    Py_ssize_t columns
+    Py_ssize_t outputs          # predictions of a row
+    Py_ssize_t each             # elements of the unreduced loss of a row
+    # rows of weights for each output, and a number that is added; in the loops' dtype
+    const void* weight
+    const void* bias            # NULL: none
+    bint derived                # derivatives are wanted
+    const void* direction       # that the Hessian is multiplied by; NULL: the gradient is wanted
+    const void* direction_bias
+    double* sums                # of each task: the derivatives in the weights, in the biases, and the losses
+    Py_ssize_t task_sums        # how many that are
+    Py_ssize_t room             # where a thread's own memory begins behind its buffers, in bytes
+    bint totals                 # the losses are summed
+
 # A kernel as the call sees it. NULL stands for a function that the kernel does not need.
 cdef struct kernel_t:
     void* parameters                    # the kernel object
@@ -149,6 +170,8 @@ cdef struct plan_t:
     double grad_scale
     bint counts_only                    # each loss is its element's count: the sum is that of the weights
     bint surrogate                      # the Hessian is the kernel's surrogate
+
+    const linear_t* linear              # what makes the first input; NULL: it is an array
 
     void* parameters                    # the kernel object
     void* state                         # the kernel's state for this call

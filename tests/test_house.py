@@ -33,9 +33,10 @@ ENGINE = [
         "call/arrays.pxi",
         "call/inputs.pxi",
         "call/results.pxi",
+        "call/linear.pxi",
     ),
     *("call/weights.pxi", "call/range.pxi", "call/schedule.pxi", "kernels/blocks.pxi", "kernels/sums.pxi"),
-    *("kernels/pipeline.pxi", "kernels/checks.pxi", "kernels/elements.pxi", "kernels/rows.pxi"),
+    *("kernels/pipeline.pxi", "kernels/checks.pxi", "kernels/elements.pxi", "kernels/rows.pxi", "kernels/linear.pxi"),
     *("backends/__init__.py", "backends/layout.py", "backends/torch.py", "backends/torch_operators.py"),
     *("backends/jax.py", "backends/jax_calls.py", "backends/autograd.py", "backends/dask.py"),
 ]

@@ -176,6 +176,7 @@ cdef void open_plan(call_t* c) noexcept:
     cdef plan_t* p = &c.plan
     cdef const kernel_t* kernel = c.kernel
     cdef int k
+    p.linear = NULL
     p.parameters = kernel.parameters
     p.rows = kernel.rows[c.is_double]
     p.counts = kernel.counts

@@ -278,6 +278,9 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
 cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* tag) noexcept nogil:
     cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
     cdef Py_ssize_t start, end, since = 0
+    if p.linear != NULL:
+        run_linear(p, task, buffers)
+        return
     if p.pieces:
         start = task // p.pieces * p.run_length
         end = start + p.run_length
