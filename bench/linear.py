@@ -1,0 +1,91 @@
+"""The loss of a linear predictor from one reading of the data, beside two products by BLAS and the kernel between them.
+
+python -m bench.linear [--rounds 9] [--threads 1]: a table with a row for each dtype and shape. A cell is the median, in
+milliseconds, of rounds in which each takes its turn. The Hessian product by BLAS has the Hessians of the predictions at
+hand; LinearLoss makes them, and an objective keeps them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+SHAPES = ((1_000_000, 10), (500_000, 50), (200_000, 200))
+
+
+def contenders(dtype: str, n: int, d: int) -> dict[str, Callable[[], Any]]:
+    """What is timed, for a problem of logistic regression."""
+    import numpy as np
+
+    import fastloss as fl
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d)).astype(dtype)
+    label = (rng.random(n) < 0.5).astype(dtype)
+    weight = np.full(d, 0.1, dtype)
+    loss = fl.SigmoidBCELoss(reduction="sum")
+    linear, objective = fl.LinearLoss(loss), fl.linear_objective(loss, X, label, fit_intercept=False)
+    pred, grad = np.empty(n, dtype), np.empty(n, dtype)
+    hess = loss.grad_and_hess(X @ weight, label)[1]
+    objective.hvp(weight, weight)
+
+    def two_passes() -> Any:
+        np.matmul(X, weight, out=pred)
+        value, _ = loss.value_and_grad(pred, label, out=(None, grad))
+        return value, grad @ X
+
+    def two_products() -> Any:
+        np.matmul(X, weight, out=pred)
+        return np.multiply(hess, pred, out=pred) @ X
+
+    return {
+        "two passes": two_passes,
+        "one pass": lambda: linear.value_and_grad(X, weight, label),
+        "objective": lambda: objective(weight),
+        "two products": two_products,
+        "hvp": lambda: linear.hvp(X, weight, label, weight),
+        "objective's hvp": lambda: objective.hvp(weight, weight),
+    }
+
+
+def medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Milliseconds of each, of rounds in which all take their turn."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.linear", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    # before NumPy is imported
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["FASTLOSS_NUM_THREADS"] = str(arguments.threads)
+    print("| data | two passes | one pass | | objective | | two products | hvp | | objective's hvp | |")
+    print(f"|---|{'---:|' * 10}")
+    for dtype in ("float64", "float32"):
+        for n, d in SHAPES:
+            t = medians(contenders(dtype, n, d), arguments.rounds)
+            first, second = t["two passes"], t["two products"]
+            cells = [f"{first:.1f}"]
+            cells += [
+                cell for name in ("one pass", "objective") for cell in (f"{t[name]:.1f}", f"{first / t[name]:.2f}")
+            ]
+            cells += [f"{second:.1f}"]
+            cells += [
+                cell for name in ("hvp", "objective's hvp") for cell in (f"{t[name]:.1f}", f"{second / t[name]:.2f}")
+            ]
+            print(f"| {dtype} {n:,} x {d} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
