@@ -121,6 +121,7 @@ cdef struct complaint_t:
 # stores what it predicts, or the derivatives in that: they are multiplied by the same block of rows, and summed.
 cdef struct linear_t:
     array_t x                   # rows of `columns` numbers; data is NULL where they are sparse
+    bint narrow                 # these are float32 and contiguous, and the loops are of double
     const int64_t* begins       # sparse: where each row begins among the numbers, and where the last one ends
     const int32_t* places       # sparse: the column of each number
     const void* numbers         # sparse, in the loops' dtype

@@ -363,6 +363,19 @@ def test_an_objective(fit_intercept: bool, outputs: int | None) -> None:
         assert abs(f(f.start())[1][-1]) < 1e-8
 
 
+@pytest.mark.parametrize("d", [9, 30])
+def test_an_objective_widens_float32(d: int) -> None:
+    rows, _, _ = problem(d, None, np.float32)
+    label = LOSSES["logistic"][2]
+    w = RNG.normal(size=d + 1)
+    expected = fl.linear_objective(fl.SigmoidBCELoss(), rows.astype(np.float64), label)
+    for given in (rows, np.asfortranarray(rows)):
+        f = fl.linear_objective(fl.SigmoidBCELoss(), given, label)
+        assert f(w)[0] == expected(w)[0]
+        np.testing.assert_array_equal(f(w)[1], expected(w)[1])
+        np.testing.assert_array_equal(f.hvp(w, w), expected.hvp(w, w))
+
+
 def test_several_classes() -> None:
     label = np.concatenate([np.arange(3), RNG.integers(0, 3, N - 3)])
     f = fl.linear_objective(fl.SoftmaxCELoss(reduction="mean"), X.astype(np.float32), label, l2=0.1)

@@ -89,7 +89,11 @@ cdef void describe_predictor(linear_t* a, const call_t* c, Rows rows, cnp.ndarra
     a.x.data = NULL
     if rows.numbers is None:
         dense = rows.source
-        describe(&a.x, dense, <Py_ssize_t*>cnp.PyArray_DIMS(dense), axes, 2, False, c.real)
+        describe(&a.x, dense, <Py_ssize_t*>cnp.PyArray_DIMS(dense), axes, 2, False, FLOAT32)
+        a.narrow = c.is_double and a.x.in_place
+        a.x.in_place &= not c.is_double
+        if c.is_double and not a.narrow:
+            describe(&a.x, dense, <Py_ssize_t*>cnp.PyArray_DIMS(dense), axes, 2, False, FLOAT64)
     else:
         a.begins = <int64_t*>cnp.PyArray_DATA(rows.begins)
         a.places = <int32_t*>cnp.PyArray_DATA(rows.places)

@@ -1,8 +1,9 @@
 """A linear predictor: predictions of a block of rows, the loss of these, and its derivatives times the same rows.
 
 A block stays in a core's own cache from the first product to the second: memory is read once. A tile of it stays in the
-nearest cache for all outputs, and rows of another dtype are gathered there. Sums are of a tile in the loops' dtype, and
-from there on in double: a sum in float32 alone would lose digits that its terms have.
+nearest cache for all outputs. Rows of another dtype are gathered there; float32 in loops of double is widened as it is
+read. Sums are of a tile in the loops' dtype, and from there on in double: a sum in float32 alone would lose digits that
+its terms have.
 """
 
 from fastloss._machine cimport doubles_apart, floats_apart
@@ -15,29 +16,35 @@ cdef extern from *:
        read is asked for, the rows' bytes 8 kB ahead: a processor sees fewer than four streams coming. */
     #define FL_ROW(x, n, width, i) ((x) + ((i) < (n) ? (i) : (n) - 1) * (width))
     #if defined(__GNUC__)
-    #define FL_DOT_LANES(type)                                                                                        \
-        typedef type fl_lanes_##type __attribute__((vector_size(32)));                                                \
-        static void fl_dot_lanes_##type(const type* x, ptrdiff_t n, ptrdiff_t width, ptrdiff_t whole, const type* w,  \
-                                        type* to) {                                                                   \
+    typedef float fl_lanes_float __attribute__((vector_size(32)));
+    typedef double fl_lanes_double __attribute__((vector_size(32)));
+    typedef float fl_half __attribute__((vector_size(16)));
+    #define FL_READ(to, from) memcpy(&to, from, 32)
+    #define FL_WIDEN(to, from) (memcpy(&half, from, 16), to = __builtin_convertvector(half, fl_lanes_double))
+    #define FL_DOT_LANES(name, number, type, read)                                                                    \
+        static void fl_dot_##name(const number* x, ptrdiff_t n, ptrdiff_t width, ptrdiff_t whole, const type* w,      \
+                                  type* to) {                                                                         \
             const ptrdiff_t lanes = 32 / sizeof(type);                                                                \
             for (ptrdiff_t i = 0; i < n; i += 4) {                                                                    \
-                const type *p = FL_ROW(x, n, width, i), *q = FL_ROW(x, n, width, i + 1);                              \
-                const type *r = FL_ROW(x, n, width, i + 2), *s = FL_ROW(x, n, width, i + 3);                          \
+                const number *p = FL_ROW(x, n, width, i), *q = FL_ROW(x, n, width, i + 1);                            \
+                const number *r = FL_ROW(x, n, width, i + 2), *s = FL_ROW(x, n, width, i + 3);                        \
                 fl_lanes_##type a = {0}, b = {0}, c = {0}, d = {0}, u, v;                                             \
+                fl_half half;                                                                                         \
+                (void)half;                                                                                           \
                 for (ptrdiff_t j = 0; j < whole; j += lanes) {                                                        \
                     FL_PREFETCH((const char*)(p + 4 * j) + 8192), FL_PREFETCH((const char*)(p + 4 * j) + 8256);       \
                     memcpy(&u, w + j, 32);                                                                            \
-                    memcpy(&v, p + j, 32), a += u * v, memcpy(&v, q + j, 32), b += u * v;                             \
-                    memcpy(&v, r + j, 32), c += u * v, memcpy(&v, s + j, 32), d += u * v;                             \
+                    read(v, p + j), a += u * v, read(v, q + j), b += u * v;                                           \
+                    read(v, r + j), c += u * v, read(v, s + j), d += u * v;                                           \
                 }                                                                                                     \
                 memcpy(to + i * lanes, &a, 32), memcpy(to + (i + 1) * lanes, &b, 32);                                 \
                 memcpy(to + (i + 2) * lanes, &c, 32), memcpy(to + (i + 3) * lanes, &d, 32);                           \
             }                                                                                                         \
         }
     #else
-    #define FL_DOT_LANES(type)                                                                                        \
-        static void fl_dot_lanes_##type(const type* x, ptrdiff_t n, ptrdiff_t width, ptrdiff_t whole, const type* w,  \
-                                        type* to) {                                                                   \
+    #define FL_DOT_LANES(name, number, type, read)                                                                    \
+        static void fl_dot_##name(const number* x, ptrdiff_t n, ptrdiff_t width, ptrdiff_t whole, const type* w,      \
+                                  type* to) {                                                                         \
             const ptrdiff_t lanes = 32 / sizeof(type);                                                                \
             for (ptrdiff_t i = 0; i < n; i++) {                                                                       \
                 memset(to + i * lanes, 0, 32);                                                                        \
@@ -46,13 +53,21 @@ cdef extern from *:
             }                                                                                                         \
         }
     #endif
-    FL_DOT_LANES(float)
-    FL_DOT_LANES(double)
+    FL_DOT_LANES(float, float, float, FL_READ)
+    FL_DOT_LANES(double, double, double, FL_READ)
+    FL_DOT_LANES(widened, float, double, FL_WIDEN)
     """
-    void dot_lanes_f "fl_dot_lanes_float"(const float* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole,
-                                          const float* w, float* to) noexcept nogil
-    void dot_lanes_d "fl_dot_lanes_double"(const double* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole,
-                                           const double* w, double* to) noexcept nogil
+    void dot_lanes_f "fl_dot_float"(const float* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole,
+                                    const float* w, float* to) noexcept nogil
+    void dot_lanes_d "fl_dot_double"(const double* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole,
+                                     const double* w, double* to) noexcept nogil
+    void dot_lanes_fd "fl_dot_widened"(const float* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole,
+                                       const double* w, double* to) noexcept nogil
+
+# what the rows are of: of the loops' dtype, or of float32 in loops of double
+ctypedef fused row_t:
+    float
+    double
 
 cdef enum:
     TILE = 32               # rows, a multiple of four
@@ -89,14 +104,14 @@ cdef room_t room_of(const plan_t* p, real_t* memory) noexcept nogil:
     return room
 
 
-cdef inline void dot_rest(const real_t* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole, const real_t* w,
+cdef inline void dot_rest(const row_t* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole, const real_t* w,
                           real_t* sums) noexcept nogil:
     """Adds the dot products of n rows from the number `whole` on, four rows at a time."""
     cdef Py_ssize_t i = 0, j, k
-    cdef const real_t* p
-    cdef const real_t* q
-    cdef const real_t* r
-    cdef const real_t* s
+    cdef const row_t* p
+    cdef const row_t* q
+    cdef const row_t* r
+    cdef const row_t* s
     cdef real_t a, b, c, d
     while i + 4 <= n:
         p, q, r, s = x + i * width, x + (i + 1) * width, x + (i + 2) * width, x + (i + 3) * width
@@ -113,7 +128,7 @@ cdef inline void dot_rest(const real_t* x, Py_ssize_t n, Py_ssize_t width, Py_ss
             sums[k] += x[k * width + j] * w[j]
 
 
-cdef void dot_tile(const real_t* x, Py_ssize_t n, Py_ssize_t width, const real_t* w, real_t bias, real_t* to,
+cdef void dot_tile(const row_t* x, Py_ssize_t n, Py_ssize_t width, const real_t* w, real_t bias, real_t* to,
                    Py_ssize_t step) noexcept nogil:
     """The dot products of the rows of a tile with weights, each added to the bias.
 
@@ -126,9 +141,11 @@ cdef void dot_tile(const real_t* x, Py_ssize_t n, Py_ssize_t width, const real_t
     for i in range(n):
         sums[i] = bias
     if whole:
-        if real_t is float:
+        if real_t is float and row_t is float:
             dot_lanes_f(x, n, width, whole, w, &rows[0])
-        else:
+        elif real_t is double and row_t is float:
+            dot_lanes_fd(x, n, width, whole, w, &rows[0])
+        elif real_t is double:
             dot_lanes_d(x, n, width, whole, w, &rows[0])
         transpose(<char*>&rows[0], VECTOR, n, lanes, <char*>&columns[0], TILE * size, to)
         for k in range(lanes):
@@ -139,49 +156,60 @@ cdef void dot_tile(const real_t* x, Py_ssize_t n, Py_ssize_t width, const real_t
         to[i * step] = sums[i]
 
 
-cdef void dot_sparse(const linear_t* a, Py_ssize_t row, const real_t* w, real_t bias, real_t* to) noexcept nogil:
+cdef void dot_outputs(const linear_t* a, const row_t* x, Py_ssize_t n, const real_t* w, const real_t* b,
+                      real_t* to) noexcept nogil:
+    """The predictions of a tile, an output beside the other."""
+    cdef Py_ssize_t k
+    cdef real_t zero = 0
+    for k in range(a.outputs):
+        dot_tile(x, n, a.columns, w + k * a.columns, zero if b == NULL else b[k], to + k, a.outputs)
+
+
+cdef void dot_sparse(const linear_t* a, Py_ssize_t row, const real_t* w, const real_t* b, real_t* to) noexcept nogil:
+    """The predictions of a row whose numbers are not all there."""
     cdef const real_t* x = <const real_t*>a.numbers
-    cdef Py_ssize_t i
-    cdef real_t sum = bias
-    for i in range(a.begins[row], a.begins[row + 1]):
-        sum += x[i] * w[a.places[i]]
-    to[0] = sum
+    cdef Py_ssize_t i, k
+    cdef real_t zero = 0, sum
+    for k in range(a.outputs):
+        sum = zero if b == NULL else b[k]
+        for i in range(a.begins[row], a.begins[row + 1]):
+            sum += x[i] * w[k * a.columns + a.places[i]]
+        to[k] = sum
 
 
 cdef void predict(const linear_t* a, const void* weight, const void* bias, Py_ssize_t row, Py_ssize_t n,
                   const room_t* room, real_t* to) noexcept nogil:
-    """The predictions of n rows, an output beside the other."""
+    """The predictions of n rows."""
     cdef const real_t* w = <const real_t*>weight
     cdef const real_t* b = <const real_t*>bias
-    cdef real_t* x = NULL
-    cdef Py_ssize_t i = 0, k, tile = 1
-    cdef real_t zero = 0, added
+    cdef real_t* x
+    cdef Py_ssize_t i = 0, first, tile
     while i < n:
-        if a.x.data != NULL:
-            tile = min(<Py_ssize_t>TILE, n - i)
-            x = fetch(&a.x, (row + i) * a.columns, tile * a.columns, <real_t*>room.rows)
-        for k in range(a.outputs):
-            added = zero if b == NULL else b[k]
-            if x == NULL:
-                dot_sparse(a, row + i, w + k * a.columns, added, to + i * a.outputs + k)
-            else:
-                dot_tile(x, tile, a.columns, w + k * a.columns, added, to + i * a.outputs + k, a.outputs)
+        first, tile = (row + i) * a.columns, min(<Py_ssize_t>TILE, n - i)
+        if a.x.data == NULL:
+            tile = 1
+            dot_sparse(a, row + i, w, b, to + i * a.outputs)
+        elif a.narrow:
+            dot_outputs(a, <const float*>a.x.data + first, tile, w, b, to + i * a.outputs)
+        else:
+            x = fetch(&a.x, first, tile * a.columns, <real_t*>room.rows)
+            dot_outputs(a, <const real_t*>x, tile, w, b, to + i * a.outputs)
         i += tile
 
 
-cdef inline void add_four(apart_t sums, Py_ssize_t width, const real_t* p, const real_t* q, const real_t* r,
-                          const real_t* s, real_t a, real_t b, real_t c, real_t d) noexcept nogil:
+cdef inline void add_four(apart_t sums, Py_ssize_t width, const row_t* p, const row_t* q, const row_t* r,
+                          const row_t* s, real_t a, real_t b, real_t c, real_t d) noexcept nogil:
     cdef Py_ssize_t j
     for j in range(width):
         sums[j] += (p[j] * a + q[j] * b) + (r[j] * c + s[j] * d)
 
 
-cdef void add_tile(const real_t* x, Py_ssize_t n, Py_ssize_t width, const real_t* g, Py_ssize_t step,
-                   const real_t* zeros, apart_t sums) noexcept nogil:
+cdef void add_tile(const row_t* x, Py_ssize_t n, Py_ssize_t width, const real_t* g, Py_ssize_t step,
+                   const row_t* zeros, apart_t sums) noexcept nogil:
     """Adds n rows times their derivatives. A row whose derivative is 0 is left out, whatever it holds."""
     cdef Py_ssize_t i = 0
     cdef real_t a, b, c, d
-    cdef const real_t* p
+    cdef const row_t* p
     while i < n:
         p = x + i * width
         a = g[i * step]
@@ -193,22 +221,30 @@ cdef void add_tile(const real_t* x, Py_ssize_t n, Py_ssize_t width, const real_t
         i += 4
 
 
+cdef void add_outputs(const linear_t* a, const row_t* x, Py_ssize_t n, const real_t* g, const row_t* zeros,
+                      real_t* sums) noexcept nogil:
+    """Adds to the sums of each output the rows of a tile times their derivatives."""
+    cdef Py_ssize_t k, width = a.columns
+    for k in range(a.outputs):
+        if real_t is float:
+            add_tile(x, n, width, g + k, a.outputs, zeros, <floats_apart>(sums + k * width))
+        else:
+            add_tile(x, n, width, g + k, a.outputs, zeros, <doubles_apart>(sums + k * width))
+
+
 cdef void add_rows(const linear_t* a, Py_ssize_t row, Py_ssize_t n, const real_t* g, const room_t* room,
                    double* sums) noexcept nogil:
     """Adds to the sums of each output n rows times their derivatives."""
     cdef real_t* part = <real_t*>room.sums
-    cdef real_t* zeros = <real_t*>room.zeros
     cdef real_t* x
-    cdef Py_ssize_t i = 0, k, j, tile
+    cdef Py_ssize_t i = 0, j, first, tile
     while i < n:
-        tile = min(<Py_ssize_t>TILE, n - i)
-        x = fetch(&a.x, (row + i) * a.columns, tile * a.columns, <real_t*>room.rows)
-        for k in range(a.outputs):
-            j = i * a.outputs + k
-            if real_t is float:
-                add_tile(x, tile, a.columns, g + j, a.outputs, zeros, <floats_apart>(part + k * a.columns))
-            else:
-                add_tile(x, tile, a.columns, g + j, a.outputs, zeros, <doubles_apart>(part + k * a.columns))
+        first, tile = (row + i) * a.columns, min(<Py_ssize_t>TILE, n - i)
+        if a.narrow:
+            add_outputs(a, <const float*>a.x.data + first, tile, g + i * a.outputs, <const float*>room.zeros, part)
+        else:
+            x = fetch(&a.x, first, tile * a.columns, <real_t*>room.rows)
+            add_outputs(a, <const real_t*>x, tile, g + i * a.outputs, <const real_t*>room.zeros, part)
         for j in range(a.outputs * a.columns):
             sums[j] += part[j]
             part[j] = 0
