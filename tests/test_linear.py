@@ -399,11 +399,11 @@ def test_an_optimiser_arrives(method: str, dtype: Any) -> None:
     more = {"hess": f.hess} if method == "trust-exact" else {} if method == "L-BFGS-B" else {"hessp": f.hvp}
     options: dict[str, Any] = {"gtol": 1e-6 * first}
     if method == "Newton-CG":
-        options = {"xtol": 1e-5}
+        options = {"xtol": 1e-6}
     elif method == "L-BFGS-B":
         # of the largest entry
         options = {"gtol": 1e-7 * first, "ftol": 0}
     found = optimize.minimize(f, f.start(), jac=True, method=method, options=options, **more)
     assert np.linalg.norm(f(found.x)[1]) < 1e-6 * first
-    if method.startswith("trust"):
+    if method != "L-BFGS-B":
         assert found.success, found.message
