@@ -1,4 +1,4 @@
-"""Linear models: the loss of a linear predictor without the predictions, and what an optimiser takes.
+"""Linear models: the loss of a linear predictor without stored predictions, and its form for optimisers.
 
 >>> import fastloss as fl
 >>> fl.LinearLoss(fl.HuberLoss())
@@ -32,7 +32,7 @@ DISTANCE = L2Loss(reduction="sum")
 
 
 def rows_of(X: Any, in_double: bool = False) -> Rows:
-    """The rows of a matrix of any library, or of SciPy's sparse ones, for loops in float64 where that is asked for."""
+    """The rows of a matrix of any library, sparse ones of SciPy included, for loops in float64 if asked for."""
     if type(X).__module__.startswith("scipy.sparse"):
         return sparse_rows(X, in_double)
     dense = _foreign.array_of("X", X)
@@ -60,7 +60,7 @@ def sparse_rows(X: Any, in_double: bool) -> Rows:
 
 
 def parameter(name: str, x: Any, rows: Rows, ndim: int | None = None) -> Array:
-    """Weights, or what has their shape, as an array of floats."""
+    """Weights, or an array of their shape, as an array of floats."""
     a = _foreign.array_of(name, x)
     if a.ndim not in (1, 2) or a.shape[-1] != rows.columns or (not len(a) and a.ndim == 2):
         raise ValueError(
@@ -91,7 +91,7 @@ def cast(a: Array | None, rows: Rows) -> Any:
 def run(
     loss: Loss, rows: Rows, weight: Array, bias: Array | None, direction: Any, inputs: dict[str, Any], want: int
 ) -> Any:
-    """What the kernels return: value and derivatives in weights and biases, or the Hessian in each prediction."""
+    """The kernels' results: value and derivatives in weights and biases, or the Hessian in each prediction."""
     given = cast(weight, rows), cast(bias, rows), direction and (cast(direction[0], rows), cast(direction[1], rows))
     found = loss.of_linear(rows, *given, (), inputs, want)
     if found is not None:
@@ -148,7 +148,7 @@ def dense_hessian(rows: Rows, curvature: Array, has_bias: bool) -> Floats:
 
 
 class LinearLoss:
-    r"""A loss of the predictions that rows of numbers and weights make, which are never stored.
+    r"""A loss of the predictions that rows of numbers and weights make, without storing the predictions.
 
     .. math:: \ell(W, b) = L(X W^\top + b, y)
 
@@ -160,15 +160,15 @@ class LinearLoss:
     is a number, or K of them. label and sample_weight are those of the loss with such a prediction; its other inputs
     are given by name. ``grad`` and ``value_and_grad`` take ``head_grad``, and ``wrt``: "weight", "bias", or a tuple.
 
-    Raises ValueError for shapes that do not fit and for losses in which examples meet, TypeError for what holds no
-    numbers.
+    Raises ValueError for shapes that do not fit and for losses in which examples meet. Raises TypeError for inputs
+    without numbers.
 
-    All that is wanted comes from one reading of X, block by block. Gradients are summed in float64, and then have their
-    parameter's dtype: give weights in float64 to an optimiser of second order, whatever X is. Results have the same
-    bits for any number of threads. A row that has no gradient, as one of weight 0, adds nothing, also where X is not
-    finite. An array that is not in C order, or neither float32 nor float64, is copied by the block.
+    A call reads X once, block by block, for all results. Gradients are summed in float64, and then get their
+    parameter's dtype: for an optimiser of second order, give weights in float64, whatever X is. Results have the same
+    bits for any number of threads. A row without a gradient, such as one of weight 0, adds nothing, even if X is not
+    finite there. Arrays in another order than C, or of other dtypes than float32 and float64, are copied by blocks.
 
-    Few outputs are meant, up to about 16: a product of matrices is faster for more.
+    Use it for up to about 16 outputs: for more, a product of matrices is faster.
 
     Source: Gluon, PyTorch, JAX: none; scikit-learn's LinearModelLoss, which is private, makes two passes.
 
@@ -333,7 +333,7 @@ class LinearObjective:
         self._seen: tuple[Floats, Array] | None = None
 
     def _constant(self, label: Array, sample_weight: Any) -> Floats:
-        """The best prediction that is the same for all examples; 0 of a loss that has no such."""
+        """The best constant prediction; 0 for a loss that has none."""
         if self.loss.link_name is None:
             if not self.loss.is_elementwise:
                 raise NotImplementedError(
@@ -358,7 +358,7 @@ class LinearObjective:
         return np.concatenate([weight, bias]) if self.fit_intercept else weight
 
     def start(self) -> Floats:
-        """Return weights of 0, and the intercept that is best for them."""
+        """Return weights of 0, and the best intercept for them."""
         w = np.zeros(self._size)
         if self.fit_intercept:
             w[self._size - self._best.size :] = self._best.ravel()
@@ -427,18 +427,18 @@ def linear_objective(
     .. math:: f(W, b) = L(X W^\top + b, y) + \tfrac12 \lambda \lVert W \rVert^2
 
     Args:
-        loss: L. One without a reduction to a number is summed.
+        loss: L. A loss without a reduction to a number is summed.
         X, label, sample_weight: as of :class:`LinearLoss`. label is (N,), or (N, K) for K outputs.
         l2: lambda, from 0 up.
-        fit_intercept: whether there is b.
-        inputs: others of the loss by name, such as ``quantile=0.9``.
+        fit_intercept: whether the model has an intercept, b.
+        inputs: further inputs of the loss, by name, such as ``quantile=0.9``.
 
     Call: ``f(w)`` is the value and the gradient, in float64 whatever X is. w has the weights of all outputs, in C
-    order, and then the intercepts. ``f.start()`` is a w to begin with, ``f.hvp(w, v)`` and ``f.hess(w)`` are of second
-    order, for losses of elements; ``f.split(w)`` has weights and intercepts, ``f.predict(w, X)`` what they predict.
+    order, and then the intercepts. ``f.start()`` is a w to begin with. ``f.hvp(w, v)`` and ``f.hess(w)`` are of second
+    order, for losses of elements. ``f.split(w)`` gives weights and intercepts, ``f.predict(w, X)`` their predictions.
 
-    Raises ValueError for labels that the loss does not mean, once, and for shapes that do not fit; NotImplementedError
-    for the Hessian of a loss that has none.
+    Raises ValueError for labels that the loss does not mean, and for shapes that do not fit. The Hessian of a loss
+    without one raises NotImplementedError.
 
     The Hessian of each prediction is kept from one product to the next: give ``hessp=f.hvp`` to SciPy as it is.
 
