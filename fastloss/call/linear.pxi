@@ -87,6 +87,7 @@ cdef void describe_predictor(linear_t* a, const call_t* c, Rows rows, cnp.ndarra
     a.each = c.plan.size // rows.n if rows.n else 1
     a.task_sums = a.outputs * (a.columns + 1) + 1
     a.x.data = NULL
+    a.narrow = False
     if rows.numbers is None:
         dense = rows.source
         describe(&a.x, dense, <Py_ssize_t*>cnp.PyArray_DIMS(dense), axes, 2, False, FLOAT32)
