@@ -613,7 +613,7 @@ cdef int compute(Loss loss, call_t* c, int want) except -1:
     return 0
 
 
-cdef double scale(Loss loss, call_t* c, double head_factor) except? -1:
+cdef inline double scale(Loss loss, call_t* c, double head_factor) except? -1:
     """Says what losses and gradients are multiplied by; returns what the reduction divides by."""
     cdef plan_t* p = &c.plan
     cdef double count = 1

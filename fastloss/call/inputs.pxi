@@ -58,7 +58,7 @@ cdef bint is_surrogate(Loss loss, kind) except -1:
     return kind == loss.surrogate
 
 
-cdef int describe_inputs(Loss loss, call_t* c) except -1:
+cdef inline int describe_inputs(Loss loss, call_t* c) except -1:
     """Arranges all inputs over the axes of the unreduced loss, which the first input defines."""
     cdef int slot, lies
     describe_first(loss, c)
@@ -350,7 +350,7 @@ cdef dict shapes_of(Loss loss, const call_t* c):
     return shapes
 
 
-cdef int check_numbers(Loss loss, call_t* c) except -1:
+cdef inline int check_numbers(Loss loss, call_t* c) except -1:
     """Refuses inputs with wrong numbers: integers, and numbers that the kernel checks as it prepares the call."""
     cdef int slot
     cdef Py_ssize_t bad

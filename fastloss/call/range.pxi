@@ -23,7 +23,7 @@ def is_wide(argument):
     return False
 
 
-cdef int leaves_range(Loss loss, const call_t* c, double count) except -1:
+cdef inline int leaves_range(Loss loss, const call_t* c, double count) except -1:
     """Whether to make the call in float64: 1, or more if weights must be rescaled, too."""
     cdef const plan_t* p = &c.plan
     if c.given[WEIGHT] != NULL and is_beyond(count, FAR_SUM) and exponent_of_weights(c):

@@ -1,7 +1,7 @@
 """The results of a call: which are wanted, their arrays, and the caller's buffers."""
 
 
-cdef int choose_results(Loss loss, call_t* c, int want) except -1:
+cdef inline int choose_results(Loss loss, call_t* c, int want) except -1:
     """Marks the wanted results, and the order of the gradients."""
     cdef int k
     for k in range(OUTPUTS):
@@ -61,7 +61,7 @@ cdef int choose_hessian(Loss loss, call_t* c, int kind) except -1:
     return 0
 
 
-cdef void find_value_axes(Loss loss, call_t* c) noexcept:
+cdef inline void find_value_axes(Loss loss, call_t* c) noexcept:
     """The value's axes: how many, their sizes, and which of them lies along each axis of the unreduced loss."""
     cdef int k
     c.value_ndim = 0

@@ -116,7 +116,7 @@ cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) no
         p.tasks = ceil_div(p.size + p.first_task_short_by, p.task_elements)
 
 
-cdef int get_buffers(plan_t* p) except -1:
+cdef inline int get_buffers(plan_t* p) except -1:
     """Allocates the buffers for the blocks of all threads.
 
     malloc, not Python's: free-threaded Python's allocator overcommits, and the process is killed.
@@ -144,7 +144,7 @@ cdef int get_sums(plan_t* p) except -1:
     return 0
 
 
-cdef int run_plan(plan_t* p, bint is_double) except -1:
+cdef inline int run_plan(plan_t* p, bint is_double) except -1:
     """Runs the tasks, without Python's lock if they take long enough for others to want it."""
     cdef watch_t watch
     if p.work < WORK_FOR_A_THREAD:
@@ -170,7 +170,7 @@ cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
     return 0
 
 
-cdef void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
+cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
     """Chooses the elements of a block, and the buffers for a block."""
     cdef Py_ssize_t row = p.row_length * itemsize, all = BLOCK_BYTES // itemsize
     cdef int k

@@ -15,7 +15,7 @@ cdef int run(call_t* c) except -1:
     return 0
 
 
-cdef void choose_loop(call_t* c) noexcept:
+cdef inline void choose_loop(call_t* c) noexcept:
     """The loop over elements that stores the wanted results, and little else."""
     cdef plan_t* p = &c.plan
     cdef bint needs_loss = c.wanted[VALUE] or c.wanted[GRAD_WEIGHT]
