@@ -51,7 +51,7 @@ def is_clang() -> bool:
 if MSVC:
     # its precise mode neither contracts nor reassociates
     FLAGS = [f"/FI{REPAIRS}", "/O2", "/fp:precise"]
-    SMALL = KERNEL_FLAGS = []
+    SMALL = CORE_FLAGS = KERNEL_FLAGS = []
     V2, V3, V4 = [], ["/arch:AVX2"], ["/arch:AVX512"]
     OPENMP = ["/openmp"]
 else:
@@ -78,7 +78,7 @@ else:
     # What is declared inline is inlined, whatever that costs in size, and nothing else: a function that has swallowed
     # others takes no more, and its loops stay scalar around a call. Rows may lie in many arrays that might overlap.
     # A kernel's arrays on the stack are guarded; in the rest of a small call that would be 60 of 5,600 instructions.
-    KERNEL_FLAGS = ["-fstack-protector-strong"]
+    CORE_FLAGS, KERNEL_FLAGS = [], ["-fstack-protector-strong"]
     if is_clang():
         # To clang, -fno-inline-functions means what is declared inline, too. A division in one branch of a choice is to
         # be made in any case, or loops for arm64 stay scalar.
@@ -89,6 +89,8 @@ else:
         ]
     else:
         FLAGS += ["-fvect-cost-model=dynamic", "-fpeel-loops"]
+        # the steps of a call that is made in more than one way
+        CORE_FLAGS += ["--param=max-inline-insns-single=300"]
         KERNEL_FLAGS += [
             "-fno-inline-functions",
             "--param=max-inline-insns-single=2000",
@@ -283,7 +285,7 @@ KERNELS, ELEMENTARY, *OTHERS = compiled(
     [
         extension("fastloss._kernels", "fastloss/_kernels.pyx", []),
         extension("fastloss._elementary", "fastloss/_elementary.pyx", []),
-        extension("fastloss._core", "fastloss/_core.pyx", []),
+        extension("fastloss._core", "fastloss/_core.pyx", CORE_FLAGS),
         *(extension(f"fastloss.{name}", f"fastloss/{name}.pyx", SMALL) for name in ("_isa", "_threads")),
     ],
     DIRECTIVES,

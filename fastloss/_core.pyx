@@ -178,13 +178,13 @@ cdef kernel_t* table_of(kernel, bint has_surrogate) except NULL:
 cdef void begin(call_t* c) noexcept:
     """Nothing is given, wanted or owned yet."""
     cdef int k
-    c.foreign = c.surrogate = False
+    c.foreign = c.surrogate = c.is_half = False
     c.out = c.wrt = NULL
     c.plan.state = NULL
     for k in range(INPUTS):
         c.given[k] = NULL
     for k in range(OUTPUTS):
-        c.results[k] = c.outs[k] = c.made[k] = NULL
+        c.results[k] = c.outs[k] = NULL
 
 
 cdef void release(call_t* c) noexcept:
@@ -197,6 +197,7 @@ cdef void release(call_t* c) noexcept:
         Py_XDECREF(c.given[k])
     for k in range(OUTPUTS):
         Py_XDECREF(c.results[k])
+    for k in range(OUTPUTS if c.is_half else 0):
         Py_XDECREF(c.made[k])
 
 

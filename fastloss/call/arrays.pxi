@@ -45,17 +45,17 @@ cdef cnp.ndarray as_array(x, str name):
     return x if cnp.PyArray_CheckExact(x) else _foreign.as_array(name, x)
 
 
-cdef int kind_found(cnp.ndarray a) except? -1:
-    """What the elements of an array are, of a type that may be met for the first time."""
+cdef bint is_new_bfloat16(cnp.ndarray a) except -1:
+    """Whether the elements of an array are bfloat16, of a type that is met for the first time."""
     global bfloat16_number
-    if kind_of(a) < 0 and _foreign.is_bfloat16((<object>a).dtype):
+    if _foreign.is_bfloat16((<object>a).dtype):
         bfloat16_number = cnp.PyArray_TYPE(a)
-    return kind_of(a)
+    return kind_of(a) >= 0
 
 
 cdef cnp.ndarray numbers(cnp.ndarray a, str name):
     """The array, checked: real numbers, and not too many axes."""
-    if kind_found(a) < 0:
+    if kind_of(a) < 0 and not is_new_bfloat16(a):
         raise TypeError(f"{name} must be an array of real numbers, {_foreign.about(a, name, a)}")
     if cnp.PyArray_NDIM(a) > MAX_AXES:
         raise ValueError(f"{name} must have at most {MAX_AXES} axes, got {cnp.PyArray_NDIM(a)}")

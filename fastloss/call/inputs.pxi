@@ -96,6 +96,8 @@ cdef int describe_first(Loss loss, call_t* c) except -1:
             f"{loss.inputs[0]} must be float32 or float64, float16 or bfloat16 (integers are computed in float64), "
             f"got dtype {pred.dtype}")
     c.is_half = kind == FLOAT16 or kind == BFLOAT16
+    for k in range(OUTPUTS if c.is_half else 0):
+        c.made[k] = NULL
     c.is_double = kind != FLOAT32 and not c.is_half
     c.real = FLOAT64 if c.is_double else FLOAT32
     c.kernel = loss.plain if c.given[THIRD] == NULL else loss.kernel

@@ -96,7 +96,7 @@ cdef int describe_results(Loss loss, call_t* c) except -1:
     return 0
 
 
-cdef int describe_result(Loss loss, call_t* c, int k) except -1:
+cdef inline int describe_result(Loss loss, call_t* c, int k) except -1:
     cdef array_t* d = &c.plan.outputs[k]
     cdef cnp.ndarray like, result
     cdef int slot = INPUT_OF[k]
@@ -141,7 +141,7 @@ cdef cnp.ndarray new_result(Loss loss, call_t* c, int ndim, const Py_ssize_t* sh
     if not cnp.PyArray_CheckExact(out) and (not cnp.PyArray_Check(out) or _foreign.is_kind_of_masked(type(out))):
         raise TypeError(f"out for the {result_name(loss, kind)} must be an array or None, got {type(out).__name__}")
     a = memory_of(out)
-    if kind_found(a) < FLOAT16 or cnp.PyArray_ISBYTESWAPPED(a):
+    if kind_of(a) < FLOAT16 and (kind_of(a) >= 0 or not is_new_bfloat16(a)) or cnp.PyArray_ISBYTESWAPPED(a):
         raise TypeError(
             f"out for the {result_name(loss, kind)} must have a dtype of floats in this machine's byte order, "
             f"such as float32 or float64, got {a.dtype.str}")
@@ -292,11 +292,12 @@ cdef str describe_out(out):
 
 cdef result(const call_t* c, int kind):
     """The caller's array, or a new one; a number as a NumPy scalar."""
-    if c.outs[kind] != NULL and c.made[kind] == NULL:
+    cdef cnp.ndarray a
+    if c.outs[kind] != NULL and not (c.is_half and c.made[kind] != NULL):
         return <object>c.outs[kind]
     if kind == VALUE and c.is_total:
         return c.total
-    a = <object>(c.results[kind] if c.made[kind] == NULL else c.made[kind])
+    a = <cnp.ndarray>(c.results[kind] if c.outs[kind] == NULL else c.made[kind])
     return a[()] if cnp.PyArray_NDIM(a) == 0 else a
 
 
