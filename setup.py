@@ -48,10 +48,11 @@ def is_clang() -> bool:
     return "__clang__" in compiler("-dM", "-E", "-x", "c", os.devnull)[1]
 
 
+CORE_FLAGS: list[str] = []
 if MSVC:
     # its precise mode neither contracts nor reassociates
     FLAGS = [f"/FI{REPAIRS}", "/O2", "/fp:precise"]
-    SMALL = KERNEL_FLAGS = CORE_FLAGS = []
+    SMALL = KERNEL_FLAGS = []
     V2, V3, V4 = [], ["/arch:AVX2"], ["/arch:AVX512"]
     OPENMP = ["/openmp"]
 else:
@@ -79,7 +80,6 @@ else:
     # others takes no more, and its loops stay scalar around a call. Rows may lie in many arrays that might overlap.
     # A kernel's arrays on the stack are guarded; in the rest of a small call that would be 60 of 5,600 instructions.
     KERNEL_FLAGS = ["-fstack-protector-strong"]
-    CORE_FLAGS: list[str] = []
     if is_clang():
         # To clang, -fno-inline-functions means what is declared inline, too. A division in one branch of a choice is to
         # be made in any case, or loops for arm64 stay scalar.
