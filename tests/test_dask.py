@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ from tests.structured import STRUCTURED
 
 dask = pytest.importorskip("dask", reason="computes on Dask's schedulers")
 da = pytest.importorskip("dask.array", reason="computes on Dask's schedulers")
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="gives NumPy a bfloat16")
 
 # of the axis of the examples, and of the one behind it where that may be cut
 CHUNKS: list[tuple[Any, Any]] = [((3, 4), 5), ((2, 0, 4, 1), (2, 3))]

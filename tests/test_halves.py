@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,6 +12,8 @@ import fastloss as fl
 from fastloss._foreign import BFLOAT16
 from tests.calls import ENTRIES, inputs_of
 from tests.selection import LOOPS
+
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="gives NumPy a bfloat16")
 
 Array = NDArray[Any]
 

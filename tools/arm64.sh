@@ -30,7 +30,7 @@ mkdir -p "$WORK/venv/bin" "$site"
 echo "home = $root/usr/bin" >"$WORK/venv/pyvenv.cfg"
 "$WORK/build/bin/pip" install --quiet --upgrade --target "$site" --only-binary :all: --python-version 3.11 \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-    hypothesis mpmath numpy pytest scipy
+    hypothesis ml_dtypes mpmath numpy pytest scipy
 echo "$WORK/fastloss" >"$site/fastloss.pth"
 # the tests read the machine code
 ln -sf "$(command -v aarch64-linux-gnu-objdump)" "$WORK/venv/bin/objdump"

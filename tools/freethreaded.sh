@@ -23,7 +23,7 @@ fi
 
 copy "$WORK/fastloss"
 # not the test extra: mypy and ruff have no wheels for it
-environment "$PYTHON" "$WORK/venv" -e "$WORK/fastloss[demo]" hypothesis mpmath pytest pytest-run-parallel
+environment "$PYTHON" "$WORK/venv" -e "$WORK/fastloss[demo]" hypothesis ml_dtypes mpmath pytest pytest-run-parallel
 # to import an extension that does not declare itself free of the lock brings it back, with a warning
 "$WORK/venv/bin/python" -P -W error -c "
 import sys, fastloss

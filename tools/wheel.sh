@@ -21,7 +21,7 @@ esac
 python "$WORK/fastloss/tools/check_dist.py" "$wheel" "$dist"/*.tar.gz
 
 # the tests without the package beside them: what they import is what the wheel has installed
-environment "${PYTHON-python3}" "$WORK/venv" "$wheel" hypothesis mpmath pytest pytest-xdist threadpoolctl
+environment "${PYTHON-python3}" "$WORK/venv" "$wheel" hypothesis ml_dtypes mpmath pytest pytest-xdist threadpoolctl
 rm -rf "$tested"
 mkdir "$tested"
 cp -r "$WORK/fastloss"/{tests,conftest.py,pyproject.toml,README.md} "$tested"
