@@ -184,6 +184,8 @@ def test_sparse_rows(form: str, dtype: Any) -> None:
     assert linear(sparse.csr_matrix(X), weight, label) == linear(sparse.csr_array(X), weight, label)
     with pytest.raises(TypeError, match=r"got coo; take X.tocsr\(\)"):
         linear(sparse.coo_array(X), weight, label)
+    counts = sparse.csr_array(RNG.poisson(0.1, X.shape))
+    assert_close(linear(counts, weight, label), linear(counts.toarray(), weight, label), np.float64)
     broken = sparse.csr_array(X)
     broken.indices[0] = 99
     with pytest.raises(ValueError, match="X must have indices of its columns"):
@@ -235,6 +237,9 @@ def test_beyond_the_range_of_float32() -> None:
     linear = fl.LinearLoss(fl.L2Loss(reduction="weighted_mean"))
     examples = np.full(20, 1e-300)
     assert linear(X, weight, label, examples) == pytest.approx(linear(X, weight, label), rel=1e-6)
+    examples = RNG.random(20)
+    expected = dense(loss, X, weight, 0.0, label, examples)
+    assert_close(fl.LinearLoss(loss)(X, weight.astype(np.float64), label, examples), expected[0], np.float64)
 
 
 def test_a_head_grad() -> None:
@@ -268,6 +273,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         r"loss must have batch_axis=0 and axis=-1 for predictions of shape \(203, 2\)",
     ),
     "one axis": (lambda: LOGISTIC(X[0], WEIGHT, Y), ValueError, r"X must have two axes, .* got shape \(3,\)"),
+    "a longer type": (lambda: LOGISTIC(X.astype(np.longdouble), WEIGHT, Y), TypeError, r"X must be float32 or float64"),
     "no numbers": (lambda: LOGISTIC([["a"]], WEIGHT, Y), TypeError, "X must be an array of real numbers"),
     "columns": (lambda: LOGISTIC(X, WEIGHT[:2], Y), ValueError, r"weight must have shape \(3,\), .* got shape \(2,\)"),
     "no outputs": (lambda: LOGISTIC(X, np.ones((0, 3)), Y), ValueError, r"weight must .* got shape \(0, 3\)"),
@@ -301,6 +307,16 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: fl.LinearLoss(fl.L2Loss()).hvp(X, np.ones((2, 3)), np.ones((N, 2)), np.ones((1, 3))),
         ValueError,
         r"vector must have weight's shape \(2, 3\), got shape \(1, 3\)",
+    ),
+    "a vector's axes": (
+        lambda: fl.LinearLoss(fl.L2Loss()).hvp(X, WEIGHT, Y, np.ones((1, 3))),
+        ValueError,
+        r"vector must have as many axes as weight, 1, got shape \(1, 3\)",
+    ),
+    "how many outputs": (
+        lambda: fl.linear_objective(fl.MultiMarginLoss(), X, Y),
+        NotImplementedError,
+        "MultiMarginLoss does not tell how many outputs there are; call LinearLoss",
     ),
     "a change": (lambda: setattr(LOGISTIC, "loss", None), AttributeError, "a loss is immutable"),
     "labels of another kind": (
@@ -374,6 +390,21 @@ def test_an_objective_widens_float32(d: int) -> None:
         assert f(w)[0] == expected(w)[0]
         np.testing.assert_array_equal(f(w)[1], expected(w)[1])
         np.testing.assert_array_equal(f.hvp(w, w), expected.hvp(w, w))
+
+
+def test_a_loss_without_a_best_constant() -> None:
+    f = fl.linear_objective(fl.HingeLoss(), X, 2 * Y - 1)
+    np.testing.assert_array_equal(f.start(), np.zeros(4))
+    raw = X @ [1, 2, 3] + 4
+    np.testing.assert_allclose(f.predict([1, 2, 3, 4], X), raw)
+
+
+def test_inputs_of_a_loss_by_name() -> None:
+    label = RNG.normal(size=N)
+    low, high = fl.QuantileLoss(0.1, reduction="sum"), fl.QuantileLoss(0.9, reduction="sum")
+    assert fl.LinearLoss(low)(X, WEIGHT, label, quantile=0.9) == fl.LinearLoss(high)(X, WEIGHT, label)
+    found = fl.linear_objective(low, X, label, quantile=0.9)([1, 2, 3, 4])[0]
+    assert found == fl.linear_objective(high, X, label)([1, 2, 3, 4])[0]
 
 
 def test_several_classes() -> None:
