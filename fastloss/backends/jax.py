@@ -83,8 +83,8 @@ def as_array(name: str, x: Any) -> jax.Array:
     array = jnp.asarray(x if is_plain else _foreign.as_array(name, x))
     # a key of random numbers has a dtype that is not NumPy's
     kind = getattr(array.dtype, "kind", "O")
-    if kind not in "fiub" and array.dtype != jnp.bfloat16:
-        others = "make it float32: .astype('f4')" if kind == "V" else "give an array of numbers"
+    if array.dtype not in jax_calls.DTYPES.values():
+        others = "make it float32: .astype('f4')" if kind in "Vf" else "give an array of numbers"
         advice = _foreign.KINDS.get(kind, others)
         raise TypeError(f"{name} must have a dtype of NumPy's for real numbers, got {array.dtype}; {advice}")
     if not isinstance(array, jax.core.Tracer) and any(device.platform != "cpu" for device in array.devices()):
