@@ -63,11 +63,16 @@ def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     return dtype.num >= 256 and dtype.name == "bfloat16"
 
 
+def without_halves(a: NDArray[Any]) -> NDArray[Any]:
+    """An array, in float32 if its numbers are halves; bfloat16's stand-in dtype counts as bfloat16."""
+    if a.dtype == BFLOAT16:
+        return (a["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+    return a.astype(np.float32) if a.dtype == np.float16 else a
+
+
 def as_doubles(a: NDArray[Any]) -> NDArray[np.float64]:
     """An array's numbers in float64; bfloat16's stand-in dtype counts as bfloat16."""
-    if a.dtype == BFLOAT16:
-        a = (a["bfloat16"].astype(np.uint32) << 16).view(np.float32)
-    return a.astype(np.float64, copy=False)
+    return without_halves(a).astype(np.float64, copy=False)
 
 
 def imported(x: Any) -> Any:

@@ -90,9 +90,16 @@ def test_one_example_without_a_batch(reduction: str, rng: np.random.Generator) -
         loss = fl.CTCLoss(layout=layout, reduction=reduction)  # type: ignore[arg-type]
         given = {"pred": rng.normal(size=(2, 3, 6, 4)), "label": rng.integers(0, 3, (2, 1, 2))}
         check(loss, "value_and_grad", given, ("pred",), np.float64)
-        check(loss, "grad", given | {"pred_lengths": np.array([[[5]]])}, ("pred",), np.float64)
+        more = {"pred_lengths": np.array([[[5]]]), "head_grad": np.array([[0.5]])}
+        check(loss, "grad", given | more, ("pred",), np.float64)
     for pred in (rng.normal(size=(2, 3)), rng.normal(size=(2, 3, 4))):
         check(fl.L2Loss(reduction=reduction), "__call__", {"pred": pred, "label": np.zeros_like(pred)}, (), np.float64)
+
+
+def test_labels_of_sequences_in_a_row(rng: np.random.Generator) -> None:
+    lengths = {"label_lengths": np.array([[[2, 1]]])}
+    given = {"pred": rng.normal(size=(2, 3, 2, 6, 4)), "label": rng.integers(0, 3, (2, 1, 3))} | lengths
+    check(fl.CTCLoss(), "value_and_grad", given, ("pred",), np.float64)
 
 
 def test_it_is_one_call(monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:

@@ -415,6 +415,20 @@ def test_bfloat16_is_rounded_once(case: Case, reduction: str) -> None:
         assert torch.equal(gradient, torch.as_tensor(loss.grad(**single, wrt=first, head_grad=head)).bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["example", "mean"])
+def test_halves_are_mapped(dtype: Any, reduction: str) -> None:
+    loss = fl.LogCoshLoss(reduction=reduction)
+    x, y, weight = torch.randn(3, 4, 5).to(dtype), torch.randn(3, 4, 5).bfloat16(), torch.rand(3, 4).bfloat16()
+    for f in (loss, loss.value_grad_and_hess, torch.func.grad(lambda *a: loss(*a).sum())):
+        got, each = torch.func.vmap(f)(x, y, weight), [f(*inputs) for inputs in zip(x, y, weight, strict=True)]
+        if isinstance(got, torch.Tensor):
+            got, each = (got,), [(a,) for a in each]
+        for a, *parts in zip(got, *each, strict=True):
+            assert a.dtype == parts[0].dtype
+            assert torch.equal(a, torch.stack(parts))
+
+
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("name", ["Huber", "softmax class_weight ignore"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

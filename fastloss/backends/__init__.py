@@ -137,6 +137,11 @@ def targets_of(loss: Loss, method: str, wrt: Any, given: Mapping[str, Any]) -> t
     return names
 
 
+def is_total(loss: Loss) -> bool:
+    """Whether the value is a number for all examples: a sum, which keeps more digits than halves have."""
+    return dict(loss.arguments)["reduction"] not in ("example", "none")
+
+
 def check_second_derivatives(loss: Loss, wrt: Sequence[int], wanted: Sequence[int]) -> None:
     """Refuses to differentiate the gradients in some inputs, by position, with respect to others."""
     if list(wrt) != [0] or list(wanted) != [0]:

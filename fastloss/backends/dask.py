@@ -21,7 +21,7 @@ from fastloss import _foreign
 from fastloss._core import Loss
 from fastloss._inputs import per_row
 from fastloss._threads import num_threads
-from fastloss.backends import bind, check_own, make, spelled, targets_of
+from fastloss.backends import bind, check_own, is_total, make, spelled, targets_of
 from fastloss.backends.layout import (
     Layout,
     Shape,
@@ -88,8 +88,7 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     shapes = {name: x.shape for name, x in arrays.items()} | {"value": layout.value_shape}
     found = {name: resize(x, shapes[name.removesuffix(HESSIAN)]).astype(dtype) for name, x in found.items()}
     if half is not None:
-        is_total = dict(loss.arguments)["reduction"] not in ("example", "none")
-        found = {name: x if name == "value" and is_total else x.astype(half) for name, x in found.items()}
+        found = {name: x if name == "value" and is_total(loss) else x.astype(half) for name, x in found.items()}
     results: list[Any] = []
     for kind in RESULTS[method]:
         parts = tuple([found[name] for name in parts_of(kind, wrt)])
@@ -255,8 +254,8 @@ def compute(layout: Layout, method: str, wrt: tuple[str, ...], placed: Placed, d
             x, axes = placed[name.removesuffix(HESSIAN)]
             axes = tuple([axes[i] for i in long_axes(x.shape)])
         chunks = tuple([c if axis in axes else (1,) * len(c) for axis, c in enumerate(parts.chunks)])
-        is_total = name == "value" and (task.mean_size is not None or layout.value_axes == ())
-        meta = np.empty((0,) * ndim, np.float64 if is_total else dtype)
+        in_double = name == "value" and (task.mean_size is not None or layout.value_axes == ())
+        meta = np.empty((0,) * ndim, np.float64 if in_double else dtype)
         x = parts.map_blocks(itemgetter(k), chunks=chunks, dtype=meta.dtype, meta=meta)
         others = tuple({*every} - {*axes})
         summed = any(parts.numblocks[axis] > 1 for axis in others)

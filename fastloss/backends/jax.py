@@ -23,6 +23,7 @@ from fastloss.backends import (
     check_own,
     check_second_derivatives,
     is_ready,
+    is_total,
     jax_calls,
     mapping,
     spelled,
@@ -198,8 +199,8 @@ def like_value(loss: Loss, pred: jax.Array) -> Any:
         spec = PartitionSpec(None) if axes is None else PartitionSpec(*[kind.sharding.spec[k] for k in axes])
         more["sharding"] = NamedSharding(kind.sharding.mesh, spec)
     dtype = result_dtype(pred)
-    is_half_total = dtype.itemsize == 2 and dict(loss.arguments)["reduction"] not in ("example", "none")
-    return kind.update(shape=shape, dtype=np.float32 if is_half_total else dtype, weak_type=False, **more)
+    dtype = np.float32 if dtype.itemsize == 2 and is_total(loss) else dtype
+    return kind.update(shape=shape, dtype=dtype, weak_type=False, **more)
 
 
 def call(

@@ -27,6 +27,7 @@ from fastloss.backends import (
     check_own,
     check_second_derivatives,
     is_ready,
+    is_total,
     loss_of,
     make,
     mapping,
@@ -146,10 +147,17 @@ def names(loss: Loss, wrt: Sequence[int]) -> tuple[str, ...]:
 
 
 def mapped(loss: Loss, method: str, arrays: dict[str, Any], added: int, wrt: Sequence[int] = ()) -> list[Tensor]:
-    """The results of calls along the axes that vmap has added."""
-    dtype = np.float32 if arrays[loss.inputs[0]].dtype in (np.float32, np.float16) else np.float64
+    """The results of calls along the axes that vmap has added. Halves are float32 until all sums are taken."""
+    given = arrays[loss.inputs[0]].dtype
+    half = {np.dtype(np.float16): torch.float16, _foreign.BFLOAT16: torch.bfloat16}.get(given)
+    arrays = {name: _foreign.without_halves(x) for name, x in arrays.items()}
+    dtype = np.float64 if half is None and given != np.float32 else np.float32
     found = mapping.call(loss, method, arrays, added, names(loss, wrt))
-    return [torch.from_numpy(np.require(x, dtype, "W")) for x in found]
+    tensors = [torch.from_numpy(np.require(x, dtype, "W")) for x in found]
+    if half is None:
+        return tensors
+    totals = int(is_total(loss) and "value" in PARTS.get(method.partition(":")[0], ()))
+    return [*tensors[:totals], *[x.to(half) for x in tensors[totals:]]]
 
 
 # Inputs may have axes in front that vmap has added, so many in each, of size 1 where all calls have the same.
@@ -329,8 +337,7 @@ def described(expression: str, given: list[int], inputs: list[Tensor]) -> tuple[
     check_fits(loss, dict(zip(names(loss, given), inputs, strict=True)))
     axes = loss.value_axes(inputs[0].ndim)
     (pred,) = like_inputs(given, inputs, [0])
-    is_total = dict(loss.arguments)["reduction"] not in ("example", "none")
-    dtype = torch.float32 if is_total and pred.dtype in HALVES else pred.dtype
+    dtype = torch.float32 if is_total(loss) and pred.dtype in HALVES else pred.dtype
     return loss, pred.new_empty([1] if axes is None else [pred.shape[k] for k in axes], dtype=dtype)
 
 
