@@ -33,13 +33,21 @@ def largest(a: Array) -> float:
     return float(np.max(abs(a[np.isfinite(a)]), initial=0))
 
 
+# in which numbers are compared with those of float64
+TOLERANCES = {np.dtype(np.float16): 2e-3, np.dtype(np.float32): 4e-6, np.dtype(np.float64): 4e-12}
+
+
 def is_close(got: Any, want: Any, dtype: DTypeLike, terms: float = 0) -> bool:
     """Whether a result is right to the dtype's precision, relative to the largest entry or to what it is a sum of.
 
     A total is a float of Python, which NumPy takes for float64.
     """
     got, want = np.asarray(got), np.asarray(want)
-    tolerance = 4e-6 if dtype == np.float32 else 4e-12
+    if got.dtype == np.float16:
+        # whose largest number is small
+        with np.errstate(over="ignore"):
+            want = want.astype(np.float16).astype(np.float64)
+    tolerance = TOLERANCES[np.dtype(dtype)]
     scale = max(1.0, largest(want), terms)
     return bool(
         (got.dtype == dtype or (got.shape == () and got.dtype == np.float64))

@@ -73,7 +73,7 @@ def test_more_than_the_cpu_has_is_refused() -> None:
             if isa in supported:
                 assert _isa.choose(isa, supported) == isa
             else:
-                with pytest.raises(ImportError, match=f"FASTLOSS_ISA={isa} .* its best is {supported[-1]}$"):
+                with pytest.raises(ImportError, match=f"FASTLOSS_ISA={isa} .* its best build is {supported[-1]}$"):
                     _isa.choose(isa, supported)
         assert _isa.choose(None, supported) == _isa.choose("", supported) == supported[-1]
 

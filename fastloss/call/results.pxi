@@ -6,13 +6,13 @@ cdef inline int choose_results(Loss loss, call_t* c, int want) except -1:
     cdef int k
     for k in range(OUTPUTS):
         c.wanted[k] = False
-    c.wanted[VALUE] = want & WANT_VALUE
+    c.wanted[VALUE] = want & WANT_VALUE != 0
     c.n_gradients = 0
     if want == WANT_VALUE:
         return 0
     if c.wrt == NULL:
-        c.wanted[GRAD] = want & WANT_GRAD
-        c.wanted[HESS] = want & WANT_HESS
+        c.wanted[GRAD] = want & WANT_GRAD != 0
+        c.wanted[HESS] = want & WANT_HESS != 0
         c.gradients[0] = GRAD
         c.n_gradients = 1
     else:

@@ -107,7 +107,8 @@ def compare(a: Attempt) -> None:
             reduction=call.reduction,
             head_grad=a.options.get("head_grad", 1),
         )
-    dtype = np.float32 if inputs[s.names[0]].dtype in (np.float32, np.float16) else np.float64
+    first = inputs[s.names[0]].dtype
+    dtype = first if first in (np.float32, np.float16) else np.dtype(np.float64)
     for (part, name), x in zip(results_of(a), a.results, strict=True):
         found = want.hessians if part == "hessian" else want.gradients
         y = want.value if name is None else found[name]
