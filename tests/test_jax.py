@@ -10,6 +10,7 @@ import pytest
 
 import fastloss as fl
 from fastloss.backends import mapping
+from tests.conftest import assert_close
 from tests.frameworks import CASES, DENSE, Case, every_case, every_loop
 from tests.reference import REDUCTIONS
 
@@ -355,6 +356,26 @@ def test_dtypes(dtype: Any) -> None:
         assert gradient.tolist() == [1, 1, 1]
         for result in jax.jit(fl.HuberLoss().value_grad_and_hess)(x, y):
             assert result.dtype == dtype
+
+
+def test_values_that_share_an_element() -> None:
+    """The gradient for a head is no multiple of one: its derivative in pred is known, and that in the head refused."""
+    rng = np.random.default_rng(0)
+    loss, (x, p, head, tangent) = fl.KLDivLoss(from_logits=False, reduction="none"), rng.random((4, 4, 5))
+    found = jax.vjp(jax.grad(lambda x: (loss(x, jnp.asarray(p)) * head).sum()), jnp.asarray(x))[1](jnp.asarray(tangent))
+    assert_close(found[0], loss.hvp(x, p, tangent, head_grad=head), found[0].dtype)
+    with pytest.raises(NotImplementedError, match="no derivative in head_grad of the gradient of KLDivLoss"):
+        jax.grad(lambda q: jax.grad(lambda x: (loss(x, jnp.asarray(p)) ** 2).sum())(q).sum())(jnp.asarray(x))
+
+
+def test_third_derivatives_are_refused() -> None:
+    loss, x, v = fl.LogCoshLoss(reduction="sum"), jnp.linspace(-1, 1, 6), jnp.arange(6.0)
+    slope = jax.grad(lambda x: loss(x, jnp.zeros(6)))
+    with pytest.raises(NotImplementedError, match="no third derivatives of LogCoshLoss"):
+        jax.grad(lambda x: jax.grad(lambda y: slope(y).sum())(x).sum())(x)
+    # in the vector the product is linear
+    got = jax.grad(lambda w: (jax.vjp(slope, x)[1](w)[0] * v).sum())(jnp.ones(6))
+    assert_close(got, loss.hvp(x, jnp.zeros(6), v), got.dtype)
 
 
 class Mine(fl.L2Loss):

@@ -576,6 +576,94 @@ def test_operators_over_a_batch() -> None:
     assert torch.equal(got, torch.stack([loss.grad_and_hess(row, y)[1] for row in x]))
 
 
+class Stop(torch.autograd.Function):
+    """Lets nothing flow back, not even zeros."""
+
+    @staticmethod
+    def forward(x: Any) -> Any:  # type: ignore[override]
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *heads: Any) -> Any:
+        return None
+
+
+# PyTorch's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_values_that_share_an_element() -> None:
+    """The gradient for a head is no multiple of one: its derivative in pred is known, and that in the head refused."""
+    loss, x, p = (
+        fl.KLDivLoss(from_logits=False, reduction="none"),
+        torch.randn(4, 5).double(),
+        torch.rand(4, 5).double(),
+    )
+    head, tangent = torch.rand(2, 4, 5).double()
+    gradient = functools.partial(torch_operators.gradients_for, loss.expression, [0, 1])
+    product = torch.ops.fastloss.hvp(loss.expression, "hvp", [0, 1], [x, p], tangent, head)
+    jvp, vjp = torch.func.jvp, torch.func.vjp
+    torch.testing.assert_close(jvp(lambda x: gradient([x, p], [0], head)[0], (x,), (tangent,))[1], product)
+    leaf = x.clone().requires_grad_()
+    (found,) = torch.autograd.grad((loss(leaf, p) * head).sum(), leaf, create_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(found, leaf, tangent)[0], product)
+    moved = jvp(lambda head: vjp(lambda x: loss(x, p), x)[1](head)[0], (head,), (tangent,))[1]
+    torch.testing.assert_close(
+        moved, torch.as_tensor(fl.Loss.grad(loss, x.numpy(), p.numpy(), head_grad=tangent.numpy()))
+    )
+    with pytest.raises(NotImplementedError, match="no derivative in head_grad of the gradient of KLDivLoss"):
+        torch.autograd.functional.hvp(lambda x: loss(x, p).square().sum(), x, tangent)
+
+
+# PyTorch's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_third_derivatives_are_refused() -> None:
+    loss, x = fl.LogCoshLoss(), torch.randn(3, 2).double().requires_grad_()
+    (first,) = torch.autograd.grad(loss(x, torch.zeros(3, 2)).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    for call in (lambda: torch.autograd.grad(second.sum(), x, retain_graph=True), lambda: second.sum().backward()):
+        with pytest.raises(NotImplementedError, match="no third derivatives of LogCoshLoss"):
+            call()
+    slope = torch.func.grad(lambda x: loss(x, torch.zeros(3, 2)).sum())
+    ones = torch.ones(3, 2).double()
+    with pytest.raises(NotImplementedError, match="no third derivatives of LogCoshLoss"):
+        torch.func.jvp(lambda x: torch.func.jvp(slope, (x,), (ones,))[1], (x.detach(),), (ones,))
+    # in the vector the product is linear
+    got = torch.func.jvp(lambda v: torch.func.vjp(slope, x.detach())[1](v)[0], (ones,), (ones,))[1]
+    assert torch.equal(got, loss.hvp(x.detach(), torch.zeros(3, 2), ones))
+
+
+def test_nothing_flows_back() -> None:
+    loss, x, y = fl.LogCoshLoss(), torch.randn(3, 2).double().requires_grad_(), torch.zeros(3, 2).double()
+    value = torch_operators.Value.apply(loss.expression, [0, 1], 0, x, y)
+    assert torch.equal(torch.autograd.grad(Stop.apply(value).sum() + x.sum(), x)[0], torch.ones_like(x))
+    (first,) = torch.autograd.grad(loss(x, y).sum(), x, create_graph=True)
+    assert torch.equal(torch.autograd.grad(Stop.apply(first).sum() + x.sum(), x)[0], torch.ones_like(x))
+
+
+def test_operators_over_a_batch_are_differentiated() -> None:
+    x, y = torch.randn(2, 3, 2).double().requires_grad_(), torch.randn(2, 3, 2).double().requires_grad_()
+    loss, evaluate = fl.LogisticLoss(reduction="none"), torch.ops.fastloss.evaluate
+    for wrt in ([0], [0, 1]):
+        value = torch.func.vmap(lambda x, y, wrt=wrt: evaluate(loss.expression, [0, 1], [x, y], wrt)[0])(x, y)
+        targets = (x, y)[: len(wrt)]
+        got, want = (torch.autograd.grad(v.sum(), targets, retain_graph=True) for v in (value, loss(x, y)))
+        torch.testing.assert_close(got, want)
+    weighted, weights = fl.SoftmaxCELoss(class_weight=[1, 2]), torch.rand(2, 2).double()
+    label, at = torch.tensor([0, 1, 1]), len(weighted.inputs)
+    found = torch.func.vmap(lambda x, w: evaluate(weighted.expression, [0, 1, at], [x, label, w], [])[0])(x, weights)
+    for k, w in enumerate(weights.tolist()):
+        torch.testing.assert_close(found[k], fl.SoftmaxCELoss(class_weight=w)(x[k].detach(), label))
+
+
+def test_without_tangents_no_forward_mode_is_refused() -> None:
+    x = torch.randn(3, 2)
+    with torch.autograd.forward_ad.dual_level():
+        assert torch.equal(fl.L2Loss().grad(x, 2 * x), -x / 2)
+
+
 def test_a_pytorch_without_compiler_stays_without() -> None:
     assert backends._TorchCompilerFinder().find_spec("torch._dynamo", []) is None
 
