@@ -576,7 +576,7 @@ def test_operators_over_a_batch() -> None:
     assert torch.equal(got, torch.stack([loss.grad_and_hess(row, y)[1] for row in x]))
 
 
-class Stop(torch.autograd.Function):
+class Stop(torch.autograd.Function):  # type: ignore[name-defined,misc]
     """Lets nothing flow back, not even zeros."""
 
     @staticmethod
