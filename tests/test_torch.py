@@ -640,7 +640,10 @@ def test_nothing_flows_back() -> None:
     value = torch_operators.Value.apply(loss.expression, [0, 1], 0, x, y)
     assert torch.equal(torch.autograd.grad(Stop.apply(value).sum() + x.sum(), x)[0], torch.ones_like(x))
     (first,) = torch.autograd.grad(loss(x, y).sum(), x, create_graph=True)
-    assert torch.equal(torch.autograd.grad(Stop.apply(first).sum() + x.sum(), x)[0], torch.ones_like(x))
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    for derivative in (first, second):
+        (got,) = torch.autograd.grad(Stop.apply(derivative).sum() + x.sum(), x, retain_graph=True)
+        assert torch.equal(got, torch.ones_like(x))
 
 
 def test_operators_over_a_batch_are_differentiated() -> None:
@@ -656,6 +659,33 @@ def test_operators_over_a_batch_are_differentiated() -> None:
     found = torch.func.vmap(lambda x, w: evaluate(weighted.expression, [0, 1, at], [x, label, w], [])[0])(x, weights)
     for k, w in enumerate(weights.tolist()):
         torch.testing.assert_close(found[k], fl.SoftmaxCELoss(class_weight=w)(x[k].detach(), label))
+
+
+def test_class_weights_of_a_module_are_mapped() -> None:
+    module, weights = modules.SoftmaxCELoss(class_weight=torch.ones(2)), torch.rand(3, 2)
+    ((name, _),) = module.named_buffers()
+    x, label = torch.randn(3, 4, 2), torch.randint(2, (3, 4))
+
+    def call(weight: Any, x: Any, label: Any) -> Any:
+        return torch.func.functional_call(module, {name: weight}, (x, label))
+
+    got = torch.func.vmap(call)(weights, x, label)
+    slopes = torch.func.vmap(torch.func.grad(lambda x, w, label: call(w, x, label).sum()))(x, weights, label)
+    for k, w in enumerate(weights.tolist()):
+        loss = fl.SoftmaxCELoss(class_weight=w)
+        torch.testing.assert_close(got[k], loss(x[k], label[k]))
+        torch.testing.assert_close(slopes[k], loss.grad(x[k], label[k]))
+
+
+# PyTorch's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_a_tangent_beside_an_input_that_requires_a_gradient() -> None:
+    loss, x, tangent = fl.LogCoshLoss(), torch.randn(3, 2).double(), torch.randn(3, 2).double()
+    label = torch.randn(3, 2).double().requires_grad_()
+    with torch.autograd.forward_ad.dual_level():
+        value = loss(torch.autograd.forward_ad.make_dual(x, tangent), label)
+        found = torch.autograd.forward_ad.unpack_dual(value).tangent
+    torch.testing.assert_close(found, (loss.grad(x, label.detach()) * tangent).sum(1))
 
 
 def test_without_tangents_no_forward_mode_is_refused() -> None:
