@@ -73,14 +73,17 @@ MUTANTS = [
     ("a thread's range lacks a task", "min(<Py_ssize_t>thread, p.tasks % p.threads)", "0"),
     ("rows in memory that lie apart", "c.at += a.stride[i - 1] - a.shape[i] * a.stride[i]", "c.at += a.stride[i - 1]"),
     ("a stride is taken for none", "elif stride == sizeof(any_t):", "elif stride >= <Py_ssize_t>sizeof(any_t):"),
-    ("a half's exponent", "magnitude >= 65520", "magnitude > 65520"),
+    ("a half's exponent", "short_size = 0x7c00 if magnitude >= 65520", "short_size = 0x7c00 if magnitude > 65520"),
+    ("the last bit of a bfloat16", "bits + <uint32_t>0x7fff + (bits >> 16 & 1)", "bits + <uint32_t>0x8000"),
+    ("what is wanted", "c.wanted[GRAD] = want & WANT_GRAD != 0", "c.wanted[GRAD] = want & WANT_GRAD"),
+    ("a row that a linear predictor leaves out", "p if a != 0 else zeros", "p"),
     ("a half between two", "(size >> 42 & 1)", "1"),
     ("byte order", "item[k] = src[i * stride + <Py_ssize_t>sizeof(any_t) - 1 - k]", "item[k] = src[i * stride + k]"),
     # the call
     ("results over each other", "if c.outs[i] != NULL and overlap(", "if False and overlap("),
     ("results over an input", "if c.given[i] == NULL or not overlap(", "if True or not overlap("),
     ("a result over weights", "if i < WEIGHT and not p.outputs[k].summed and", "if not p.outputs[k].summed and"),
-    ("an input's dtype", "!= FLOAT32 and kind != FLOAT16", "!= FLOAT32"),
+    ("an input's dtype", "!= FLOAT32 and not c.is_half", "!= FLOAT32"),
     ("read-only results", "if not cnp.PyArray_ISWRITEABLE(a):", "if False:"),
     ("a head_grad of one number", "p.grad_scale = p.value_scale * head_factor", "p.grad_scale = p.value_scale"),
     # backends
@@ -88,8 +91,8 @@ MUTANTS = [
     ("Dask's means", 'return 1 if self.reduction == "weighted_mean" else', "return"),
     (
         "autograd's curvature",
-        "return Loss.grad_and_hess(loss, *inputs)[1]",
-        "return Loss.grad_and_hess(loss, *inputs)[0]",
+        "return Loss.hvp(loss, *inputs, vector=vector, head_grad=head)",
+        "return Loss.hvp(loss, *inputs, vector=vector)",
     ),
     ("JAX's and autograd's mask", "np.where(mask, 0.0, flow)", "flow"),
 ]
