@@ -267,6 +267,11 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         ValueError,
         "loss must have a prediction and a label, got SDML",
     ),
+    "a sequence": (
+        lambda: fl.LinearLoss(fl.CTCLoss())(X, np.ones((4, 3)), [0, 1]),
+        ValueError,
+        "loss must have a loss for each example by itself, got CTCLoss",
+    ),
     "another axis": (
         lambda: fl.LinearLoss(fl.SoftmaxCELoss(axis=0))(X, np.ones((2, 3)), np.zeros(2)),
         ValueError,

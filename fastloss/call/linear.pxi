@@ -46,7 +46,6 @@ cdef call_linear(Loss loss, Rows rows, cnp.ndarray weight, cnp.ndarray bias, tup
     cdef Py_ssize_t[2] shape
     cdef int ndim = cnp.PyArray_NDIM(weight)
     begin(&c)
-    a.sums = NULL
     a.outputs = weight.shape[0] if ndim == 2 else 1
     shape[0], shape[1] = rows.n, a.outputs
     try:
@@ -63,7 +62,6 @@ cdef call_linear(Loss loss, Rows rows, cnp.ndarray weight, cnp.ndarray bias, tup
         describe_linear_results(loss, &c, &a)
         return compute_linear(loss, &c, &a, rows, want)
     finally:
-        free(a.sums)
         release(&c)
 
 
@@ -194,15 +192,15 @@ cdef int execute_linear(call_t* c, linear_t* a, Py_ssize_t numbers, double* sums
     """Runs the tasks, and adds their sums in the tasks' order."""
     cdef plan_t* p = &c.plan
     cdef Py_ssize_t i, k
+    cdef cnp.ndarray parts
     cut_linear(c, a, numbers)
     p.threads = 1
     if p.tasks > 1 and p.work >= 2 * WORK_FOR_A_THREAD:
         p.threads = <int>min(<Py_ssize_t>threads(), min(p.tasks, p.work // WORK_FOR_A_THREAD))
     for k in range(OUTPUTS):
         p.partial[k] = NULL
-    a.sums = <double*>calloc(p.tasks * a.task_sums, sizeof(double))
-    if a.sums == NULL:
-        raise MemoryError(f"{p.tasks * a.task_sums} partial sums")
+    parts = np.zeros(p.tasks * a.task_sums)
+    a.sums = <double*>cnp.PyArray_DATA(parts)
     p.scratch = NULL
     try:
         get_buffers(p)
