@@ -108,6 +108,10 @@ def in_dtype(plain: Plain, name: str, dtype: Any) -> str:
         kept = "i8" if name in plain.s.ids else plain.dtype
         exact[0 if name in inputs else 1][name] = np.asarray(source[name].astype("f8")).astype(kept)
     want = [np.array(x) for x in parts(plain.method(method)(**exact[0], **exact[1]))]
+    if name == first and dtype.char == "e":
+        # results of halves are halves, but for totals, which are floats of Python's
+        with np.errstate(over="ignore"):
+            want = [x.astype(np.float16) if x.dtype == np.float32 else x for x in want]
     return equality(call, want, list(inputs.values()))
 
 
