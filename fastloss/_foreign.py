@@ -67,7 +67,7 @@ def without_halves(a: NDArray[Any]) -> NDArray[Any]:
     """An array, in float32 if its numbers are halves; bfloat16's stand-in dtype counts as bfloat16."""
     if a.dtype == BFLOAT16:
         return (a["bfloat16"].astype(np.uint32) << 16).view(np.float32)
-    return a.astype(np.float32) if a.dtype == np.float16 else a
+    return a.astype(np.float32) if a.dtype == np.float16 or is_bfloat16(a.dtype) else a
 
 
 def as_doubles(a: NDArray[Any]) -> NDArray[np.float64]:

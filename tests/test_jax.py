@@ -356,6 +356,10 @@ def test_dtypes(dtype: Any) -> None:
         assert gradient.tolist() == [1, 1, 1]
         for result in jax.jit(fl.HuberLoss().value_grad_and_hess)(x, y):
             assert result.dtype == dtype
+        parts = jax.vmap(fl.HuberLoss(reduction="sum").value_and_grad)(jnp.stack([x, 2 * x]), jnp.stack([y, y]))
+        for part, single in zip(parts, (value, gradient), strict=True):
+            assert part.dtype == single.dtype
+            assert np.array_equal(part[0], single)
 
 
 def test_values_that_share_an_element() -> None:

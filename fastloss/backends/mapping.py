@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastloss import _foreign
 from fastloss._core import Loss
 from fastloss.backends import make
 from fastloss.backends.layout import Layout, Shape, count_ids, ignored_id, layout_of, spec_of, with_reduction
@@ -34,6 +35,8 @@ def call(
     """
     if not added:
         return flat(make_one(loss, method, given, wrt, out))
+    # sums of halves are rounded at their end
+    given = {name: _foreign.without_halves(x) for name, x in given.items()}
     batch = np.broadcast_shapes(*[x.shape[:added] for x in given.values()])
     plan = plan_of(loss, method, tuple([(name, x.shape[added:]) for name, x in given.items()]), wrt)
     if plan is None or not plan.takes(given, added):
@@ -68,7 +71,7 @@ def call_each(
     if out is not None:
         return list(out)
     # a total is a float of Python, whatever the dtype
-    dtype = np.float32 if given[loss.inputs[0]].dtype in (np.float32, np.float16) else np.float64
+    dtype = np.float32 if given[loss.inputs[0]].dtype == np.float32 else np.float64
     return [np.stack(x).astype(dtype).reshape(*batch, *np.shape(x[0])) for x in zip(*each, strict=True)]
 
 

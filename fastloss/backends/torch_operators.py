@@ -147,10 +147,9 @@ def names(loss: Loss, wrt: Sequence[int]) -> tuple[str, ...]:
 
 
 def mapped(loss: Loss, method: str, arrays: dict[str, Any], added: int, wrt: Sequence[int] = ()) -> list[Tensor]:
-    """The results of calls along the axes that vmap has added. Halves are float32 until all sums are taken."""
+    """The results of calls along the axes that vmap has added, in the dtypes of plain calls."""
     given = arrays[loss.inputs[0]].dtype
     half = {np.dtype(np.float16): torch.float16, _foreign.BFLOAT16: torch.bfloat16}.get(given)
-    arrays = {name: _foreign.without_halves(x) for name, x in arrays.items()}
     dtype = np.float64 if half is None and given != np.float32 else np.float32
     found = mapping.call(loss, method, arrays, added, names(loss, wrt))
     tensors = [torch.from_numpy(np.require(x, dtype, "W")) for x in found]

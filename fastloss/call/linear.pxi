@@ -23,11 +23,12 @@ cdef class Rows:
     cdef readonly Py_ssize_t n, columns
     cdef Py_ssize_t size                                # numbers that are read
 
-    def __init__(self, source, begins=None, places=None, numbers=None, *, in_double=False):
-        self.source, self.begins, self.places, self.numbers = source, begins, places, numbers
+    def __init__(self, source, begins=None, places=None, held=None, *, in_double=False):
+        self.source = numbers(source, "X") if held is None else source
+        self.begins, self.places, self.numbers = begins, places, held
         self.n, self.columns = source.shape
-        self.size = source.size if numbers is None else numbers.size
-        self.is_double = in_double or source.dtype not in (np.float32, np.float16)
+        self.size = source.size if held is None else held.size
+        self.is_double = in_double or source.dtype.kind in "iub" or source.dtype.itemsize > 4
 
     @property
     def dtype(self):
