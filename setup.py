@@ -102,7 +102,7 @@ else:
         ]
     # the features that fastloss/_isa.pyx tests for, and no others
     V2 = ["-march=x86-64-v2"] if X86 else []
-    V3 = [*V2, "-mavx2", "-mfma", "-mbmi", "-mbmi2"]
+    V3 = [*V2, "-mavx2", "-mfma", "-mf16c", "-mbmi", "-mbmi2"]
     V4 = [*V3, "-mavx512f", "-mavx512bw", "-mavx512cd", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
     # Apple's compiler has no OpenMP; without it prange is a serial loop, and show_config() says so
     OPENMP = ["-fopenmp"] if PLATFORM.startswith("linux") else []

@@ -31,15 +31,21 @@ cdef extern from *:
     }
     #define FL_LOOK
     #define FL_HAS_V2 fl_has(1, 2, 1u << 20 | 1u << 23)
-    #define FL_HAS_V3 (fl_has(1, 2, 1u << 12) && fl_has(7, 1, 1u << 3 | 1u << 5 | 1u << 8) && fl_saves(0x6))
+    #define FL_HAS_V3 (fl_has(1, 2, 1u << 12 | 1u << 29) && fl_has(7, 1, 1u << 3 | 1u << 5 | 1u << 8) && fl_saves(0x6))
     #define FL_HAS_V4 (fl_has(7, 1, 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31) && fl_saves(0xe6))
     #else
+    #include <cpuid.h>
+    /* to some compilers f16c is no feature that can be asked for */
+    static int fl_has_f16c(void) {
+        unsigned a, b, c = 0, d;
+        return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+    }
     /* single features: clang knows no level names */
     static int fl_is_amd(void) { __builtin_cpu_init(); return __builtin_cpu_is("amd") != 0; }
     #define FL_LOOK __builtin_cpu_init()
     #define FL_HAS(feature) __builtin_cpu_supports(feature)
     #define FL_HAS_V2 (FL_HAS("sse4.2") && FL_HAS("popcnt"))
-    #define FL_HAS_V3 (FL_HAS("avx2") && FL_HAS("fma") && FL_HAS("bmi") && FL_HAS("bmi2"))
+    #define FL_HAS_V3 (FL_HAS("avx2") && FL_HAS("fma") && FL_HAS("bmi") && FL_HAS("bmi2") && fl_has_f16c())
     #define FL_HAS_WIDE (FL_HAS("avx512f") && FL_HAS("avx512bw") && FL_HAS("avx512cd"))
     #define FL_HAS_V4 (FL_HAS_WIDE && FL_HAS("avx512dq") && FL_HAS("avx512vl"))
     #endif

@@ -1,6 +1,6 @@
 """What C says of the machine and Cython does not.
 
-Stores past the cache, prefetches, atomic numbers, the clock, threads, arithmetic, pointers apart.
+Stores past the cache, prefetches, atomic numbers, the clock, threads, arithmetic, pointers apart, float16.
 """
 
 from libc.stdint cimport int64_t
@@ -93,6 +93,33 @@ cdef extern from *:
         FL_PREFETCH(p), FL_PREFETCH(p + 64), FL_PREFETCH(p + 128), FL_PREFETCH(p + 192);
         FL_PREFETCH(p + 256), FL_PREFETCH(p + 320), FL_PREFETCH(p + 384), FL_PREFETCH(p + 448);
         FL_EFFECT;
+    }
+    /* Instructions between float16 and float32: 2^k numbers at once, rounded to the nearest and of two to the even. */
+    #if defined(__F16C__) || defined(_MSC_VER) && defined(__AVX2__)
+    #include <immintrin.h>
+    #define FL_HALVES 8
+    #define FL_READ_HALVES(to, from) _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(from))))
+    #define FL_WRITE_HALVES(to, from) _mm_storeu_si128((__m128i*)(to), _mm256_cvtps_ph(_mm256_loadu_ps(from), 0))
+    #elif defined(__aarch64__) && !defined(_MSC_VER)
+    #include <arm_neon.h>
+    #define FL_HALVES 4
+    #define FL_READ_HALVES(to, from) vst1q_f32(to, vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8((const uint8_t*)(from)))))
+    #define FL_WRITE_HALVES(to, from) vst1_u8((uint8_t*)(to), vreinterpret_u8_f16(vcvt_f16_f32(vld1q_f32(from))))
+    #endif
+    /* Converts whole vectors of n numbers, and returns how many numbers these hold. */
+    static size_t fl_read_halves(float* to, const char* from, size_t n) {
+        size_t i = 0;
+    #ifdef FL_HALVES
+        for (; i + FL_HALVES <= n; i += FL_HALVES) FL_READ_HALVES(to + i, from + 2 * i);
+    #endif
+        return i;
+    }
+    static size_t fl_write_halves(char* to, const float* from, size_t n) {
+        size_t i = 0;
+    #ifdef FL_HALVES
+        for (; i + FL_HALVES <= n; i += FL_HALVES) FL_WRITE_HALVES(to + 2 * i, from + i);
+    #endif
+        return i;
     }
     /* Nanoseconds since some moment. */
     static int64_t fl_now(void) {
@@ -231,6 +258,8 @@ cdef extern from *:
     void end_streams "fl_end_streams"() noexcept nogil
     void prefetch_512 "fl_prefetch_512"(const char* at) noexcept nogil
     void stream "fl_stream"(const char* to, const void* source, size_t n) noexcept nogil
+    Py_ssize_t read_halves "fl_read_halves"(float* to, const char* source, Py_ssize_t n) noexcept nogil
+    Py_ssize_t write_halves "fl_write_halves"(char* to, const float* source, Py_ssize_t n) noexcept nogil
     Py_ssize_t fetch_add "FL_FETCH_ADD"(Py_ssize_t* p, Py_ssize_t n) noexcept nogil
     int64_t atomic_load "FL_LOAD"(int64_t* p) noexcept nogil
     void atomic_store "FL_STORE"(int64_t* p, int64_t n) noexcept nogil

@@ -135,6 +135,22 @@ def test_float32_results_where_they_are_asked_for(half: str, rng: np.random.Gene
 
 
 @halves
+@pytest.mark.parametrize("offset", [0, 5])
+def test_results_larger_than_the_cache(half: str, offset: int, rng: np.random.Generator) -> None:
+    x, y = rng.random((2, (1 << 22) + 5), np.float32).astype(HALVES[half])
+    loss = fl.L2Loss(reduction="mean", weight=x.size)
+    value, want = loss.value_and_grad(x, y)
+    room = np.zeros(x.size + 64, HALVES[half])
+    out = room[offset : offset + x.size]
+    assert loss.value_and_grad(x, y, out=(None, out))[0] == value
+    np.testing.assert_array_equal(bits(out), bits(want))
+    assert not bits(room[:offset]).any()
+    assert not bits(room[offset + x.size :]).any()
+    loss.grad(x, y, out=x)
+    np.testing.assert_array_equal(bits(x), bits(want))
+
+
+@halves
 def test_rows_of_a_linear_predictor(half: str, rng: np.random.Generator) -> None:
     X, label = rng.normal(size=(50, 7)).astype(HALVES[half]), rng.normal(size=50)
     linear, weight = fl.LinearLoss(fl.HuberLoss(reduction="mean")), rng.normal(size=7).astype(np.float32)

@@ -112,7 +112,7 @@ cdef inline int describe_result(Loss loss, call_t* c, int k) except -1:
                  c.real)
     own(&c.results[k], result)
     d.summed = not d.has_rows and d.size != c.plan.size
-    if c.outs[k] != NULL and d.in_place and c.kernel.light and d.size >= STREAMED:
+    if c.outs[k] != NULL and c.made[k] == NULL and (d.in_place or d.halves) and c.kernel.light and d.size >= STREAMED:
         # Only memory of the caller's: the system has just zeroed fresh memory, which is in the cache.
         d.in_place = False
         d.past_cache = True

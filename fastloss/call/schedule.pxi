@@ -166,7 +166,7 @@ cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
         return 0
     for k in range(OUTPUTS):
         if p.outputs[k].data != NULL and (p.outputs[k].in_place or p.outputs[k].past_cache):
-            return <Py_ssize_t>(<size_t>p.outputs[k].data % CACHE_LINE) // itemsize
+            return <Py_ssize_t>(<size_t>p.outputs[k].data % CACHE_LINE) // (2 if p.outputs[k].halves else itemsize)
     return 0
 
 

@@ -8,10 +8,11 @@ from libc.string cimport memcpy
 
 cimport cython
 
+from fastloss._machine cimport read_halves, stream, write_halves
 from fastloss._math cimport absolute, bits_d, bits_f, from_bits_f, real_t
 from fastloss._plan cimport (
-    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16, UINT32,
-    UINT64, array_t,
+    BFLOAT16, CACHE_LINE, FLOAT16, FLOAT32, FLOAT64, INT8, INT16, INT32, INT64, LONGDOUBLE, MAX_AXES, UINT8, UINT16,
+    UINT32, UINT64, array_t,
 )
 
 cdef extern from *:
@@ -217,14 +218,16 @@ cdef inline any_t load(const char* p, any_t* tag) noexcept nogil:
 
 
 cdef inline void read_run(const char* src, Py_ssize_t stride, Py_ssize_t n, any_t* tag, real_t* dst) noexcept nogil:
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i, done = 0
     cdef real_t v
     if stride == 0:
         v = number(load(src, tag), dst)
         for i in range(n):
             dst[i] = v
     elif stride == sizeof(any_t):
-        for i in range(n):
+        if any_t is half_t and real_t is float:
+            done = read_halves(dst, src, n)
+        for i in range(done, n):
             dst[i] = number(load(src + i * <Py_ssize_t>sizeof(any_t), tag), dst)
     else:
         for i in range(n):
@@ -306,7 +309,7 @@ ctypedef fused stored_t:
 
 
 cdef inline half_t half_of(real_t v) noexcept nogil:
-    """v rounded once, to the nearest half, ties to even; infinity above the largest half.
+    """v rounded once, to the nearest half, ties to even; infinity above the largest half; NaN with its first digits.
 
     Subnormals are multiples of 2^-24: the addition of a number whose last bit counts as much rounds to one.
     """
@@ -322,7 +325,7 @@ cdef inline half_t half_of(real_t v) noexcept nogil:
         short_size = ((short_size + <uint32_t>0xfff + (short_size >> 13 & 1)) >> 13) - (112 << 10)
         short_size = small if magnitude < <real_t>6.103515625e-05 else short_size
         short_size = 0x7c00 if magnitude >= 65520 else short_size
-        short_size = 0x7e00 if v != v else short_size
+        short_size = 0x7e00 | (short_bits >> 13 & 0x3ff) if v != v else short_size
         h.bits = <uint16_t>(short_size | (short_bits >> 16 & 0x8000))
     else:
         step = 4503599627370496
@@ -331,7 +334,7 @@ cdef inline half_t half_of(real_t v) noexcept nogil:
         size = ((size + <uint64_t>0x1ffffffffff + (size >> 42 & 1)) >> 42) - (1008 << 10)
         size = <uint64_t>((magnitude * 16777216 + step) - step) if magnitude < <real_t>6.103515625e-05 else size
         size = 0x7c00 if magnitude >= 65520 else size
-        size = 0x7e00 if v != v else size
+        size = 0x7e00 | (bits >> 42 & 0x3ff) if v != v else size
         h.bits = <uint16_t>(size | (bits >> 48 & 0x8000))
     return h
 
@@ -366,6 +369,18 @@ cdef inline void put(char* to, stored_t v) noexcept nogil:
     memcpy(to, &v, sizeof(stored_t))
 
 
+cdef inline void write_run(char* to, const real_t* src, Py_ssize_t n, stored_t* tag) noexcept nogil:
+    """Writes neighbours."""
+    cdef Py_ssize_t i, done = 0
+    if sizeof(stored_t) == sizeof(real_t):
+        memcpy(to, src, n * sizeof(real_t))
+        return
+    if stored_t is half_t and real_t is float:
+        done = write_halves(to, src, n)
+    for i in range(done, n):
+        put(to + i * <Py_ssize_t>sizeof(stored_t), rounded(src[i], tag))
+
+
 cdef void scatter_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src,
                      stored_t* tag) noexcept nogil:
     cdef cursor_t c
@@ -373,11 +388,8 @@ cdef void scatter_as(const array_t* a, Py_ssize_t start, Py_ssize_t n, const rea
     seek(&c, a, start)
     while n > 0:
         run = min(n, a.shape[a.ndim - 1] - c.index[a.ndim - 1])
-        if stride == sizeof(stored_t) and sizeof(stored_t) == sizeof(real_t):
-            memcpy(c.at, src, run * sizeof(real_t))
-        elif stride == sizeof(stored_t):
-            for i in range(run):
-                put(c.at + i * <Py_ssize_t>sizeof(stored_t), rounded(src[i], tag))
+        if stride == sizeof(stored_t):
+            write_run(c.at, src, run, tag)
         else:
             for i in range(run):
                 put(c.at + i * stride, rounded(src[i], tag))
@@ -454,3 +466,21 @@ cdef void scatter_rows(const array_t* a, Py_ssize_t start, Py_ssize_t n, Py_ssiz
     else:
         for j in range(width):
             scatter(a, j * all + start, n, src + j * n)
+
+
+cdef enum:
+    LINES = 8       # of the cache, written past it at once
+
+
+cdef void stream_halves(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
+    """Elements start to start + n of `a`, which are neighbours of 16 bits, = src, rounded and written past the cache."""
+    cdef char lines[LINES * CACHE_LINE]
+    cdef Py_ssize_t i = 0, k
+    while i < n:
+        k = min(<Py_ssize_t>(LINES * CACHE_LINE // 2), n - i)
+        if a.type == FLOAT16:
+            write_run[real_t, half_t](&lines[0], src + i, k, NULL)
+        else:
+            write_run[real_t, brain_t](&lines[0], src + i, k, NULL)
+        stream(a.data + 2 * (start + i), &lines[0], 2 * k)
+        i += k

@@ -82,7 +82,9 @@ cdef void finish(const plan_t* p, int kind, Py_ssize_t start, Py_ssize_t n, Py_s
     cdef Py_ssize_t i
     if not p.outputs[kind].summed:
         multiply_by(a, scale, n)
-        if p.outputs[kind].past_cache:
+        if p.outputs[kind].past_cache and p.outputs[kind].halves:
+            stream_halves(&p.outputs[kind], start, n, a)
+        elif p.outputs[kind].past_cache:
             stream(data + start * <Py_ssize_t>sizeof(real_t), a, n * sizeof(real_t))
         elif not p.outputs[kind].in_place:
             scatter(&p.outputs[kind], start, n, a)
@@ -137,15 +139,17 @@ cdef bint look(watch_t* w) noexcept nogil:
 
 
 cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* tag) noexcept nogil:
-    """Prefetches the strip of each input that begins with element `start`."""
+    """Prefetches a strip of each input: the next of those read in place, one of the next block of halves."""
     cdef const char* at
     cdef int kind
     for kind in range(INPUTS):
         if p.inputs[kind].data != NULL and p.inputs[kind].in_place:
-            at = p.inputs[kind].data + start * <Py_ssize_t>sizeof(real_t)
+            at = p.inputs[kind].data + start * <Py_ssize_t>sizeof(real_t) + p.ahead
             prefetch_512(at)
             if p.strip == STRIP_BYTES:
                 prefetch_512(at + 512)
+        elif p.inputs[kind].data != NULL and p.inputs[kind].halves:
+            prefetch_512(p.inputs[kind].data + 2 * (start + p.block))
 
 
 cdef enum:
@@ -158,9 +162,9 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     """Computes an elementwise loss and its derivatives; returns flags that say where the values are."""
     cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
     # Half a block of each weighted array stays in the L1 cache.
-    cdef Py_ssize_t ahead = p.ahead // <Py_ssize_t>sizeof(real_t), half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
+    cdef Py_ssize_t half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
     cdef bint fours = p.pieces and by_fours(n, buffers)
-    cdef Py_ssize_t strip = p.strip // <Py_ssize_t>sizeof(real_t) if ahead else half if w != NULL else n
+    cdef Py_ssize_t strip = p.strip // <Py_ssize_t>sizeof(real_t) if p.ahead else half if w != NULL else n
     cdef int kind
     cdef real_t* x = fetch(&p.inputs[FIRST], start, n, buffers + 10 * size)
     cdef real_t* y = fetch(&p.inputs[SECOND], start, n, buffers + 11 * size)
@@ -177,8 +181,8 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         # nobody reads it
         q = x
     while i < n:
-        if ahead:
-            look_ahead(p, start + i + ahead, x)
+        if p.ahead:
+            look_ahead(p, start + i, x)
         k = min(strip, n - i)
         whole = k & -LANES if summed else 0
         if whole:
