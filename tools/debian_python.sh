@@ -28,5 +28,5 @@ if [ ! -x "$root/usr/bin/$python" ]; then
     "${enter[@]}" apt-get -qq install --no-install-recommends "$python-venv" "$python-dev" g++ binutils >/dev/null
 fi
 copy "$root/fastloss"
-environment "$python" "/venv-$python" -e "/fastloss[test]" pytest-xdist
+environment "$python" "/venv-$python" -e "/fastloss[test]"
 suite "/venv-$python" /fastloss "$@"

@@ -6,5 +6,5 @@
 python=$1
 shift
 copy "$WORK/fastloss"
-environment "$python" "$WORK/venv" -e "$WORK/fastloss[test]" pytest-xdist
+environment "$python" "$WORK/venv" -e "$WORK/fastloss[test]"
 suite "$WORK/venv" "$WORK/fastloss" "$@"

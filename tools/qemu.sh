@@ -11,7 +11,7 @@ build=${builds[$cpu]}
 shift
 
 copy "$WORK/fastloss"
-environment python3 "$WORK/venv" -e "$WORK/fastloss[test]" pytest-xdist
+environment python3 "$WORK/venv" -e "$WORK/fastloss[test]"
 emulate "$WORK/venv" "$("$WORK/venv/bin/python" -c 'import os, sys; print(os.path.realpath(sys.executable))')" \
     qemu-x86_64-static -cpu "$cpu"
 "$WORK/venv/bin/python" -c "
