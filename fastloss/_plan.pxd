@@ -135,6 +135,7 @@ cdef struct linear_t:
     bint derived                # derivatives are wanted
     const void* direction       # that the Hessian is multiplied by; NULL: the gradient is wanted
     const void* direction_bias
+    bint has_product            # the loss takes the direction itself, as a vector that its Hessian is multiplied by
     double* sums                # of each task: the derivatives in the weights, in the biases, and the losses
     Py_ssize_t task_sums        # how many that are
     Py_ssize_t room             # where a thread's own memory begins behind its buffers, in bytes

@@ -2,32 +2,34 @@
 
 >>> import fastloss as fl
 >>> fl.LinearLoss(fl.HuberLoss())
-LinearLoss(HuberLoss(rho=1, weight=None, batch_axis=0, reduction='example'))
+LinearLoss(HuberLoss(rho=1, weight=None, batch_axis=0, reduction='example'), chunk_bytes=33554432)
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastloss import _foreign
-from fastloss._arguments import flag, number
+from fastloss._arguments import flag, integer, number, rebuild
+from fastloss._chunks import CHUNK_BYTES, GRAD, HESS, VALUE, Call, Chunks, Products
 from fastloss._core import Loss, Rows
+from fastloss.backends.layout import layout_of
 from fastloss.losses import L2Loss
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-# what a call of the kernels gives
-VALUE, GRAD, HESS = 1, 2, 4
-
 # the intercept to start from is no farther from 0: a probability is within 1e-16 of 0 or 1 there
 FARTHEST = 36.0
 BLOCK_BYTES = 1 << 19  # of rows that a dense Hessian takes at once
-PARAMETERS = ("weight", "bias")
+FEW = 16  # outputs, for more of which products of matrices are faster
+WANTED = {"__call__": VALUE, "grad": GRAD, "value_and_grad": VALUE | GRAD}
 DISTANCE = L2Loss(reduction="sum")
 
 
@@ -35,7 +37,7 @@ def rows_of(X: Any, in_double: bool = False) -> Rows:
     """The rows of a matrix of any library, sparse ones of SciPy included, for loops in float64 if asked for."""
     if type(X).__module__.startswith("scipy.sparse"):
         return sparse_rows(X, in_double)
-    dense = _foreign.array_of("X", X)
+    dense = X if type(X) is np.ndarray and X.dtype == _foreign.BFLOAT16 else _foreign.array_of("X", X)
     if dense.ndim != 2:
         raise ValueError(f"X must have two axes, of examples and of features, got shape {dense.shape}")
     if dense.dtype.itemsize > 8:
@@ -61,7 +63,7 @@ def sparse_rows(X: Any, in_double: bool) -> Rows:
 
 def parameter(name: str, x: Any, rows: Rows, ndim: int | None = None) -> Array:
     """Weights, or an array of their shape, as an array of floats."""
-    a = _foreign.array_of(name, x)
+    a = floats(name, x)
     if a.ndim not in (1, 2) or a.shape[-1] != rows.columns or (not len(a) and a.ndim == 2):
         raise ValueError(
             f"{name} must have shape ({rows.columns},), or one of these for each output, for an X with {rows.columns} "
@@ -69,41 +71,129 @@ def parameter(name: str, x: Any, rows: Rows, ndim: int | None = None) -> Array:
         )
     if ndim is not None and a.ndim != ndim:
         raise ValueError(f"{name} must have as many axes as weight, {ndim}, got shape {a.shape}")
-    return a if a.dtype.kind == "f" else a.astype(np.float64)
+    return a
 
 
 def offset(name: str, x: Any, weight: Array) -> Array:
     """A number for each output."""
-    a = _foreign.array_of(name, x)
+    a = floats(name, x)
     if a.shape != weight.shape[:-1]:
         raise ValueError(
             f"{name} must have shape {weight.shape[:-1]}, a number for each output of weight, got shape {a.shape}"
         )
-    return a if a.dtype.kind == "f" else a.astype(np.float64)
+    return a
 
 
-def cast(a: Array | None, rows: Rows) -> Any:
-    """An array as the loops read it."""
+def floats(name: str, x: Any) -> Array:
+    a = x if type(x) is np.ndarray and x.dtype == _foreign.BFLOAT16 else _foreign.array_of(name, x)
+    return a.astype(np.float64) if a.dtype.kind in "iub" else a
+
+
+def cast(a: Array | None, dtype: Any) -> Any:
+    """An array as loops or products of a dtype read it."""
+    if a is None or a.dtype == dtype:
+        return a if a is None else np.ascontiguousarray(a)
     with np.errstate(over="ignore", under="ignore"):
-        return None if a is None else np.ascontiguousarray(a, rows.dtype)
+        return np.ascontiguousarray(_foreign.without_halves(a), dtype)
 
 
-def run(
-    loss: Loss, rows: Rows, weight: Array, bias: Array | None, direction: Any, inputs: dict[str, Any], want: int
-) -> Any:
-    """The kernels' results: value and derivatives in weights and biases, or the Hessian in each prediction."""
-    given = cast(weight, rows), cast(bias, rows), direction and (cast(direction[0], rows), cast(direction[1], rows))
-    found = loss.of_linear(rows, *given, (), inputs, want)
-    if found is not None:
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A call with arrays that fit together."""
+
+    loss: Loss
+    rows: Rows
+    weight: Array
+    bias: Array | None
+    inputs: dict[str, Any]
+    direction: tuple[Array, Array | None] | None = None
+    chunk_bytes: int = CHUNK_BYTES
+    products: Products = field(default_factory=Products)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        return layout_of(self.loss, (self.rows.n, *self.weight.shape[:-1])).value_shape
+
+    def result(self, name: str, found: Any, outs: dict[str, Any]) -> Any:
+        """A result in the caller's array, or of the dtype of what it is the gradient in."""
+        if name in outs:
+            if outs[name] is not found:
+                outs[name][...] = found
+            return outs[name]
+        if name == "value":
+            return found
+        like = {"weight": self.weight, "bias": self.bias, "X": self.rows.source}[name]
+        dtype = found.dtype if like.dtype.kind in "iub" or like.dtype == _foreign.BFLOAT16 else like.dtype
+        return found.astype(dtype, copy=False)[()]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What there are gradients in."""
+        bias = {} if self.bias is None else {"bias": self.bias.shape}
+        return {"weight": self.weight.shape, "X": (self.rows.n, self.rows.columns)} | bias
+
+    def cast(self, dtype: Any) -> tuple[Any, Any, Any]:
+        direction = self.direction and (cast(self.direction[0], dtype), cast(self.direction[1], dtype))
+        return cast(self.weight, dtype), cast(self.bias, dtype), direction
+
+    def has_many_outputs(self) -> bool:
+        return self.weight.ndim == 2 and len(self.weight) > FEW and isinstance(self.rows.source, np.ndarray)
+
+    def in_double(self) -> Problem:
+        """The same beyond the range of float32, or with weights of examples beyond that of float64.
+
+        A weighted mean divides by the sum of these.
+        """
+        inputs = self.inputs
+        if inputs.get("sample_weight") is not None:
+            examples = np.asarray(inputs["sample_weight"], np.float64)
+            largest = float(np.abs(examples).max(initial=0))
+            if dict(self.loss.arguments).get("reduction") == "weighted_mean" and math.isfinite(largest):
+                inputs = inputs | {"sample_weight": np.ldexp(examples, -math.frexp(largest)[1])}
+        return replace(self, rows=rows_of(self.rows.source.astype(np.float64)), inputs=inputs)
+
+    def chunks(self) -> Chunks | None:
+        """The chunks of rows, all checked; None: the call is to be made in double."""
+        count = self.loss.of_linear(self.rows, self.weight, None, None, (), self.inputs, 0)
+        if count is None:
+            return None
+        return Chunks(self.loss, self.rows, self.weight.shape[:-1], self.inputs, count)
+
+
+def run(problem: Problem, want: int, wrt: tuple[str, ...] = ("weight", "bias"), into: Any = None) -> Any:
+    """The value, if wanted, and derivatives by what they are in; or the Hessian in each prediction, alone.
+
+    Derivatives may be added up in arrays of the caller's, by name, if these have the dtype of the sums.
+    """
+    if want != HESS and ("X" in wrt or problem.has_many_outputs()):
+        return run_by_chunks(problem, want, wrt, into or {})
+    loss, rows = problem.loss, problem.rows
+    found = loss.of_linear(rows, *problem.cast(rows.dtype), (), problem.inputs, want)
+    if found is None:
+        return run(problem.in_double(), want, wrt, into)
+    if want == HESS:
         return found
-    # beyond float32's range, or weights of examples beyond float64's, which a weighted mean divides by their sum
-    wide = rows_of(rows.source.astype(np.float64))
-    if inputs.get("sample_weight") is not None:
-        examples = np.asarray(inputs["sample_weight"], np.float64)
-        largest = float(np.abs(examples).max(initial=0))
-        if dict(loss.arguments).get("reduction") == "weighted_mean" and math.isfinite(largest):
-            inputs = inputs | {"sample_weight": np.ldexp(examples, -math.frexp(largest)[1])}
-    return run(loss, wide, weight, bias, direction, inputs, want)
+    value, weight, bias = found
+    return value, {"weight": weight.reshape(problem.weight.shape), "bias": bias.reshape(problem.weight.shape[:-1])}
+
+
+def run_by_chunks(problem: Problem, want: int, wrt: tuple[str, ...], into: dict[str, Array]) -> Any:
+    rows, products = problem.rows, problem.products
+    chunks = problem.chunks()
+    if chunks is None:
+        return run_by_chunks(problem.in_double(), want, wrt, into)
+    dtype = products.dtype_of(rows)
+    chunks.limit(max(1, math.prod(chunks.shape[1:])) * dtype.itemsize, problem.chunk_bytes)
+    sums: dict[str, Array] = {}
+    for name, shape in problem.shapes.items():
+        if want != VALUE and name in wrt:
+            kept = {"weight": rows.dtype, "bias": np.dtype(np.float64), "X": dtype}[name]
+            given = into.get(name)
+            if given is None or given.dtype != kept or not given.flags.c_contiguous:
+                given = np.empty(shape, kept)
+            given.fill(0)
+            sums[name] = given
+    return Call(chunks, *problem.cast(dtype), dtype, products).run(want, sums), sums
 
 
 def check(loss: Any) -> Loss:
@@ -115,36 +205,90 @@ def check(loss: Any) -> Loss:
     return loss
 
 
-def check_hessian(loss: Loss) -> None:
-    if not loss.is_elementwise or loss.no_hessian is not None:
-        reason = loss.no_hessian or "the predictions of an example depend on each other; a method of gradients does"
-        raise NotImplementedError(f"{type(loss).__name__} has no Hessian of a linear predictor: {reason}")
+def curvature(problem: Problem) -> Callable[[slice], Array]:
+    """The second derivatives in the predictions of some rows: one of each, or for classes one of each pair."""
+    if problem.loss.is_elementwise:
+        whole = run(problem, HESS).reshape(problem.rows.n, -1)
+        return lambda part: whole[part]
+    chunks = problem.chunks()
+    if chunks is None:
+        return curvature(problem.in_double())
+    weight, bias, _ = problem.cast(problem.rows.dtype)
+
+    def of_rows(part: slice) -> Array:
+        pred = chunks.features(part, problem.rows.dtype) @ weight.T + (0 if bias is None else bias)
+        columns = []
+        for k in range(pred.shape[1]):
+            vector = np.broadcast_to(np.arange(pred.shape[1]) == k, pred.shape)
+            columns.append(chunks.loss.hvp(pred, **chunks.inputs(part), vector=vector, head_grad=chunks.head_of(part)))
+        return np.stack(columns, 2)
+
+    return of_rows
 
 
-def dense_hessian(rows: Rows, curvature: Array, has_bias: bool) -> Floats:
-    """X' diag(h) X of each output, a block each, over the weights of all outputs and then their biases."""
-    each = curvature.reshape(rows.n, -1)
-    outputs, width = each.shape[1], rows.columns
-    blocks, edges = np.zeros((outputs, width, width)), np.zeros((outputs, width))
-    step = max(1, BLOCK_BYTES // max(1, width * rows.dtype.itemsize))
+def dense_hessian(rows: Rows, outputs: int, curvature: Callable[[slice], Array], has_bias: bool) -> Floats:
+    """The sum over rows of their products with the curvature, over the weights of all outputs and then their biases."""
+    width = rows.columns
+    blocks, edges = np.zeros((outputs, outputs, width, width)), np.zeros((outputs, outputs, width))
+    corner = np.zeros((outputs, outputs))
+    step = max(1, BLOCK_BYTES // max(1, max(width, outputs) * rows.dtype.itemsize))
     for start in range(0, rows.n, step):
-        part = rows.source[start : start + step].astype(rows.dtype, copy=False)
-        for k in range(outputs):
-            h = each[start : start + step, k]
-            scaled = part * h[:, None] if isinstance(part, np.ndarray) else part.multiply(h[:, None]).tocsr()
-            product = part.T @ scaled
-            blocks[k] += product if isinstance(product, np.ndarray) else product.toarray()
-            edges[k] += np.asarray(scaled.sum(0, dtype=np.float64)).ravel()
+        own = slice(start, start + step)
+        part, each = rows.source[own].astype(rows.dtype, copy=False), curvature(own)
+        for j in range(outputs):
+            for k in range(j, outputs if each.ndim == 3 else j + 1):
+                h = each[:, j, k] if each.ndim == 3 else each[:, j]
+                scaled = part * h[:, None] if isinstance(part, np.ndarray) else part.multiply(h[:, None]).tocsr()
+                product = part.T @ scaled
+                blocks[j, k] += product if isinstance(product, np.ndarray) else product.toarray()
+                edges[j, k] += np.asarray(scaled.sum(0, dtype=np.float64)).ravel()
+                corner[j, k] += h.sum(dtype=np.float64)
     size = outputs * width
     whole = np.zeros((size + outputs * has_bias,) * 2)
-    for k in range(outputs):
-        own = slice(k * width, (k + 1) * width)
-        # a product of matrices that are not told to be the same is symmetric but for rounding
-        whole[own, own] = (blocks[k] + blocks[k].T) / 2
-        if has_bias:
-            whole[own, size + k] = whole[size + k, own] = edges[k]
-            whole[size + k, size + k] = each[:, k].sum(dtype=np.float64)
+    for j in range(outputs):
+        for k in range(j, outputs):
+            first, second = slice(j * width, (j + 1) * width), slice(k * width, (k + 1) * width)
+            # a product of matrices that are not told to be the same is symmetric but for rounding
+            whole[first, second] = whole[second, first] = (blocks[j, k] + blocks[j, k].T) / 2
+            if has_bias:
+                whole[first, size + k] = whole[size + k, first] = edges[j, k]
+                whole[second, size + j] = whole[size + j, second] = edges[j, k]
+                whole[size + j, size + k] = whole[size + k, size + j] = corner[j, k]
     return whole
+
+
+def named_outs(out: Any, parts: tuple[str, ...], names: tuple[str, ...], is_tuple: bool) -> dict[str, Any]:
+    """The caller's arrays by what is stored in them, of arrays in the structure of what a method returns."""
+    if out is None:
+        return {}
+    if len(parts) > 1 and (not isinstance(out, tuple) or len(out) != 2):
+        raise TypeError(f"out must be a tuple of 2, for the value and the gradient, got {type(out).__name__}")
+    given = dict(zip(parts, out if len(parts) > 1 else (out,), strict=True))
+    found = {"value": given.get("value")}
+    gradients = given.get("gradient")
+    if gradients is not None:
+        each = gradients if is_tuple else (gradients,)
+        if not isinstance(each, tuple) or len(each) != len(names):
+            raise TypeError(
+                f"out for the gradients must be a tuple of {len(names)}, one array or None for each in wrt, got "
+                f"{type(gradients).__name__}"
+            )
+        found |= dict(zip(names, each, strict=True))
+    return {name: x for name, x in found.items() if x is not None}
+
+
+def check_out(what: str, out: Any, shape: tuple[int, ...], others: Mapping[str, Any]) -> None:
+    """Refuse an array that the result does not fit in, or that shares memory with others of the call."""
+    if not isinstance(out, np.ndarray) or (out.dtype.kind != "f" and not _foreign.is_bfloat16(out.dtype)):
+        kind = out.dtype if isinstance(out, np.ndarray) else type(out).__name__
+        raise TypeError(f"out for the {what} must be an array of floats or None, got {kind}")
+    if out.shape != shape:
+        raise ValueError(f"out for the {what} must have shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError(f"out for the {what} is read-only")
+    for name, x in others.items():
+        if isinstance(x, np.ndarray) and np.may_share_memory(out, x):
+            raise ValueError(f"out for the {what} shares memory with {name}; give it memory of its own")
 
 
 class LinearLoss:
@@ -154,23 +298,28 @@ class LinearLoss:
 
     Args:
         loss: L, a loss of elements or over classes, with its reduction.
+        chunk_bytes: how much memory the predictions of a chunk of rows may take, where a call goes by chunks.
 
     Call: ``linear(X, weight, label, sample_weight=None, bias=None)``. X is (N, D), float32 or float64, an array or
     SciPy's CSR or CSC, which stays sparse. weight is (D,), for predictions of shape (N,), or (K, D), for (N, K). bias
     is a number, or K of them. label and sample_weight are those of the loss with such a prediction; its other inputs
-    are given by name. ``grad`` and ``value_and_grad`` take ``head_grad``, and ``wrt``: "weight", "bias", or a tuple.
+    are given by name. ``grad`` and ``value_and_grad`` take ``head_grad``, and ``wrt``: "weight", "bias", "X", or a
+    tuple. ``out`` has arrays for the results, in the structure of what is returned.
 
     Raises ValueError for shapes that do not fit and for losses in which examples meet. Raises TypeError for inputs
     without numbers.
 
-    A call reads X once, block by block, for all results. Gradients are summed in float64, and then get their
-    parameter's dtype: for an optimiser of second order, give weights in float64, whatever X is. Results have the same
-    bits for any number of threads. A row without a gradient, such as one of weight 0, adds nothing, even if X is not
-    finite there. Arrays in another order than C, or of other dtypes than float32 and float64, are copied by blocks.
+    A call for few outputs reads X once, block by block, for all results. Gradients are summed in float64, and then get
+    their parameter's dtype: for an optimiser of second order, give weights in float64, whatever X is. Results have the
+    same bits for any number of threads. A row without a gradient, such as one of weight 0, adds nothing, even if X is
+    not finite there. Arrays in another order than C, or of other dtypes than float32 and float64, are copied by blocks.
 
-    Use it for up to about 16 outputs: for more, a product of matrices is faster.
+    With more than 16 outputs, and for the gradient in X, a call goes by chunks of rows. BLAS makes the predictions of a
+    chunk in a buffer of ``chunk_bytes``, which is all the memory that the call takes beside its results. It sums in the
+    dtype of X, in an order of its own. Rows of weight 0 and rows with an ignored id are left out of the products.
 
-    Source: Gluon, PyTorch, JAX: none; scikit-learn's LinearModelLoss, which is private, makes two passes.
+    Source: Gluon, JAX: none; PyTorch's linear_cross_entropy, of class ids alone; scikit-learn's LinearModelLoss, which
+    is private, makes two passes.
 
     >>> import fastloss as fl
     >>> linear = fl.LinearLoss(fl.SigmoidBCELoss(reduction="mean"))
@@ -178,64 +327,114 @@ class LinearLoss:
     (0.6931471805599453, array([ 0.5 , -0.75]))
     """
 
-    __slots__ = ("loss",)
+    __slots__ = ("chunk_bytes", "loss")
 
     loss: Loss
+    chunk_bytes: int
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: Loss, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        size = integer("chunk_bytes", chunk_bytes, largest=2**62)
+        if size <= 0:
+            raise ValueError(f"chunk_bytes must be above 0, got {size}")
         object.__setattr__(self, "loss", check(loss))
+        object.__setattr__(self, "chunk_bytes", size)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError("a loss is immutable: build a new one")
 
     def __repr__(self) -> str:
-        return f"LinearLoss({self.loss!r})"
+        return f"LinearLoss({self.loss!r}, chunk_bytes={self.chunk_bytes})"
 
     def __eq__(self, other: object) -> bool:
-        return self.loss == other.loss if isinstance(other, LinearLoss) else NotImplemented
+        if not isinstance(other, LinearLoss):
+            return NotImplemented
+        return (self.loss, self.chunk_bytes) == (other.loss, other.chunk_bytes)
 
     def __hash__(self) -> int:
-        return hash((LinearLoss, self.loss))
+        return hash((LinearLoss, self.loss, self.chunk_bytes))
 
     def __reduce__(self) -> Any:
-        return LinearLoss, (self.loss,)
+        return rebuild, (type(self), (self.loss,), (("chunk_bytes", self.chunk_bytes),))
 
-    def _inputs(self, label: Any, sample_weight: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        """The inputs of the loss, by name."""
-        for name in inputs:
+    def _call(self, method: str, given: dict[str, Any], named: dict[str, Any], options: dict[str, Any]) -> Any:
+        """Make a call where its arrays belong."""
+        for name in named:
             if name not in self.loss.inputs[2:]:
                 known = ", ".join(["X", "weight", *self.loss.inputs[1:], "bias"])
                 raise TypeError(f"{self!r} got an unexpected keyword argument {name!r}; its inputs are {known}")
-        return {"label": label, "sample_weight": sample_weight} | inputs
+        given |= named
+        return self.compute(method, given, options)
 
-    def _parameters(self, X: Any, weight: Any, bias: Any) -> tuple[Rows, Array, Array | None]:
-        rows = rows_of(X)
-        found = parameter("weight", weight, rows)
-        return rows, found, None if bias is None else offset("bias", bias, found)
+    def compute(self, method: str, given: dict[str, Any], options: dict[str, Any], products: Any = None) -> Any:
+        """Make a call of arrays of NumPy, with products of matrices by another library if given."""
+        problem = self._problem(given, products)
+        if method == "hess":
+            self.loss.check_product()
+            outputs = math.prod(problem.weight.shape[:-1])
+            return dense_hessian(problem.rows, outputs, curvature(problem), problem.bias is not None)
+        if method == "hvp":
+            return self._product(problem, options["vector"])
+        wrt, want = options.get("wrt", "weight"), WANTED[method]
+        names = targets(problem, wrt) if want & GRAD else ()
+        parts = ("value",) * (want & VALUE) + ("gradient",) * (want & GRAD > 0)
+        outs = named_outs(options.get("out"), parts, names, isinstance(wrt, tuple))
+        for name, out in outs.items():
+            what = name if name == "value" else f"gradient in {name}"
+            shape = problem.value_shape if name == "value" else problem.shapes[name]
+            check_out(what, out, shape, given | {f"out for {x}": y for x, y in outs.items() if x != name})
+        if options.get("head_grad") is not None:
+            problem = replace(problem, inputs=problem.inputs | {"head_grad": options["head_grad"]})
+        value, found = run(problem, want, names, outs)
+        gradients = tuple([problem.result(name, found[name], outs) for name in names])
+        value = problem.result("value", value, outs)
+        if want == VALUE:
+            return value
+        whole = gradients if isinstance(wrt, tuple) else gradients[0]
+        return whole if want == GRAD else (value, whole)
 
-    def _gradients(
-        self, X: Any, weight: Any, bias: Any, inputs: dict[str, Any], wrt: str | tuple[str, ...], want: int
-    ) -> Any:
-        """The value, and the gradients in the structure of wrt."""
-        names = wrt if isinstance(wrt, tuple) else (wrt,)
-        if not names or any(name not in PARAMETERS or names.count(name) > 1 for name in names):
-            raise ValueError(f"wrt must be 'weight', 'bias', or a tuple of different ones of these, got {wrt!r}")
-        if "bias" in names and bias is None:
-            raise ValueError("wrt='bias', but the call has no bias; give bias=0.0, or zeros for several outputs")
-        rows, w, b = self._parameters(X, weight, bias)
-        value, *found = run(self.loss, rows, w, b, None, inputs, want)
-        made = {"weight": found[0].reshape(w.shape).astype(w.dtype)}
-        if b is not None:
-            made["bias"] = found[1].reshape(b.shape).astype(b.dtype)[()]
-        gradients = tuple(made[name] for name in names)
-        return value, gradients if isinstance(wrt, tuple) else gradients[0]
+    def _problem(self, given: dict[str, Any], products: Any) -> Problem:
+        rows = rows_of(given["X"])
+        weight = parameter("weight", given["weight"], rows)
+        bias = given["bias"]
+        return Problem(
+            self.loss,
+            rows,
+            weight,
+            None if bias is None else offset("bias", bias, weight),
+            {name: x for name, x in given.items() if name not in ("X", "weight", "bias")},
+            chunk_bytes=self.chunk_bytes,
+            products=products or Products(),
+        )
+
+    def _product(self, problem: Problem, vector: Any) -> Any:
+        self.loss.check_product()
+        weight, bias = problem.weight, problem.bias
+        if bias is not None and (not isinstance(vector, tuple) or len(vector) != 2):
+            raise TypeError(
+                f"vector must be a tuple of 2, for weight and for bias, with a bias, got {type(vector).__name__}"
+            )
+        first, second = vector if bias is not None else (vector, None)
+        v = parameter("vector", first, problem.rows, weight.ndim)
+        if v.shape != weight.shape:
+            raise ValueError(f"vector must have weight's shape {weight.shape}, got shape {v.shape}")
+        direction = v, None if bias is None else offset("vector", second, weight)
+        _, found = run(replace(problem, direction=direction), GRAD | HESS)
+        product = problem.result("weight", found["weight"], {})
+        return product if bias is None else (product, problem.result("bias", found["bias"], {}))
 
     def __call__(
-        self, X: Any, weight: ArrayLike, label: Any, sample_weight: Any = None, bias: Any = None, **inputs: Any
+        self,
+        X: Any,
+        weight: ArrayLike,
+        label: Any,
+        sample_weight: Any = None,
+        bias: Any = None,
+        *,
+        out: Any = None,
+        **inputs: Any,
     ) -> Any:
         """Return the loss."""
-        given = self._inputs(label, sample_weight, inputs)
-        return run(self.loss, *self._parameters(X, weight, bias), None, given, VALUE)[0]
+        return self._call("__call__", arranged(X, weight, label, sample_weight, bias), inputs, {"out": out})
 
     def grad(
         self,
@@ -247,11 +446,12 @@ class LinearLoss:
         *,
         head_grad: Any = None,
         wrt: str | tuple[str, ...] = "weight",
+        out: Any = None,
         **inputs: Any,
     ) -> Any:
         """Return the gradient of the sum of the value, or of head_grad times the value, in weight or as wrt says."""
-        given = self._inputs(label, sample_weight, inputs) | {"head_grad": head_grad}
-        return self._gradients(X, weight, bias, given, wrt, GRAD)[1]
+        options = {"head_grad": head_grad, "wrt": wrt, "out": out}
+        return self._call("grad", arranged(X, weight, label, sample_weight, bias), inputs, options)
 
     def value_and_grad(
         self,
@@ -263,12 +463,13 @@ class LinearLoss:
         *,
         head_grad: Any = None,
         wrt: str | tuple[str, ...] = "weight",
+        out: Any = None,
         **inputs: Any,
     ) -> tuple[Any, Any]:
         """Return the value and the gradient, from one reading of X."""
-        given = self._inputs(label, sample_weight, inputs) | {"head_grad": head_grad}
-        value, gradients = self._gradients(X, weight, bias, given, wrt, VALUE | GRAD)
-        return value, gradients
+        options = {"head_grad": head_grad, "wrt": wrt, "out": out}
+        found = self._call("value_and_grad", arranged(X, weight, label, sample_weight, bias), inputs, options)
+        return found[0], found[1]
 
     def hvp(
         self,
@@ -280,34 +481,37 @@ class LinearLoss:
         bias: Any = None,
         **inputs: Any,
     ) -> Any:
-        """Return the Hessian times a vector, from one reading of X: of losses of elements.
+        """Return the Hessian times a vector, from one reading of X: of losses that have such a product, as loss.hvp.
 
         The vector has weight's shape. With a bias it is a pair, of weight's shape and of bias's, and so is the result.
         """
-        check_hessian(self.loss)
-        given = self._inputs(label, sample_weight, inputs)
-        rows, w, b = self._parameters(X, weight, bias)
-        if b is not None and (not isinstance(vector, tuple) or len(vector) != 2):
-            raise TypeError(
-                f"vector must be a tuple of 2, for weight and for bias, with a bias, got {type(vector).__name__}"
-            )
-        first, second = vector if b is not None else (vector, None)
-        v = parameter("vector", first, rows, w.ndim)
-        if v.shape != w.shape:
-            raise ValueError(f"vector must have weight's shape {w.shape}, got shape {v.shape}")
-        direction = v, None if b is None else offset("vector", second, w)
-        _, *found = run(self.loss, rows, w, b, direction, given, GRAD | HESS)
-        product = found[0].reshape(w.shape).astype(w.dtype)
-        return product if b is None else (product, found[1].reshape(b.shape).astype(b.dtype)[()])
+        return self._call("hvp", arranged(X, weight, label, sample_weight, bias), inputs, {"vector": vector})
 
     def hess(
         self, X: Any, weight: ArrayLike, label: Any, sample_weight: Any = None, bias: Any = None, **inputs: Any
     ) -> Floats:
-        """Return the Hessian as a matrix, over the weights in C order and then the biases: of losses of elements."""
-        check_hessian(self.loss)
-        given = self._inputs(label, sample_weight, inputs)
-        rows, w, b = self._parameters(X, weight, bias)
-        return dense_hessian(rows, run(self.loss, rows, w, b, None, given, HESS), b is not None)
+        """Return the Hessian as a matrix, over the weights in C order and then the biases.
+
+        It takes as many products with X as there are outputs, and for classes as there are pairs of these.
+        """
+        found: Floats = self._call("hess", arranged(X, weight, label, sample_weight, bias), inputs, {})
+        return found
+
+
+def arranged(X: Any, weight: Any, label: Any, sample_weight: Any, bias: Any) -> dict[str, Any]:
+    return {"X": X, "weight": weight, "label": label, "sample_weight": sample_weight, "bias": bias}
+
+
+def targets(problem: Problem, wrt: Any) -> tuple[str, ...]:
+    """What wrt names, checked."""
+    names = wrt if isinstance(wrt, tuple) else (wrt,)
+    if not names or any(name not in ("weight", "bias", "X") or names.count(name) > 1 for name in names):
+        raise ValueError(f"wrt must be 'weight', 'bias', 'X', or a tuple of different ones of these, got {wrt!r}")
+    if "bias" in names and problem.bias is None:
+        raise ValueError("wrt='bias', but the call has no bias; give bias=0.0, or zeros for several outputs")
+    if "X" in names and not isinstance(problem.rows.source, np.ndarray):
+        raise ValueError("wrt='X', but X is sparse, and its gradient is not; take X.toarray()")
+    return names
 
 
 class LinearObjective:
@@ -354,8 +558,9 @@ class LinearObjective:
         bias = a[end:] if self.fit_intercept else np.zeros(math.prod(self.outputs))
         return a[:end].reshape(*self.outputs, self._rows.columns), bias.reshape(self.outputs)
 
-    def _join(self, weight: Floats, bias: Floats) -> Floats:
-        return np.concatenate([weight, bias]) if self.fit_intercept else weight
+    def _join(self, found: dict[str, Array]) -> Floats:
+        weight = found["weight"].ravel()
+        return np.concatenate([weight, found["bias"].ravel()]) if self.fit_intercept else weight
 
     def start(self) -> Floats:
         """Return weights of 0, and the best intercept for them."""
@@ -366,36 +571,47 @@ class LinearObjective:
 
     def __call__(self, w: ArrayLike) -> tuple[float, Floats]:
         """Return the value and the gradient, in float64."""
-        weight, bias = self.split(w)
-        value, *found = run(self.loss, self._rows, weight, bias, None, self._given, VALUE | GRAD)
-        gradient = self._join(*found)
+        problem = self._problem(w)
+        value, found = run(problem, VALUE | GRAD)
+        gradient = self._join(found)
         if self.l2:
-            value += self.l2 / 2 * float(np.vdot(weight, weight))
-            gradient[: weight.size] += self.l2 * weight.ravel()
+            value += self.l2 / 2 * float(np.vdot(problem.weight, problem.weight))
+            gradient[: problem.weight.size] += self.l2 * problem.weight.ravel()
         return value, gradient
+
+    def _problem(self, w: ArrayLike) -> Problem:
+        return Problem(self.loss, self._rows, *self.split(w), self._given)
 
     def _curvature(self, w: ArrayLike) -> Array:
         """The second derivative in each prediction, kept for the next product at the same place."""
-        check_hessian(self.loss)
-        weight, bias = self.split(w)
         if self._seen is None or not np.array_equal(self._seen[0], np.asarray(w)):
-            self._seen = np.array(w, np.float64), run(self.loss, self._rows, weight, bias, None, self._given, HESS)
+            self._seen = np.array(w, np.float64), run(self._problem(w), HESS)
         return self._seen[1]
 
     def hvp(self, w: ArrayLike, v: ArrayLike) -> Floats:
-        """Return the Hessian times a vector. That of each prediction is kept for further vectors at the same place."""
-        h = self._curvature(w)
+        """Return the Hessian times a vector.
+
+        The second derivative in each prediction of a loss of elements is kept for further vectors at the same place.
+        """
+        self.loss.check_product()
         weight, bias = self.split(v)
-        # half the square of X v, of weight h, has the gradient X' (h X v)
-        given = {"label": np.broadcast_to(np.zeros((), h.dtype), h.shape), "sample_weight": h}
-        product = self._join(*run(DISTANCE, self._rows, weight, bias, None, given, GRAD)[1:])
+        if self.loss.is_elementwise:
+            h = self._curvature(w)
+            # half the square of X v, of weight h, has the gradient X' (h X v)
+            given = {"label": np.broadcast_to(np.zeros((), h.dtype), h.shape), "sample_weight": h}
+            problem = Problem(DISTANCE, self._rows, weight, bias, given)
+            found = run(problem, GRAD)[1]
+        else:
+            found = run(replace(self._problem(w), direction=(weight, bias)), GRAD | HESS)[1]
+        product = self._join(found)
         if self.l2:
             product[: weight.size] += self.l2 * weight.ravel()
         return product
 
     def hess(self, w: ArrayLike) -> Floats:
         """Return the Hessian as a matrix."""
-        whole = dense_hessian(self._rows, self._curvature(w), self.fit_intercept)
+        self.loss.check_product()
+        whole = dense_hessian(self._rows, math.prod(self.outputs), curvature(self._problem(w)), self.fit_intercept)
         end = self.split(w)[0].size
         whole[range(end), range(end)] += self.l2
         return whole
@@ -435,12 +651,13 @@ def linear_objective(
 
     Call: ``f(w)`` is the value and the gradient, in float64 whatever X is. w has the weights of all outputs, in C
     order, and then the intercepts. ``f.start()`` is a w to begin with. ``f.hvp(w, v)`` and ``f.hess(w)`` are of second
-    order, for losses of elements. ``f.split(w)`` gives weights and intercepts, ``f.predict(w, X)`` their predictions.
+    order. ``f.split(w)`` gives weights and intercepts, ``f.predict(w, X)`` their predictions.
 
     Raises ValueError for labels that the loss does not mean, and for shapes that do not fit. The Hessian of a loss
     without one raises NotImplementedError.
 
-    The Hessian of each prediction is kept from one product to the next: give ``hessp=f.hvp`` to SciPy as it is.
+    For a loss of elements the Hessian of each prediction is kept from one product to the next: give ``hessp=f.hvp`` to
+    SciPy as it is. ``f.hess`` of K classes takes K (K + 1) / 2 products of the rows' width squared: it is for few.
 
     Source: scikit-learn's LinearModelLoss, whose C is 1 / l2 for a loss that is summed.
 

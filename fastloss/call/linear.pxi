@@ -40,7 +40,8 @@ cdef call_linear(Loss loss, Rows rows, cnp.ndarray weight, cnp.ndarray bias, tup
     """The value, and the derivatives in the weights, of each output or of the only one, and in the biases, in float64.
 
     With a direction in both, the derivatives are the Hessian times that. What is wanted with a Hessian and no direction
-    is that in each prediction, alone. None: the call is to be made in float64.
+    is that in each prediction, alone. If nothing is wanted, all is checked, and what the reduction divides by is
+    returned. None: the call is to be made in float64.
     """
     cdef call_t c
     cdef linear_t a
@@ -52,18 +53,36 @@ cdef call_linear(Loss loss, Rows rows, cnp.ndarray weight, cnp.ndarray bias, tup
     try:
         pred = cnp.PyArray_SimpleNewFromData(
             ndim, <cnp.npy_intp*>&shape[0], cnp.NPY_DOUBLE if rows.is_double else cnp.NPY_FLOAT, &nothing)
-        bind(loss, &c, (pred, *args), options, want)
+        a.has_product = direction is not None and loss.layout != ELEMENTS
+        if a.has_product:
+            bind(loss, &c, (pred, *args), options | {"vector": pred}, WANT_HESS)
+        else:
+            bind(loss, &c, (pred, *args), options, want)
         if c.foreign:
             convert(loss, &c)
         choose_results(loss, &c, want & ~WANT_HESS)
+        c.wanted[GRAD] &= not a.has_product
         c.wanted[HESS] = want & WANT_HESS
         describe_inputs(loss, &c)
         refuse_layout(loss, &c, shape_tuple(shape, ndim))
+        if not want:
+            return divisor(loss, &c)
         describe_predictor(&a, &c, rows, weight, bias, direction)
         describe_linear_results(loss, &c, &a)
         return compute_linear(loss, &c, &a, rows, want)
     finally:
         release(&c)
+
+
+cdef divisor(Loss loss, call_t* c):
+    """What the reduction divides by, after all checks of a call; None: it is to be made in float64."""
+    cdef double count, head_factor = 1
+    find_value_axes(loss, c)
+    if c.given[HEAD] != NULL:
+        head_factor = describe_head(loss, c)
+    check_numbers(loss, c)
+    count = scale(loss, c, head_factor)
+    return None if c.plan.size and leaves_range(loss, c, count) else count
 
 
 cdef int refuse_layout(Loss loss, const call_t* c, tuple shape) except -1:
@@ -72,6 +91,8 @@ cdef int refuse_layout(Loss loss, const call_t* c, tuple shape) except -1:
         raise ValueError(
             f"loss must have a loss for each example by itself, got {type(loss).__name__}; multiply the rows by the "
             "weights, and call the loss with the result")
+    if len(shape) == 1 and loss.layout != ELEMENTS:
+        raise ValueError(f"weight must have two axes, a row for each output of {type(loss).__name__}, got one")
     if len(shape) == 2 and (c.batch_item != 0 or (loss.layout == ROWS or loss.layout == COUPLED)
                             and loss.row_axis(2) != 1):
         raise ValueError(f"loss must have batch_axis=0 and axis=-1 for predictions of shape {shape}, got {loss!r}")
@@ -111,7 +132,7 @@ cdef int describe_linear_results(Loss loss, call_t* c, linear_t* a) except -1:
     """The value is an array or summed by the predictor; derivatives lie like the predictions."""
     cdef plan_t* p = &c.plan
     find_value_axes(loss, c)
-    a.derived = c.wanted[GRAD]
+    a.derived = c.wanted[GRAD] or a.direction != NULL
     a.totals = c.is_total and c.wanted[VALUE]
     if a.totals:
         describe_number(&p.outputs[VALUE], &nothing, p.size)
@@ -119,7 +140,7 @@ cdef int describe_linear_results(Loss loss, call_t* c, linear_t* a) except -1:
         p.outputs[VALUE].stride[0] = 8 if c.is_double else 4
     elif c.wanted[VALUE]:
         describe_result(loss, c, VALUE)
-    if a.derived:
+    if c.wanted[GRAD]:
         p.outputs[GRAD] = p.inputs[FIRST]
     if a.direction != NULL:
         p.outputs[HESS] = p.inputs[FIRST]

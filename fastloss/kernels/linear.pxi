@@ -8,7 +8,7 @@ its terms have.
 
 from fastloss._machine cimport doubles_apart, floats_apart
 from fastloss._math cimport real_t
-from fastloss._plan cimport FIRST, GRAD, HESS, VALUE, linear_t, plan_t
+from fastloss._plan cimport FIRST, GRAD, HESS, THIRD, VALUE, linear_t, plan_t
 
 cdef extern from *:
     """
@@ -292,7 +292,10 @@ cdef void linear_block(const plan_t* p, plan_t* own, const room_t* room, Py_ssiz
     predict(a, a.weight, a.bias, row, rows, room, <real_t*>room.pred)
     # as if all predictions and derivatives were there: of these arrays this block alone is looked at
     own.inputs[FIRST].data = <char*>room.pred - before
-    if a.derived:
+    if a.has_product:
+        predict(a, a.direction, a.direction_bias, row, rows, room, <real_t*>room.other)
+        own.inputs[THIRD].data = <char*>room.other - before
+    elif a.derived:
         own.outputs[GRAD].data = <char*>(room.derivative if a.direction == NULL else room.other) - before
     if a.direction != NULL:
         own.outputs[HESS].data = <char*>room.derivative - before
@@ -301,7 +304,7 @@ cdef void linear_block(const plan_t* p, plan_t* own, const room_t* room, Py_ssiz
     block(own, start, n, task, buffers)
     if a.totals:
         sums[a.task_sums - 1] += long_sum(<real_t*>room.value, n)
-    if a.direction != NULL:
+    if a.direction != NULL and not a.has_product:
         predict(a, a.direction, a.direction_bias, row, rows, room, <real_t*>room.other)
         direct(a, rows, g, <real_t*>room.other)
     if a.derived:
