@@ -92,6 +92,7 @@ class Loss:
         single_ndim: int = -1,
         row: tuple[str, str] = ("class", "classes"),
         row_parameter: tuple[str, int] | None = None,
+        sized_by: str | None = None,
     ) -> None: ...
     @property
     def couples(self) -> str | None: ...

@@ -266,6 +266,7 @@ cdef class Loss:
     cdef readonly tuple twice_differentiable    # the predictions, that there are Hessians with respect to
     cdef readonly str couples       # the input of all examples that each one's loss depends on; None: it has its own
     cdef readonly str row_parameter         # the argument that may have a number for each of a row; None: there is none
+    cdef str sized_by               # the argument that says how many a row has
     cdef Py_ssize_t row_length              # how many it has; -1: none
     cdef str row_name               # what the axis of a row is called, and what its numbers are
     cdef str row_numbers
@@ -303,7 +304,7 @@ cdef class Loss:
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None,
         no_hessian=None, surrogate=None, exact_is=(), newton=None, link="identity", couples=None,
-        factor=1, single_ndim=-1, row=("class", "classes"), row_parameter=None,
+        factor=1, single_ndim=-1, row=("class", "classes"), row_parameter=None, sized_by=None,
     ):
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
@@ -325,6 +326,7 @@ cdef class Loss:
         self.hessians = () if no_hessian else ("exact", *exact_is, *(() if surrogate is None else (surrogate,)))
         self.row_name, self.row_numbers = row
         self.row_parameter, self.row_length = row_parameter or (None, -1)
+        self.sized_by = sized_by or self.row_parameter
         self.has_shape_rule = type(self).check_shapes is not Loss.check_shapes
         self.wide = any(list(map(is_wide, self.arguments)))
         self.kernel_object, self.plain_object = kernel, plain or kernel
@@ -527,7 +529,7 @@ cdef class Loss:
         # a tracer's sizes may not be known yet
         if isinstance(width, int) and width != self.row_length:
             raise ValueError(
-                f"{self.inputs[0]} must have as many {self.row_numbers} as {self.row_parameter}, {self.row_length}, "
+                f"{self.inputs[0]} must have as many {self.row_numbers} as {self.sized_by}, {self.row_length}, "
                 f"got shape {shape} with {width}")
 
     def check_shapes(self, shapes):

@@ -180,17 +180,25 @@ class Softmax(Link):
     def mean(self, loss: Loss, raw: Array, others: dict[str, Any]) -> Array:
         axis = loss.row_axis(raw.ndim)
         with np.errstate(under="ignore", invalid="ignore"):
-            return np.asarray(softmax(raw, axis, self.weights(loss, raw.ndim)), raw.dtype)
+            scores = raw + self.bias(loss, raw.ndim)
+            return np.asarray(softmax(scores, axis, self.weights(loss, raw.ndim)), raw.dtype)
 
     def weights(self, loss: Loss, ndim: int) -> Any:
         """The weights of the classes, along the classes' axis."""
-        weights = dict(loss.arguments).get("class_weight")
+        return self.of_classes(loss, ndim, "class_weight", 1)
+
+    def bias(self, loss: Loss, ndim: int) -> Any:
+        """What the loss adds to raw predictions, along the classes' axis."""
+        return self.of_classes(loss, ndim, "logit_bias", 0)
+
+    def of_classes(self, loss: Loss, ndim: int, name: str, default: float) -> Any:
+        numbers = dict(loss.arguments).get(name)
         axis = loss.row_axis(ndim)
-        return 1 if weights is None else np.reshape(weights, [-1 if k == axis else 1 for k in range(ndim)])
+        return default if numbers is None else np.reshape(numbers, [-1 if k == axis else 1 for k in range(ndim)])
 
     def raw(self, loss: Loss, mean: Floats) -> Floats:
         with np.errstate(divide="ignore"):
-            return np.asarray(np.log(mean * self.weights(loss, mean.ndim)))
+            return np.asarray(np.log(mean * self.weights(loss, mean.ndim)) - self.bias(loss, mean.ndim))
 
     def shares(self, loss: Loss, label: Label, class_weights: bool) -> Floats:
         """The shares of the classes in the labels, weighted by examples and, if asked, by classes."""
@@ -211,7 +219,8 @@ class Softmax(Link):
         shares = self.shares(loss, label, True)
         smoothing = dict(loss.arguments).get("label_smoothing", 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.log((1 - smoothing) * shares + smoothing / len(shares)))
+            best = np.log((1 - smoothing) * shares + smoothing / len(shares))
+            return np.asarray(best - (dict(loss.arguments).get("logit_bias") or 0))
 
 
 class SlopeSoftmax(Softmax):

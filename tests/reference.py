@@ -641,8 +641,13 @@ def softmax(
     ignore: int | None = None,
     classes: int = 7,
     z_loss: float = 0,
+    softcap: float | None = None,
+    logit_bias: tuple[float, ...] | None = None,
 ) -> dict[str, Any]:
     """Softmax cross-entropy over the last axis."""
+
+    def scores(x: Array) -> Array:
+        return (softcap * np.tanh(x / softcap) if softcap else x) + (0 if logit_bias is None else np.array(logit_bias))
 
     def targets(x: Array, y: Array) -> Array:
         label = (y[..., None] == np.arange(x.shape[-1])).astype(float) if sparse else y
@@ -651,26 +656,35 @@ def softmax(
         return t if ignore is None else np.where((y == ignore)[..., None], 0, t)
 
     def log_softmax(x: Array) -> Array:
-        return x if log_probabilities else x - np.log(np.exp(x).sum(-1, keepdims=True))
+        return x if log_probabilities else scores(x) - np.log(np.exp(scores(x)).sum(-1, keepdims=True))
 
     def level(x: Array, y: Array) -> Array:
         """The logarithm of the sum of the exponentials, and 0 for a row that is ignored, or empty."""
-        return (np.log(np.exp(x).sum(-1) + (x.shape[-1] == 0)) * (1 if ignore is None else y != ignore))[..., None]
+        total = np.exp(scores(x)).sum(-1) + (x.shape[-1] == 0)
+        return (np.log(total) * (1 if ignore is None else y != ignore))[..., None]
 
     def value(x: Array, y: Array) -> Array:
         entropy = np.asarray(-(targets(x, y) * log_softmax(x)).sum(-1))
         return entropy + z_loss * level(x, y)[..., 0] ** 2 if z_loss else entropy
 
-    def gradient(x: Array, y: Array) -> Array:
+    def in_scores(x: Array, y: Array) -> Array:
+        """The gradient in the scores."""
         t = targets(x, y)
         slope = t.sum(-1, keepdims=True) + (2 * z_loss * level(x, y) if z_loss else 0)
         return -t if log_probabilities else slope * np.exp(log_softmax(x)) - t
+
+    def gradient(x: Array, y: Array) -> Array:
+        return in_scores(x, y) * (1 - np.tanh(x / softcap) ** 2) if softcap else in_scores(x, y)
 
     def hessian(x: Array, y: Array) -> Array:
         p = np.exp(log_softmax(x))
         slope = targets(x, y).sum(-1, keepdims=True) + (2 * z_loss * level(x, y) if z_loss else 0)
         square = 2 * z_loss * p**2 * (1 if ignore is None else (y != ignore)[..., None]) if z_loss else 0
-        return 0 * x if log_probabilities else slope * p * (1 - p) + square
+        curvature = 0 * x if log_probabilities else slope * p * (1 - p) + square
+        if softcap:
+            tanh = np.tanh(x / softcap)
+            curvature = curvature * (1 - tanh**2) ** 2 - 2 / softcap * tanh * (1 - tanh**2) * in_scores(x, y)
+        return curvature
 
     def label_gradient(x: Array, y: Array) -> Array:
         weight = np.ones(x.shape[-1]) if class_weight is None else np.array(class_weight)
@@ -695,6 +709,8 @@ def softmax(
                 ignore=ignore,
                 classes=classes,
                 z_loss=z_loss,
+                softcap=softcap,
+                logit_bias=logit_bias,
             )
         )
 
@@ -705,6 +721,8 @@ def softmax(
         "class_weight": class_weight,
         "ignore_index": ignore,
         "z_loss": z_loss,
+        "softcap": softcap,
+        "logit_bias": logit_bias,
     }
     return {
         "loss": fl.SoftmaxCrossEntropyLoss,
@@ -1108,6 +1126,11 @@ LOSSES = {
     ),
     "softmax z_loss": Reference(**softmax(z_loss=0.125, class_weight=CLASS_WEIGHT, ignore=-1)),
     "softmax dense z_loss": Reference(**softmax(z_loss=0.125, sparse=False, smoothing=0.1)),
+    "softmax softcap": Reference(**softmax(softcap=2, ignore=-1)),
+    "softmax softcap logit_bias": Reference(
+        **softmax(softcap=3, logit_bias=SIGNED_WEIGHT, class_weight=CLASS_WEIGHT, ignore=2)
+    ),
+    "softmax dense softcap z_loss": Reference(**softmax(softcap=2, z_loss=0.125, sparse=False, smoothing=0.1)),
     "softmax log-probabilities ignore": Reference(**softmax(log_probabilities=True, ignore=1)),
     "softmax log-probabilities": Reference(
         **softmax(log_probabilities=True, class_weight=CLASS_WEIGHT, ignore=-1),

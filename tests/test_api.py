@@ -56,7 +56,7 @@ def test_type_checkers_know_the_losses() -> None:
             fl.SoftmaxCELoss(class_weight=np.array([1, 2.5])),
             "SoftmaxCrossEntropyLoss(axis=-1, sparse_label=True, from_logits=False, weight=None, batch_axis=0, "
             "reduction='example', ignore_index=None, label_smoothing=0.0, class_weight=(1.0, 2.5), "
-            "z_loss=0.0)",
+            "z_loss=0.0, softcap=None, logit_bias=None)",
         ),
     ],
     ids=str,

@@ -264,6 +264,21 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "z_loss must be 0 with from_logits=True, where the exponentials sum to 1, got 1",
     ),
+    "softcap": (
+        lambda: fl.SoftmaxCELoss(softcap=30, from_logits=True),
+        ValueError,
+        "softcap must be None with from_logits=True, where the exponentials sum to 1, got 30",
+    ),
+    "logit_bias": (
+        lambda: fl.SoftmaxCELoss(class_weight=[1, 2], logit_bias=[0, 0, 1]),
+        ValueError,
+        "logit_bias must have as many classes as class_weight, 2, got 3",
+    ),
+    "classes of a logit_bias": (
+        lambda: fl.SoftmaxCELoss(logit_bias=[0, 0, 1])([[1, 2]], [0]),
+        ValueError,
+        r"pred must have as many classes as logit_bias, 3, got shape \(1, 2\) with 2",
+    ),
     "q": (lambda: fl.GeneralizedCELoss(1.5), ValueError, "q must be greater than 0 and at most 1, got 1.5"),
     "p": (lambda: fl.MultiMarginLoss(3), ValueError, "p must be 1 or 2, got 3"),
     "expectile": (lambda: fl.ExpectileLoss(1), ValueError, "expectile must be .* 1, got 1"),

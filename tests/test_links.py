@@ -150,8 +150,9 @@ def test_a_softmax_with_weights_smoothing_and_ignored_ids() -> None:
     raw = loss.best_constant(label)
     np.testing.assert_allclose(loss.inverse_link(raw), [0.25, 0.25, 0.5])
     np.testing.assert_allclose(loss.grad(np.tile(raw, (5, 1)), label).sum(0), 0, atol=1e-12)
-    smooth = fl.SoftmaxCELoss(label_smoothing=0.1, reduction="sum")
+    smooth = fl.SoftmaxCELoss(label_smoothing=0.1, logit_bias=[0.5, 0.0, -2.0], reduction="sum")
     raw = smooth.best_constant(label[:4])
+    np.testing.assert_allclose(smooth.link(smooth.inverse_link(raw)), raw)
     np.testing.assert_allclose(smooth.grad(np.tile(raw, (4, 1)), label[:4]).sum(0), 0, atol=1e-12)
 
 

@@ -127,6 +127,11 @@ def highest_of_others(library: Any, x: Any, y: Any) -> Any:
     return (x + 1 - own).max(-1)[0] - (x * own).sum(-1)
 
 
+def capped(library: Any, x: Any, y: Any) -> Any:
+    scores = 2 * library.tanh(x / 2) + library.tensor(data.SIGNED_WEIGHT)
+    return library.nn.functional.cross_entropy(scores, y, reduction="none")
+
+
 def rows_of(name: str) -> Callable[..., tuple[Array, ...]]:
     return lambda rng, shape: data.LOSSES[name].data(rng, (*shape, 7))
 
@@ -161,6 +166,11 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     ),
     "focal": (fl.SigmoidFocalLoss(), data.hard_data, torch(focal)),
     "asymmetric": (fl.AsymmetricLoss(), data.hard_data, torch(asymmetric)),
+    "softmax softcap": (
+        fl.SoftmaxCELoss(softcap=2, logit_bias=data.SIGNED_WEIGHT),
+        rows_of("softmax"),
+        torch(capped),
+    ),
     "softmax focal": (
         fl.SoftmaxFocalLoss(),
         rows_of("softmax focal"),

@@ -278,8 +278,9 @@ def test_the_square_of_a_robust_scale_is_in_the_range(c: float) -> None:
 def test_a_row_has_the_same_bits_among_others(rng: np.random.Generator, name: str, dtype: Any) -> None:
     for classes in (*range(3, 10), 40, 193):
         parameters = dict(LOSSES[name].parameters)
-        if parameters.get("class_weight") is not None:
-            parameters["class_weight"] = rng.random(classes)
+        for argument in ("class_weight", "logit_bias"):
+            if parameters.get(argument) is not None:
+                parameters[argument] = rng.random(classes)
         loss = LOSSES[name].loss(reduction="none", **parameters)
         pred = rng.normal(size=(71, classes)).astype(dtype)
         label = rng.integers(0, classes, 71)

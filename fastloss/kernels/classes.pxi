@@ -6,8 +6,8 @@ from libc.string cimport memcpy
 
 from fastloss._machine cimport prefetch_512
 from fastloss._math cimport (
-    exp_from, exp_nonpositive, exp_range, expm1_sum, fma, log_from_one, log_sum, lost, minus_absolute, normal, real_t,
-    signed_as,
+    absolute, exp_from, exp_nonpositive, exp_range, expm1_nonpositive, expm1_sum, fma, log_from_one, log_sum, lost,
+    minus_absolute, normal, real_t, signed_as,
 )
 from fastloss._plan cimport (
     BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, HESS, SECOND, STRIP_BYTES, THIRD, plan_t, rows_t,
@@ -260,7 +260,7 @@ cdef double product_row(sparse_t kernel, const plan_t* p, const real_t* x, Py_ss
 
 ctypedef fused dense_t:
     SoftmaxCrossEntropy
-    PenalizedCrossEntropy
+    AdjustedCrossEntropy
 
 
 cdef double dense_row(dense_t kernel, const plan_t* p, const real_t* x, const real_t* t, double factor, real_t* e,
@@ -287,17 +287,17 @@ cdef double dense_row(dense_t kernel, const plan_t* p, const real_t* x, const re
     if d != NULL:
         label_gradients(kernel, p, factor, s.log_total, top, x, d)
     loss = targets * s.log_total + total_of(&linear)
-    if dense_t is PenalizedCrossEntropy:
+    if dense_t is AdjustedCrossEntropy:
         penalty = kernel.penalty
     if v != NULL:
         mean = centre(s, p.row_length, e, v, h, piece, &base)
         spread(p.row_length, e, factor / s.total, targets + 2 * penalty * level, mean, 2 * penalty * (base + mean), h)
         return loss + penalty * level * level
     softmax_derivatives(s, p.row_length, e, t, targets, factor, g, h)
-    if dense_t is PenalizedCrossEntropy:
-        return loss + add_square(s, p.row_length, penalty, factor, e, g, h)
-    else:
-        return loss
+    if dense_t is AdjustedCrossEntropy:
+        if penalty != 0:
+            loss += add_square(s, p.row_length, penalty, factor, e, g, h)
+    return loss
 
 
 cdef void label_gradients(TargetKernel kernel, const plan_t* p, double factor, double log_total, real_t top,
@@ -340,7 +340,10 @@ cdef double linear_row(TargetKernel kernel, const plan_t* p, const real_t* x, co
 
 cdef inline void set_targets(TargetKernel kernel, const plan_t* p, const real_t* label, Py_ssize_t y,
                              real_t* t) noexcept nogil:
-    """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y."""
+    """t_j = class_weight_j ((1 - smoothing) label_j + smoothing/classes), the label dense, or the class id y.
+
+    A class weight that multiplies the whole row is not in its targets.
+    """
     cdef Py_ssize_t j
     cdef real_t keep = <real_t>(1 - kernel.smoothing), base = <real_t>(kernel.smoothing / p.row_length)
     if label == NULL:
@@ -349,7 +352,7 @@ cdef inline void set_targets(TargetKernel kernel, const plan_t* p, const real_t*
     else:
         for j in range(p.row_length):
             t[j] = fma(keep, label[j], base)
-    if kernel.class_weight != NULL:
+    if kernel.class_weight != NULL and not kernel.weighs_rows:
         for j in range(p.row_length):
             t[j] *= <real_t>kernel.class_weight[j]
 
@@ -560,24 +563,113 @@ cdef class SoftmaxCrossEntropy(TargetKernel):
             few_classes(p, n, m, y, weight, tile, hess, l, memory)
 
 
-@cython.final
-cdef class PenalizedCrossEntropy(TargetKernel):
-    """The softmax cross-entropy plus penalty (log sum e^x)^2, which has no weight of a class."""
-    cdef double penalty
+cdef inline real_t cap(real_t x, real_t c, real_t* slope, real_t* bend) noexcept nogil:
+    """c tanh(x/c) and its first two derivatives, by u = e^(-2 |x|/c) and u - 1: nothing cancels, near 0 or far away."""
+    cdef real_t u, one = 1, two = 2, four = 4, less = absolute(expm1_nonpositive(minus_absolute(two * (x / c)), &u))
+    cdef real_t r = one / (one + u), t = signed_as(less * r, x)
+    slope[0] = four * u * r * r
+    bend[0] = -two * t * slope[0] / c
+    return c * t
 
-    def __cinit__(self, bint has_ids, double penalty, double smoothing, ignored, bytes class_weight):
+
+cdef void cap_row(Py_ssize_t n, const real_t* x, real_t c, real_t* v) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real_t slope, bend
+    for i in range(n):
+        v[i] = cap(x[i], c, &slope, &bend)
+
+
+cdef void uncap_row(Py_ssize_t n, const real_t* x, real_t c, real_t* g, real_t* h) noexcept nogil:
+    """Turns derivatives in v = c tanh(x/c) into those in x: h v'^2 + g v'', and g v'."""
+    cdef Py_ssize_t i
+    cdef real_t slope, bend
+    if h != NULL:
+        for i in range(n):
+            cap(x[i], c, &slope, &bend)
+            h[i] = fma(slope * slope, h[i], bend * g[i])
+    if g != NULL:
+        for i in range(n):
+            cap(x[i], c, &slope, &bend)
+            g[i] *= slope
+
+
+@cython.final
+cdef class AdjustedCrossEntropy(TargetKernel):
+    """The softmax cross-entropy of v = c tanh(x/c) + bias, plus penalty (log sum e^v)^2.
+
+    No weight of a class multiplies the penalty.
+    """
+    cdef double penalty, limit      # c; 0: v = x + bias
+    cdef bytes biases               # owns the memory of the next
+    cdef const double* bias         # NULL: none
+
+    def __cinit__(self, bint has_ids, double penalty, double limit, bytes bias, double smoothing, ignored,
+                  bytes class_weight):
         self.set_classes(has_ids, ignored, class_weight)
-        self.weighs_rows = False
-        self.penalty, self.smoothing = penalty, smoothing
+        self.weighs_rows = has_ids and smoothing == 0 and penalty == 0
+        self.penalty, self.limit, self.smoothing = penalty, limit, smoothing
+        self.biases = bias
+        if bias is not None:
+            self.bias = <const double*><const char*>bias
+
+    cdef void fill(self) noexcept:
+        # targets, exponentials, v, and of a product the gradient in v and the vector times v'
+        self.table.row_buffers = 5
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
+        cdef Py_ssize_t n = p.row_length
         cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
-        if p.row_length == 0:
+        cdef real_t* e = t + n
+        cdef const real_t* v
+        cdef real_t c = <real_t>self.limit
+        cdef double loss
+        if n == 0:
             # no classes, no targets, no sum
             return 0
         set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
-        return dense_row(self, p, x, t, factor, t + p.row_length, piece, g, h, d, q)
+        v = adjusted(self, n, x, e + n)
+        if q != NULL and c > 0:
+            return capped_product(self, p, x, v, t, factor, q, e, piece, h)
+        loss = dense_row(self, p, v, t, factor, e, piece, g, h, d, q)
+        if c > 0:
+            uncap_row(n, x, c, g, h)
+        return loss
+
+
+cdef const real_t* adjusted(AdjustedCrossEntropy kernel, Py_ssize_t n, const real_t* x, real_t* v) noexcept nogil:
+    """The logits that the softmax takes: v, or x itself where nothing is changed."""
+    cdef Py_ssize_t i
+    if kernel.limit == 0 and kernel.bias == NULL:
+        return x
+    if kernel.limit > 0:
+        cap_row(n, x, <real_t>kernel.limit, v)
+    else:
+        memcpy(v, x, n * sizeof(real_t))
+    if kernel.bias != NULL:
+        for i in range(n):
+            v[i] += <real_t>kernel.bias[i]
+    return v
+
+
+cdef double capped_product(AdjustedCrossEntropy kernel, const plan_t* p, const real_t* x, const real_t* v,
+                           const real_t* t, double factor, const real_t* q, real_t* e, real_t* piece,
+                           real_t* h) noexcept nogil:
+    """The loss of a row, and the Hessian in x times q: v' H(v' q) + g v'' q, of H and g in v."""
+    cdef Py_ssize_t i, n = p.row_length
+    cdef real_t* g = e + 2 * n
+    cdef real_t* u = g + n
+    cdef real_t slope, bend, c = <real_t>kernel.limit
+    cdef real_t* none = NULL
+    cdef double loss = dense_row(kernel, p, v, t, factor, e, piece, g, none, none, none)
+    for i in range(n):
+        cap(x[i], c, &slope, &bend)
+        u[i] = slope * q[i]
+    dense_row(kernel, p, v, t, factor, e, piece, none, h, none, u)
+    for i in range(n):
+        cap(x[i], c, &slope, &bend)
+        h[i] = fma(slope, h[i], bend * g[i] * q[i])
+    return loss
 
 
 cdef class EntropyFunction(ClassKernel):
@@ -750,7 +842,7 @@ cdef class CrammerSinger(ClassKernel):
 
 ctypedef fused class_loss_t:
     SoftmaxCrossEntropy
-    PenalizedCrossEntropy
+    AdjustedCrossEntropy
     EntropyFunction
     MultiMargin
     CrammerSinger
@@ -851,6 +943,6 @@ cdef class SoftmaxDivergence(Kernel):
 # that give the Hessian times a vector where a row comes with one
 ctypedef fused product_t:
     SoftmaxCrossEntropy
-    PenalizedCrossEntropy
+    AdjustedCrossEntropy
     EntropyFunction
     SoftmaxDivergence

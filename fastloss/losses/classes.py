@@ -20,13 +20,13 @@ from fastloss._isa import kernels
 FAR = 2.0**40
 
 
-def weights_of_classes(given: Any) -> NDArray[np.float64]:
-    """The weights of the classes, checked: finite numbers in a row."""
-    a = _foreign.as_array("class_weight", given)
+def numbers_of_classes(name: str, what: str, given: Any) -> NDArray[np.float64]:
+    """An argument with a number for each class, checked: finite numbers in a row."""
+    a = _foreign.as_array(name, given)
     # Number by number: NumPy's cast of a whole array warns of numbers that float64 does not hold.
     numbers = list(map(float, a.ravel().tolist()))
     if a.ndim != 1 or not all(list(map(math.isfinite, numbers))):
-        raise ValueError(f"class_weight must be one finite weight per class, got {given!r}")
+        raise ValueError(f"{name} must be one finite {what} per class, got {given!r}")
     return np.array(numbers, np.float64)
 
 
@@ -45,7 +45,7 @@ def of_classes(
     ignored = None if ignore_index is None else integer("ignore_index", ignore_index, 2**53 - 1)
     if class_weight is None:
         return ignored, None, ("class_weight", -1)
-    weights = weights_of_classes(class_weight)
+    weights = numbers_of_classes("class_weight", "weight", class_weight)
     # NumPy refuses to compare a structured scalar with a text
     divides = isinstance(reduction, str) and reduction == "weighted_mean"
     kept = without_common_factor(weights) if divides else weights
@@ -91,6 +91,27 @@ def over_ids(
         "inputs": (Input("pred", domain=pred), class_ids(integer("axis", axis), ignored), WEIGHT),
         "row_parameter": row_parameter,
     }
+
+
+def bias_of(logit_bias: Any, weights: bytes | None) -> bytes | None:
+    """The numbers that are added to the logits as kernels take them, as many as there are weights of classes."""
+    if logit_bias is None:
+        return None
+    numbers = numbers_of_classes("logit_bias", "number", logit_bias)
+    known = numbers.nbytes if weights is None else len(weights)
+    if numbers.nbytes != known:
+        raise ValueError(f"logit_bias must have as many classes as class_weight, {known // 8}, got {numbers.size}")
+    return numbers.tobytes()
+
+
+def is_changed(is_log: bool, *options: tuple[float, float | None, Any]) -> bool:
+    """Whether z_loss, softcap or logit_bias is used: of each how much, what it is else, and what was given."""
+    for name, (used, unused, given) in zip(("z_loss", "softcap", "logit_bias"), options, strict=True):
+        if used and is_log:
+            raise ValueError(
+                f"{name} must be {unused} with from_logits=True, where the exponentials sum to 1, got {given!r}"
+            )
+    return any(used for used, _, _ in options)
 
 
 class KLDivLoss(Loss):
@@ -168,6 +189,9 @@ class SoftmaxCrossEntropyLoss(Loss):
         class_weight: one weight per class, finite and of any sign, which multiplies t.
         z_loss: c, from 0 up: adds :math:`c (\log \sum_j e^{x_j})^2`, which no class_weight multiplies. The penalty
             keeps logits near log-probabilities: without it, a constant added to all costs nothing. 1e-4 is usual.
+        softcap: c, above 0: :math:`c \tanh(x / c)` takes the place of x, so that no logit leaves (-c, c). None: x.
+        logit_bias: one number per class, finite, which is added to x, behind the softcap. Logarithms of the classes'
+            shares give rare classes the margin of "logit adjustment".
 
     Call: ``loss(pred, label, sample_weight=None)``. The unreduced loss has pred's shape without the class axis. Class
     ids have that shape, or pred's with size 1 along the class axis, and any real dtype. Dense labels have pred's shape.
@@ -180,12 +204,17 @@ class SoftmaxCrossEntropyLoss(Loss):
 
     A logit of -inf means probability 0, and gradient 0. Where the label's logit is far above the rest, the value is
     log1p of the sum of the others: confident predictions keep their digits. If all examples are ignored, the mean is 0,
-    not NaN. With z_loss, class ids take as long as dense labels. The penalty may make the Hessian negative where the
-    sum of the exponentials is below 1.
+    not NaN. With z_loss, softcap or logit_bias, class ids take as long as dense labels. The penalty may make the
+    Hessian negative where the sum of the exponentials is below 1, and a softcap where logits are near c.
 
-    Source: Bridle 1990; smoothing: Szegedy et al. 2016; z_loss: Chowdhery et al. 2022 (PaLM). Gluon:
-    ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``, which clips ids out of range. PyTorch: ``CrossEntropyLoss``.
-    Liger: ``LigerCrossEntropyLoss``, whose lse_square_scale is the z_loss here.
+    A softcap maps infinite logits to -c and c, where the gradient is 0: such an example has a value. Both options round
+    logits to pred's precision before the softmax. An error of 3 units in the last place of c is one of 3e-6 in the
+    ratio of two probabilities in float32, for c = 15. With a softcap the loss has no link.
+
+    Source: Bridle 1990; smoothing: Szegedy et al. 2016; z_loss: Chowdhery et al. 2022 (PaLM); softcap: Bello et al.
+    2017; logit_bias: Menon et al. 2021. Gluon: ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``, which clips ids
+    out of range. PyTorch: ``CrossEntropyLoss``. Liger: ``LigerCrossEntropyLoss``, whose lse_square_scale is the z_loss
+    here, and whose softcap is the same.
 
     >>> import fastloss as fl
     >>> loss = fl.SoftmaxCrossEntropyLoss()
@@ -208,6 +237,8 @@ class SoftmaxCrossEntropyLoss(Loss):
         label_smoothing: float = 0.0,
         class_weight: Sequence[float] | NDArray[Any] | None = None,
         z_loss: float = 0.0,
+        softcap: float | None = None,
+        logit_bias: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
         sparse, is_log = flag("sparse_label", sparse_label), flag("from_logits", from_logits)
         smoothing, penalty = fraction("label_smoothing", label_smoothing), number("z_loss", z_loss, least=0)
@@ -217,11 +248,12 @@ class SoftmaxCrossEntropyLoss(Loss):
             raise ValueError(
                 "ignore_index needs sparse_label=True; give examples with dense labels a sample_weight of 0"
             )
-        if penalty > 0 and is_log:
-            raise ValueError(f"z_loss must be 0 with from_logits=True, where the exponentials sum to 1, got {z_loss!r}")
+        limit = 0 if softcap is None else number("softcap", softcap, above=0)
+        bias = bias_of(logit_bias, weights)
+        changes = is_changed(is_log, (penalty, 0, z_loss), (limit, None, softcap), (bias is not None, None, logit_bias))
         super().__init__(
-            kernels.PenalizedCrossEntropy(sparse, penalty, smoothing, ignored, weights)
-            if penalty > 0
+            kernels.AdjustedCrossEntropy(sparse, penalty, limit, bias, smoothing, ignored, weights)
+            if changes
             else kernels.SoftmaxCrossEntropy(sparse, is_log, smoothing, ignored, weights),
             weight,
             batch_axis,
@@ -239,9 +271,10 @@ class SoftmaxCrossEntropyLoss(Loss):
                 else Input("label", domain=domain.SHARE, hint="; class ids need sparse_label=True"),
                 WEIGHT,
             ),
-            row_parameter=row_parameter,
-            exact_is=("expected",),
-            link="softmax",
+            row_parameter=row_parameter if bias is None else ("class_weight", len(bias) // 8),
+            sized_by=None if bias is None else "logit_bias",
+            exact_is=() if limit else ("expected",),
+            link=None if limit else "softmax",
         )
 
 

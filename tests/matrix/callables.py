@@ -87,6 +87,8 @@ PARAMETERS = {
     "smoothing_parameter": Parameter(NUMBER, 0, 1),
     "label_smoothing": Parameter(NUMBER, 0, 1),
     "z_loss": Parameter(NUMBER, 0),
+    "softcap": Parameter(OPTIONAL, 0, is_open=True),
+    "logit_bias": Parameter(WEIGHTS),
     "class_weight": Parameter(WEIGHTS),
     "ignore_index": Parameter(ID),
     "sparse_label": Parameter(FLAG),
@@ -158,14 +160,8 @@ def built(loss: type[fl.Loss], name: str, parameter: Parameter, value: str, besi
     if name == "ignore_index" and x is not None and beside.get("sparse_label") is False:
         return refusal(lambda: loss(**beside, ignore_index=x), *refused_as(VALUES[value], name))
     call = functools.partial(loss, **beside, **{name: x})
-    if (
-        name == "z_loss"
-        and beside["from_logits"]
-        and takes(parameter, VALUES[value], x)
-        and (VALUES[value].number or 0) > 0
-    ):
-        return refusal(call, *refused_as(VALUES[value], name))
-    if not takes(parameter, VALUES[value], x):
+    of_logits = VALUES[value].number != 0 if name == "z_loss" else name in ("softcap", "logit_bias") and x is not None
+    if not takes(parameter, VALUES[value], x) or (of_logits and beside["from_logits"]):
         return refusal(call, *refused_as(VALUES[value], name))
     made = call()
     # what was given may change afterwards, and the loss does not
