@@ -1,6 +1,6 @@
 """Whether the tests see a mistake: each of MUTANTS is made in a copy of the checkout, and the tests are to fail.
 
-    python tools/mutants.py [--only WORD] [--first N] [--list]
+    python tools/mutants.py [--only WORD] [--first N] [--jobs N] [--list]
 
 A mutant is a text that stands once in the package, and what to put in its place. The copy is built for this processor
 alone, without optimisation, again only where a source of an extension has changed. The quick tests run until the first
@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -154,6 +157,26 @@ def judged(folder: Path, old: str, new: str) -> str | None:
         path.write_text(text, encoding="utf-8")
 
 
+def all_judged(folders: list[Path], mutants: list[tuple[str, str, str]]) -> list[bool]:
+    """Whether each mutant is seen: as many at once as there are copies."""
+    idle: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for folder in folders:
+        idle.put(folder)
+
+    def is_seen(mutant: tuple[str, str, str]) -> bool:
+        what, old, new = mutant
+        folder, start = idle.get(), time.monotonic()
+        try:
+            seen = judged(folder, old, new)
+        finally:
+            idle.put(folder)
+        print(f"{what}: {seen or 'SURVIVES'} ({time.monotonic() - start:.0f} s)", flush=True)
+        return seen is not None
+
+    with ThreadPoolExecutor(len(folders)) as pool:
+        return list(pool.map(is_seen, mutants))
+
+
 def copy(folder: Path) -> None:
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
@@ -167,6 +190,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="the mutants whose name has this word")
     parser.add_argument("--first", type=int, default=0, help="the first mutant to make, by its number")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="make N mutants at once, each in its own copy")
     parser.add_argument("--unchecked", action="store_true", help="take it that the tests pass without a mutant")
     parser.add_argument("--list", action="store_true", help="say where each would be, and make none")
     options = parser.parse_args()
@@ -177,21 +201,18 @@ def main() -> int:
             print(f"{what}: {where.relative_to(ROOT)}")
     if options.list:
         return 0
-    survivors = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        copy(folder)
-        if not build(folder):
+        folders = [Path(name, str(k)) for k in range(options.jobs)]
+        copy(folders[0])
+        if not build(folders[0]):
             sys.exit("the copy cannot be built")
-        if not options.unchecked and (failure := first_failure(folder, QUICK + BACKENDS)):
+        if not options.unchecked and (failure := first_failure(folders[0], QUICK + BACKENDS)):
             sys.exit(f"without a mutant: {failure}")
-        for what, old, new in chosen:
-            start = time.monotonic()
-            seen = judged(folder, old, new)
-            print(f"{what}: {seen or 'SURVIVES'} ({time.monotonic() - start:.0f} s)", flush=True)
-            survivors += [] if seen else [what]
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants were seen")
-    return 1 if survivors else 0
+        for folder in folders[1:]:
+            shutil.copytree(folders[0], folder)
+        seen = all_judged(folders, chosen)
+    print(f"{sum(seen)} of {len(seen)} mutants were seen")
+    return 0 if all(seen) else 1
 
 
 if __name__ == "__main__":

@@ -473,7 +473,7 @@ cdef enum:
 
 
 cdef void stream_halves(const array_t* a, Py_ssize_t start, Py_ssize_t n, const real_t* src) noexcept nogil:
-    """Elements start to start + n of `a`, which are neighbours of 16 bits, = src, rounded and written past the cache."""
+    """Elements start to start + n of `a`, neighbours of 16 bits, = src, rounded and written past the cache."""
     cdef char lines[LINES * CACHE_LINE]
     cdef Py_ssize_t i = 0, k
     while i < n:
