@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +62,17 @@ def every_loop(**axes: Sequence[Any]) -> pytest.MarkDecorator:
 with np.load(Path(__file__).parent / "data" / "gluon_cases.npz") as arrays:
     # a dense layer of MXNet's, and what it makes of the gradient of an L2 loss
     DENSE = {name.removeprefix("dense/"): arrays[name] for name in arrays if name.startswith("dense/")}
+
+
+def has_huge_pages(address: int) -> bool:
+    """Whether somebody has asked the system for huge pages under an address."""
+    smaps = Path("/proc/self/smaps")
+    if not (smaps.exists() and Path("/sys/kernel/mm/transparent_hugepage").exists()):
+        pytest.skip("this system has no huge pages, or does not list them")
+    inside = False
+    for line in smaps.read_text("utf-8").splitlines():
+        if span := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(span[1], 16) <= address < int(span[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return "hg" in line.split()
+    return False

@@ -207,14 +207,19 @@ def second_derivatives() -> None:
 
 
 def forward_mode() -> None:
-    """It is refused as it is elsewhere."""
-    x, y, _ = data("L2")
-    loss = fl.L2Loss(reduction="mean")
-    for forward in (lambda x, y: jax.jvp(loss, (x, y), (x, y))[1], lambda x, y: jax.linearize(loss, x, y)[1](x, y)):
-        program = mapped(lambda *x, forward=forward: forward(*x)[None], P("b"), in_specs=(P("b"), P("b")))
-        for wrap in (jax.jit, lambda f: f):
-            with pytest.raises(TypeError, match="can't apply forward-mode"):
-                wrap(program)(x, y)
+    x, y, w = data("BCE")
+
+    def along(loss: Function, *x: Any) -> Any:
+        value, change = jax.jvp(loss, x, x)
+        return value[None], change[None], jax.linearize(loss, *x)[1](*x)[None]
+
+    def curvature(loss: Function, *x: Any) -> Any:
+        return jax.jvp(jax.grad(lambda p: loss(p, *x[1:])), x[:1], x[:1])[1]
+
+    for wrap in (jax.jit, lambda f: f):
+        compare(lambda loss, wrap=wrap: wrap(mapped(partial(along, loss), P("b")))(x, y, w), "BCE")
+        compare(lambda loss, wrap=wrap: wrap(mapped(partial(curvature, loss), P("b")))(x, y, w), "BCE")
+    compare(lambda loss: jax.jvp(mapped(total(loss)), (x, y, w), (x, y, w)), "BCE")
 
 
 def several_axes() -> None:

@@ -11,7 +11,7 @@ import pytest
 import fastloss as fl
 from fastloss.backends import mapping
 from tests.conftest import assert_close
-from tests.frameworks import CASES, DENSE, Case, every_case, every_loop
+from tests.frameworks import CASES, DENSE, Case, every_case, every_loop, has_huge_pages
 from tests.reference import REDUCTIONS
 
 jax = pytest.importorskip("jax", reason='JAX is not installed: pip install -e ".[jax]"')
@@ -322,9 +322,98 @@ def test_what_is_not_used_has_no_part_in_the_gradient() -> None:
     np.testing.assert_array_equal(jax.grad(lambda x: jax.value_and_grad(loss)(x, y)[1].sum())(x), y)
 
 
-def test_forward_mode_is_refused() -> None:
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(fl.L2Loss(), (jnp.ones(3), jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))
+@pytest.mark.usefixtures("double")
+@every_loop(reduction=["none", "example", "mean"])
+def test_forward_mode(case: Case, reduction: str) -> None:
+    """Along all inputs that reverse mode knows, for values that are a number, else along those of pred's shape."""
+    loss = case.build(reduction=reduction)
+    given = {name: jnp.asarray(x) for name, x in case.inputs.items()}
+    first = given[loss.inputs[0]]
+    moved = [name for name in case.targets if reduction == "mean" or given[name].shape == first.shape]
+    tangents = [jnp.cos(jnp.arange(given[name].size, dtype=float)).reshape(given[name].shape) for name in moved]
+
+    def call(*x: Any) -> Any:
+        return loss(**given | dict(zip(moved, x, strict=True)))
+
+    inputs = [given[name] for name in moved]
+    if reduction != "mean" and not loss.is_separable(first.ndim):
+        again = lambda f, x, t: jax.jvp(lambda *x: jax.jvp(f, x, t)[1], x, t)  # noqa: E731
+        for forward in (jax.jvp, jax.jit(jax.jvp, static_argnums=0), again):
+            with pytest.raises(NotImplementedError, match=f"derivative of {type(loss).__name__} in .* is not known"):
+                forward(call, tuple(inputs), tuple(tangents))
+        return
+    value, change = jax.jvp(call, inputs, tangents)
+    np.testing.assert_array_equal(value, loss(**case.inputs))
+    flow, linear = jax.vjp(call, *inputs)[1], jax.linearize(call, *inputs)[1]
+    head = heads(value)
+    want = sum(np.vdot(g, t) for g, t in zip(flow(head), tangents, strict=True))
+    for found in (change, linear(*tangents)):
+        assert found.shape == value.shape
+        np.testing.assert_allclose(np.vdot(found, head), want, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.usefixtures("double")
+def test_second_derivatives_in_forward_mode() -> None:
+    rng = np.random.default_rng(4)
+    x, label, vector = (
+        jnp.asarray(rng.normal(size=(4, 3))),
+        jnp.array([0, 2, 1, -1]),
+        jnp.asarray(rng.normal(size=(4, 3))),
+    )
+    for reduction in ("none", "mean"):
+        loss = fl.SoftmaxFocalLoss(reduction=reduction, ignore_index=-1)
+        want = loss.hvp(x, label, vector)
+
+        def total(x: Any, loss: Any = loss) -> Any:
+            return loss(x, label).sum()
+
+        np.testing.assert_allclose(jax.jvp(jax.grad(total), (x,), (vector,))[1], want, rtol=1e-12)
+        for hessian in (jax.hessian, lambda f: jax.jacfwd(jax.jacfwd(f)), lambda f: jax.jacrev(jax.jacfwd(f))):
+            whole = jax.jit(hessian(total))(x)
+            np.testing.assert_allclose(jnp.tensordot(whole, vector, 2), want, rtol=1e-11, atol=1e-14)
+        batch = jnp.stack([x, 2 * x])
+        got = jax.grad(lambda x, total=total: jax.vmap(lambda x: jax.jvp(total, (x,), (vector,))[1])(x).sum())(batch)
+        np.testing.assert_allclose(got, jnp.stack([loss.hvp(b, label, vector) for b in batch]), rtol=1e-11, atol=1e-14)
+    with pytest.raises(NotImplementedError, match="no third derivatives of SoftmaxFocalLoss"):
+        jax.jvp(jax.hessian(total), (x,), (vector,))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "example"])
+def test_a_mapped_call_is_differentiated(reduction: str) -> None:
+    """In inputs that the entries share, too."""
+    loss = fl.SigmoidBCELoss(reduction=reduction)
+    x, y, weight = jnp.linspace(-2, 2, 24).reshape(2, 4, 3), jnp.ones((4, 3)), jnp.array([0.0, 1, 2, 3])
+    factor = jnp.array([1.0, 2, 3])
+
+    def total(x: Any, y: Any, factor: Any) -> Any:
+        return jax.vmap(loss, (0, None, None, None))(x, y, weight, factor).sum()
+
+    def each(x: Any, y: Any, factor: Any) -> Any:
+        return sum(loss(x[k], y, weight, factor).sum() for k in range(2))
+
+    inputs = x, y, factor
+    for got, want in zip(*[jax.grad(f, (0, 1, 2))(*inputs) for f in (total, each)], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
+    moved = [jax.jvp(lambda x, f=f: f(x, y, factor), (x,), (x,))[1] for f in (total, each)]
+    np.testing.assert_allclose(*moved, rtol=1e-6)
+    second = [jax.grad(lambda x, f=f: (jax.grad(f)(x, y, factor) ** 2).sum())(x) for f in (total, each)]
+    np.testing.assert_allclose(*second, rtol=1e-5, atol=1e-7)
+    slopes = [jax.grad(lambda y, f=f: jnp.sqrt(f(x, y, factor)))(y) for f in (total, each)]
+    np.testing.assert_allclose(*slopes, rtol=1e-5, atol=1e-7)
+
+
+def test_large_results_have_huge_pages() -> None:
+    x = jnp.ones(4 << 20)
+    gradient = jax.jit(jax.grad(fl.L2Loss(reduction="mean")))(x, x)
+    assert has_huge_pages(gradient.unsafe_buffer_pointer() + gradient.nbytes // 2)
+
+
+def test_value_and_gradient_are_one_call() -> None:
+    x, y = jnp.ones((4, 3)), jnp.array([0, 1, 2, 1])
+    for reduction in ("mean", "example"):
+        loss = fl.SoftmaxCELoss(reduction=reduction)
+        program = jax.jit(jax.value_and_grad(lambda x, loss=loss: loss(x, y).sum())).lower(x).compile().as_text()
+        assert program.count(" custom-call(") == 1
 
 
 def test_other_methods() -> None:
@@ -417,6 +506,11 @@ class Mine(fl.L2Loss):
         (lambda loss, x: loss.grad(x, x, wrt="sample_weight"), ValueError, "but the call has no sample_weight"),
         (lambda loss, x: Mine()(x, x), TypeError, "takes only fastloss's own losses, no subclass, got Mine"),
         (lambda loss, x: loss(x), TypeError, "L2Loss needs pred and label"),
+        (
+            lambda loss, x: jax.grad(lambda a: loss.grad(a, x).sum())(x),
+            NotImplementedError,
+            "nothing flows back through grad of L2Loss: differentiate the call",
+        ),
         (lambda loss, x: loss(x, jnp.ones(4)), Exception, "label must have pred's shape"),
         (
             lambda loss, x: jax.grad(fl.SoftmaxCELoss(reduction="sum"), 1)(jnp.ones((3, 4)), x),

@@ -1,28 +1,29 @@
-"""JAX: the loss of JAX's arrays is one, inside ``jit``, ``grad`` and ``vmap``, too.
+"""JAX: the loss of JAX's arrays is one, inside ``jit``, ``grad``, ``jvp`` and ``vmap``, too.
 
-A compiled program calls the losses through ``jax_calls``. Reverse mode takes the gradients from the forward pass.
+Every call is an operation of JAX's, which a compiled program runs through ``jax_calls``. The operation's derivative
+along tangents takes the gradients from the pass that computes the value; JAX transposes it for reverse mode.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding
 
 from fastloss import _foreign
 from fastloss._core import Loss
 from fastloss.backends import (
-    along,
     bind,
     check_differentiable,
     check_own,
     check_second_derivatives,
-    is_ready,
     is_total,
     jax_calls,
     mapping,
@@ -37,9 +38,6 @@ ARRAYS = (jax.Array, jax.core.Tracer)
 JAX: Any = jax
 PartitionSpec: Any = jax.sharding.PartitionSpec
 
-# dtypes of the empty arrays that stand for gradients of the backward pass, and for unwanted ones
-LATER, NEVER = np.dtype(np.int8), np.dtype(np.bool_)
-
 
 def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
     given, options = bind(loss, inputs, named)
@@ -47,10 +45,8 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     if options.pop("out", None) is not None:
         raise TypeError("out must be None for JAX's arrays, which do not change")
     arrays = tuple([as_array(name, x) for name, x in given.items()])
-    positions = tuple([loss.inputs.index(name) for name in given])
     if method == "__call__":
-        arrays = lie_alike(loss, tuple(given), arrays)
-        return (value if manual_mesh() is None else compiled_value)(loss, positions, arrays)
+        return call(loss, method, tuple(given), lie_alike(loss, tuple(given), arrays))[0]
     return evaluate_constant(loss, method, given, arrays, options)
 
 
@@ -64,15 +60,11 @@ def evaluate_constant(
         names, arrays = (*names, "head_grad"), (*arrays, as_array("head_grad", head))
     if method == "hvp":
         names, arrays = (*names, "vector"), (*arrays, as_array("vector", options.pop("vector")))
-        arrays = lie_alike(loss, names, arrays)
-        return call(spelled(method, options), loss, [like(arrays[0], result_dtype(arrays[0]))], names, arrays)[0]
+        return call(loss, spelled(method, options), names, lie_alike(loss, names, arrays), is_constant=True)[0]
     wrt = options.pop("wrt", None)
     targets = targets_of(loss, method, wrt, given)
     arrays = lie_alike(loss, names, arrays)
-    dtype = result_dtype(arrays[0])
-    derivatives = [like(arrays[names.index(name)], dtype) for name in targets] * (1 + method.endswith("hess"))
-    results_like = [like_value(loss, arrays[0])] * method.startswith("value") + derivatives
-    results: list[Any] = list(call(spelled(method, options), loss, results_like, names, arrays, targets))
+    results: list[Any] = call(loss, spelled(method, options), names, arrays, targets, is_constant=True)
     if isinstance(wrt, tuple):
         results = mapping.grouped(method, results, len(targets))
     return tuple(results) if len(results) > 1 else results[0]
@@ -115,9 +107,9 @@ def manual_mesh() -> Any:
     return mesh if getattr(mesh, "manual_axes", ()) else None
 
 
-def is_on_mesh(x: jax.Array) -> bool:
+def is_on_mesh(kind: Any) -> bool:
     # JAX 0.5 has no such types
-    sharding = getattr(typeof(x), "sharding", None)
+    sharding = getattr(kind, "sharding", None)
     return sharding is not None and not sharding.mesh.empty
 
 
@@ -144,7 +136,7 @@ def lie_alike(loss: Loss, names: Sequence[str], arrays: tuple[jax.Array, ...]) -
     # sizes may be symbols, of which the call itself knows
     if all(isinstance(n, int) for _, shape in shapes for n in shape):
         check_shapes(loss, shapes)
-    if not any(map(is_on_mesh, arrays)):
+    if not any(is_on_mesh(typeof(x)) for x in arrays):
         return arrays
     for name, x in zip(names, arrays, strict=True):
         if is_sum(x):
@@ -181,201 +173,256 @@ def cut(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     return found
 
 
-def like(x: jax.Array, dtype: Any) -> Any:
-    """The type of a result with an input's shape, on the same devices."""
-    return typeof(x).update(dtype=dtype, weak_type=False)
-
-
-def result_dtype(pred: jax.Array) -> Any:
+def result_dtype(pred: Any) -> Any:
     is_short = jnp.issubdtype(pred.dtype, np.floating) and pred.dtype.itemsize <= 4
     return pred.dtype if is_short else jax.dtypes.canonicalize_dtype(np.float64)
 
 
-def like_value(loss: Loss, pred: jax.Array) -> Any:
-    kind, axes = typeof(pred), loss.value_axes(pred.ndim)
-    shape = (1,) if axes is None else tuple([pred.shape[k] for k in axes])
-    more = {}
-    if is_on_mesh(pred):
-        spec = PartitionSpec(None) if axes is None else PartitionSpec(*[kind.sharding.spec[k] for k in axes])
-        more["sharding"] = NamedSharding(kind.sharding.mesh, spec)
-    dtype = result_dtype(pred)
-    dtype = np.float32 if dtype.itemsize == 2 and is_total(loss) else dtype
-    return kind.update(shape=shape, dtype=dtype, weak_type=False, **more)
+# a method's call; arrays have `added` axes in front that vmap has added, of size 1 where all entries have the same
+operation: Any = Primitive("fastloss")
+operation.multiple_results = True
+# what becomes of a change of inputs, by name and in the order of wrt: only its transposition is known, the gradients
+PUSH = "push"
 
 
 def call(
-    method: str,
     loss: Loss,
-    results: Sequence[Any],
-    names: Sequence[str],
-    arrays: Sequence[jax.Array],
-    wrt: Sequence[str] = (),
-) -> tuple[jax.Array, ...]:
-    """Calls a method of a loss from where the program runs, for results of these shapes."""
-    target = jax.ffi.ffi_call(jax_calls.TARGET, tuple(results), vmap_method="expand_dims")
+    method: str,
+    names: tuple[str, ...],
+    arrays: Sequence[Any],
+    wrt: tuple[str, ...] = (),
+    is_constant: bool = False,
+) -> list[Any]:
+    """Calls a method of a loss."""
     mesh = manual_mesh()
     is_part = mesh is not None and mesh.size > 1
-    return tuple(target(*arrays, call=jax_calls.spell(method, loss, names, wrt, len(results[0].shape), is_part)))
+    found: list[Any] = operation.bind(
+        *arrays, loss=loss, method=method, names=names, wrt=wrt, added=0, is_part=is_part, is_constant=is_constant
+    )
+    return found
 
 
-def names_of(loss: Loss, positions: Sequence[int]) -> tuple[str, ...]:
-    return tuple([loss.inputs[k] for k in positions])
+@functools.partial(jax.jit, static_argnames=("loss", "method", "names", "wrt", "added", "is_part", "is_constant"))
+def run(*arrays: Any, **how: Any) -> Any:
+    return operation.bind(*arrays, **how)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def value(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
-    """The loss of the inputs at these positions of the call."""
-    return call("__call__", loss, [like_value(loss, inputs[0])], names_of(loss, given), inputs)[0]
+operation.def_impl(run)
 
 
-def value_forward(loss: Loss, given: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
-    """The value, and the residuals of the backward pass: the inputs, and for each its gradient or a stand-in.
-
-    The structure is the same for all wanted inputs, because JAX keeps one for all programs.
-    """
-    arrays = tuple([x.value for x in inputs])
-    wrt = perturbed(given, inputs)
-    check_differentiable(loss, names_of(loss, wrt))
-    found = dict.fromkeys(wrt, jnp.zeros(0, LATER))
-    if wrt and is_ready(loss, wrt, arrays[0].ndim):
-        result, gradients = value_and_gradients(loss, given, wrt, arrays)
-        # each has pred's dtype, and goes to an input of its own
-        found = {k: x.astype(arrays[given.index(k)].dtype) for k, x in zip(wrt, gradients, strict=True)}
-    else:
-        result = value(loss, given, arrays)
-    return result, (arrays, tuple([found.get(k, jnp.zeros(0, NEVER)) for k in given]))
-
-
-def value_backward(loss: Loss, given: tuple[int, ...], residuals: Any, head: Any) -> Any:
-    if isinstance(head, jax.custom_derivatives.SymbolicZero):
-        return (tuple([None for _ in given]),)  # no cover: JAX leaves such a call out so far
-    arrays, gradients = residuals
-    found = {k: x for k, x in zip(given, gradients, strict=True) if x.dtype != NEVER}
-    wrt = tuple([k for k, x in found.items() if x.dtype == LATER])
-    if wrt:
-        found = dict(zip(wrt, gradients_for(loss, given, wrt, arrays, head), strict=True))
-    else:
-        found = {k: sifted(loss, given, arrays, k, along(loss, head, x)) * x for k, x in found.items()}
-    return (tuple([found[k].astype(x.dtype) if k in found else None for k, x in zip(given, arrays, strict=True)]),)
+@operation.def_abstract_eval
+def describe(
+    *kinds: Any, loss: Loss, method: str, names: Sequence[str], wrt: Sequence[str], added: int, **_: Any
+) -> list[Any]:
+    """The types of the results, which lie like pred and like the inputs that they are derivatives in."""
+    pred = kinds[0]
+    dtype = result_dtype(pred)
+    results = []
+    for name in mapping.result_names("__call__" if method == PUSH else method, tuple(wrt), names[0]):
+        if name == "value":
+            short = np.float32 if dtype.itemsize == 2 and is_total(loss) else dtype
+            results.append(result_like(kinds, pred, loss.value_axes(pred.ndim - added), added, short))
+        else:
+            kind = kinds[names.index(name)]
+            results.append(result_like(kinds, kind, range(kind.ndim - added), added, dtype))
+    return results
 
 
-value.defvjp(value_forward, value_backward, symbolic_zeros=True)
-# shard_map takes rules for symbolic zeros only inside a compiled program
-compiled_value = jax.jit(value, static_argnums=(0, 1))
+def result_like(kinds: Sequence[Any], kind: Any, axes: Sequence[int] | None, added: int, dtype: Any) -> Any:
+    """The type of a result with some axes of an input, or None for one of size 1, behind those that vmap has added."""
+    front = list(zip(*[x.shape[:added] for x in kinds], strict=True))
+    shape = [next((n for n in sizes if n != 1), 1) for sizes in front]
+    shape += [1] if axes is None else [kind.shape[added + k] for k in axes]
+    more = {}
+    if is_on_mesh(kind):
+        cuts = zip(*[x.sharding.spec[:added] for x in kinds], strict=True)
+        spec = [next((cut for cut in entry if cut is not None), None) for entry in cuts]
+        spec += [None] if axes is None else [kind.sharding.spec[added + k] for k in axes]
+        more["sharding"] = NamedSharding(kind.sharding.mesh, PartitionSpec(*spec))
+    return kind.update(shape=tuple(shape), dtype=dtype, weak_type=False, **more)
 
 
-def sifted(loss: Loss, given: tuple[int, ...], inputs: tuple[jax.Array, ...], k: int, head: jax.Array) -> jax.Array:
-    """The flow into an input, set to 0 where the call leaves the input out: infinity times 0 would be NaN."""
-    named = dict(zip(names_of(loss, given), inputs, strict=True))
-    mask = left_out(loss, named, loss.inputs[k])
+def lower(
+    ctx: Any,
+    *operands: Any,
+    loss: Loss,
+    method: str,
+    names: Sequence[str],
+    wrt: Sequence[str],
+    added: int,
+    is_part: bool,
+    **_: Any,
+) -> Any:
+    if method == PUSH:
+        refuse_forward(loss, wrt)
+    ndim = len(ctx.avals_out[0].shape) - added
+    text = jax_calls.spell(method, loss, names, wrt, ndim, is_part)
+    return jax.ffi.ffi_lowering(jax_calls.TARGET)(ctx, *operands, call=text)
+
+
+mlir.register_lowering(operation, lower)
+
+
+def map_calls(arrays: Sequence[Any], axes: Sequence[int | None], *, added: int, **how: Any) -> Any:
+    """One call for all that vmap stands for."""
+    arrays = [x[None] if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(arrays, axes, strict=True)]
+    found = operation.bind(*arrays, added=added + 1, **how)
+    return found, [0] * len(found)
+
+
+batching.primitive_batchers[operation] = map_calls
+
+
+def differentiate(primals: Sequence[Any], tangents: Sequence[Any], *, is_constant: bool, **how: Any) -> Any:
+    """The results, and how they change along the tangents of the inputs."""
+    loss, method = how["loss"], how["method"].partition(":")[0]
+    moved = {name: x for name, x in zip(how["names"], tangents, strict=True) if type(x) is not ad.Zero}
+    if is_constant:
+        raise NotImplementedError(
+            f"nothing flows back through {method} of {type(loss).__name__}: differentiate the call of the loss"
+        )
+    if method == PUSH:
+        refuse_forward(loss, how["wrt"])
+    how["is_constant"] = False
+    return RULES[method](list(primals), moved, how)
+
+
+def change_of_value(primals: list[Any], moved: dict[str, Any], how: dict[str, Any]) -> Any:
+    loss, names, added = how["loss"], how["names"], how["added"]
+    wrt = tuple(moved)
+    check_differentiable(loss, wrt)
+    pred, axes = primals[0], loss.value_axes(primals[0].ndim - added)
+    alike = all(primals[names.index(name)].shape[added:] == pred.shape[added:] for name in wrt)
+    if axes and not (alike and loss.is_separable(pred.ndim - added)):
+        push = how | {"method": PUSH, "names": (*names, *wrt), "wrt": wrt}
+        return operation.bind(*primals, **how), operation.bind(*primals, *moved.values(), **push)
+    found, *gradients = operation.bind(*primals, **how | {"method": "value_and_grad", "wrt": wrt})
+    return [found], [along_tangents(loss, names, wrt, added, primals, list(moved.values()), gradients, found)]
+
+
+def change_of_value_and_gradients(primals: list[Any], moved: dict[str, Any], how: dict[str, Any]) -> Any:
+    loss, names, wrt = how["loss"], how["names"], how["wrt"]
+    check_second_derivatives(loss, positions(loss, wrt), positions(loss, moved))
+    value, gradient = operation.bind(*primals, **how)
+    (vector,) = moved.values()
+    change = along_tangents(loss, names, wrt, how["added"], primals, [vector], [gradient], value)
+    return [value, gradient], [change, *product(primals, vector, how)]
+
+
+def change_of_gradients(primals: list[Any], moved: dict[str, Any], how: dict[str, Any]) -> Any:
+    """Of the gradients for a head, in which they are linear."""
+    loss = how["loss"]
+    *inputs, head = primals
+    found = operation.bind(*primals, **how)
+    changes = []
+    if "head_grad" in moved:
+        changes.append(operation.bind(*inputs, moved["head_grad"], **how))
+    targets = [name for name in moved if name != "head_grad"]
+    if targets:
+        check_second_derivatives(loss, positions(loss, how["wrt"]), positions(loss, targets))
+        changes.append(product([*inputs, head], moved[targets[0]], how))
+    return found, [sum(parts[1:], parts[0]) for parts in zip(*changes, strict=True)]
+
+
+def change_of_product(primals: list[Any], moved: dict[str, Any], how: dict[str, Any]) -> Any:
+    if list(moved) != ["vector"]:
+        raise NotImplementedError(f"fastloss has no third derivatives of {type(how['loss']).__name__}")
+    return operation.bind(*primals, **how), operation.bind(*primals[:-1], moved["vector"], **how)
+
+
+RULES = {
+    "__call__": change_of_value,
+    "value_and_grad": change_of_value_and_gradients,
+    "grad": change_of_gradients,
+    "hvp": change_of_product,
+}
+ad.primitive_jvps[operation] = differentiate
+
+
+def product(arrays: Sequence[Any], vector: Any, how: dict[str, Any]) -> Any:
+    """The Hessian in the first input times a vector."""
+    return operation.bind(*arrays, vector, **how | {"method": "hvp", "names": (*how["names"], "vector"), "wrt": ()})
+
+
+def positions(loss: Loss, names: Iterable[str]) -> list[int]:
+    return [loss.inputs.index(name) for name in names]
+
+
+# compiled, or reverse mode outside of a compiled program would spread what flows back over an array of pred's size
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def along_tangents(
+    loss: Loss,
+    names: tuple[str, ...],
+    wrt: tuple[str, ...],
+    added: int,
+    primals: Sequence[Any],
+    tangents: Sequence[Any],
+    gradients: Sequence[Any],
+    value: Any,
+) -> Any:
+    """The change of a value along tangents, of the gradients for heads of 1."""
+    if added:
+        lists = (primals, tangents, gradients, value)
+        function = functools.partial(along_tangents, loss, names, wrt, added - 1)
+        size = next((x.shape[0] for x in jax.tree.leaves(lists) if x.shape[0] != 1), 1)
+        # of size 1 where all entries have the same
+        axes = jax.tree.map(lambda x: 0 if x.shape[0] == size else None, lists)
+        return jax.vmap(function, axes)(*jax.tree.map(lambda x: x if x.shape[0] == size else x[0], lists))
+    inputs, axes = dict(zip(names, primals, strict=True)), loss.value_axes(primals[0].ndim)
+    others = tuple([k for k in range(primals[0].ndim) if k not in axes]) if axes else None
+    found: Any = 0
+    for name, tangent, gradient in zip(wrt, tangents, gradients, strict=True):
+        terms = sifted(loss, inputs, name, tangent).astype(value.dtype) * gradient.astype(value.dtype)
+        found += terms.sum(others)
+    return found if axes is not None else found[None]
+
+
+def sifted(loss: Loss, inputs: dict[str, Any], name: str, tangent: Any) -> Any:
+    """The tangent of an input, set to 0 where the call leaves the input out: infinity times 0 would be NaN."""
+    mask = left_out(loss, inputs, name)
     if mask is None:
-        return head
-    if is_on_mesh(mask):
+        return tangent
+    if is_on_mesh(typeof(mask)):
         # the gradient must be cut as its input is, and weights may be cut otherwise
-        sharding, spec = typeof(mask).sharding, typeof(named[loss.inputs[k]]).sharding.spec
+        sharding, spec = typeof(mask).sharding, typeof(inputs[name]).sharding.spec
         spec = PartitionSpec(*[c if n > 1 else None for c, n in zip(spec, mask.shape, strict=True)])
         if spec != sharding.spec:
             mask = cut(mask, NamedSharding(sharding.mesh, spec))
-    return jnp.where(mask, 0, head)
+    return jnp.where(mask, 0, tangent)
 
 
-def is_integer(x: jax.Array) -> bool:
-    return not jnp.issubdtype(x.dtype, jnp.floating)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def gradients_for(
-    loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...], head: jax.Array
-) -> Any:
-    """The gradients for a head."""
-    names = (*names_of(loss, given), "head_grad")
-    return call("grad", loss, like_inputs(given, wrt, inputs), names, (*inputs, head), names_of(loss, wrt))
-
-
-def gradients_for_forward(
-    loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[Any, ...], head: Any
-) -> Any:
-    check_second_derivatives(loss, wrt, perturbed(given, inputs) or (0,))
-    if head.perturbed:
+def transpose(flows: Sequence[Any], *operands: Any, is_constant: bool, **how: Any) -> Any:
+    """What flows back into the operands that the results are linear in: vectors, or the changes of inputs."""
+    loss = how["loss"]
+    n = len(operands) - (len(how["wrt"]) if how["method"] == PUSH else 1)
+    if how["method"] == "grad":
         raise NotImplementedError(
             f"fastloss has no derivative in head_grad of the gradient of {type(loss).__name__} where several values "
             "depend on an element"
         )
-    arrays = tuple([x.value for x in inputs])
-    return gradients_for(loss, given, wrt, arrays, head.value), (arrays, head.value)
+    flow = ad.instantiate_zeros(flows[0])  # type: ignore[no-untyped-call]
+    if how["method"] == PUSH:
+        how |= {"method": "grad", "names": (*how["names"][:n], "head_grad")}
+    # else the Hessian, which is symmetric
+    results = operation.bind(*operands[:n], flow, is_constant=is_constant, **how)
+    unknown = [isinstance(x, ad.UndefinedPrimal) for x in operands[n:]]
+    found = zip(results, operands[n:], unknown, strict=True)
+    return [None] * n + [
+        fitted(x, operand.aval, how["added"]) if is_wanted else None for x, operand, is_wanted in found
+    ]
 
 
-def gradients_for_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], residuals: Any, heads: Any) -> Any:
-    arrays, head = residuals
-    found = product(loss, given, heads[0], arrays, head).astype(arrays[0].dtype)
-    return tuple([found if k == 0 else None for k in given]), None
+def fitted(x: Any, kind: Any, added: int) -> Any:
+    """What flows back into an operand, the sum over entries that share it."""
+    shared = tuple([k for k in range(added) if kind.shape[k] != x.shape[k]])
+    return x.sum(shared, keepdims=True).astype(kind.dtype)
 
 
-gradients_for.defvjp(gradients_for_forward, gradients_for_backward, symbolic_zeros=True)
+ad.primitive_transposes[operation] = transpose
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def product(
-    loss: Loss, given: tuple[int, ...], vector: jax.Array, inputs: tuple[jax.Array, ...], head: jax.Array | None
-) -> Any:
-    """The Hessian in the first input times a vector."""
-    names, arrays = (*names_of(loss, given), "vector"), (*inputs, vector)
-    if head is not None:
-        names, arrays = (*names, "head_grad"), (*arrays, head)
-    return call("hvp", loss, [like(inputs[0], result_dtype(inputs[0]))], names, arrays)[0]
-
-
-def product_forward(loss: Loss, given: tuple[int, ...], vector: Any, inputs: tuple[Any, ...], head: Any) -> Any:
-    if perturbed(given, inputs) or (head is not None and head.perturbed):
-        raise NotImplementedError(f"fastloss has no third derivatives of {type(loss).__name__}")
-    arrays, head = tuple([x.value for x in inputs]), None if head is None else head.value
-    return product(loss, given, vector.value, arrays, head), (arrays, head)
-
-
-def product_backward(loss: Loss, given: tuple[int, ...], residuals: Any, flow: Any) -> Any:
-    # the Hessian is symmetric
-    arrays, head = residuals
-    return product(loss, given, flow, arrays, head), tuple([None for _ in given]), None
-
-
-product.defvjp(product_forward, product_backward, symbolic_zeros=True)
-
-
-def perturbed(given: tuple[int, ...], inputs: tuple[Any, ...]) -> tuple[int, ...]:
-    """Those of the inputs that are differentiated, by the position in the call."""
-    return tuple([k for k, x in zip(given, inputs, strict=True) if x.perturbed and not is_integer(x.value)])
-
-
-def like_inputs(given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
-    """What has the shapes of some inputs and the dtype of results."""
-    dtype = result_dtype(inputs[0])
-    return tuple([like(inputs[given.index(k)], dtype) for k in wrt])
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def value_and_gradients(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[jax.Array, ...]) -> Any:
-    """The value and the gradients for heads of 1, of one pass."""
-    results = like_value(loss, inputs[0]), *like_inputs(given, wrt, inputs)
-    result, *gradients = call("value_and_grad", loss, results, names_of(loss, given), inputs, names_of(loss, wrt))
-    return result, tuple(gradients)
-
-
-def gradients_forward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], inputs: tuple[Any, ...]) -> Any:
-    arrays = tuple([x.value for x in inputs])
-    check_second_derivatives(loss, wrt, perturbed(given, inputs))
-    result, gradients = value_and_gradients(loss, given, wrt, arrays)
-    return (result, gradients), (arrays, gradients)
-
-
-def gradients_backward(loss: Loss, given: tuple[int, ...], wrt: tuple[int, ...], residuals: Any, heads: Any) -> Any:
-    arrays, (gradient,) = residuals
-    head, (second,) = heads
-    found = jnp.zeros_like(gradient)
-    if not isinstance(head, jax.custom_derivatives.SymbolicZero):
-        found += sifted(loss, given, arrays, 0, along(loss, head, gradient)) * gradient
-    if not isinstance(second, jax.custom_derivatives.SymbolicZero):
-        found += product(loss, given, second, arrays, None)
-    return (tuple([found.astype(arrays[0].dtype) if k == 0 else None for k in given]),)
-
-
-value_and_gradients.defvjp(gradients_forward, gradients_backward, symbolic_zeros=True)
+def refuse_forward(loss: Loss, wrt: Sequence[str]) -> None:
+    raise NotImplementedError(
+        f"the forward-mode derivative of {type(loss).__name__} in {', '.join(wrt)} is not known: only those of inputs "
+        "of the first one's shape are, or of values that are one number"
+    )

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import logging
 import math
+import mmap
 from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p
 from typing import Any, ClassVar
@@ -39,6 +40,9 @@ DTYPES = {
     12: np.dtype(np.float64),
     16: np.dtype(jax.numpy.bfloat16),
 }
+# bytes of a result from which on huge pages are asked for, as NumPy does for its own arrays
+LARGE = 1 << 22
+HUGE_PAGES = getattr(mmap, "MADV_HUGEPAGE", None)
 METADATA_EXTENSION = 1
 CANCELLED = 1
 INVALID_ARGUMENT = 3
@@ -129,9 +133,19 @@ def arrays(values: Values) -> list[Any]:
     return [array(values.values[k].contents) for k in range(values.size)]
 
 
+def advise(x: Any) -> None:
+    """Asks for huge pages under a result that nobody has written yet; the system may not have them."""
+    start = x.ctypes.data + -x.ctypes.data % mmap.PAGESIZE
+    size = (x.ctypes.data + x.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    ctypes.CDLL(None).madvise(c_void_p(start), c_size_t(size), HUGE_PAGES)
+
+
 def run(call: str, inputs: list[Any], results: list[Any]) -> None:
     """Fills the results, which lie flat and may have axes in front that vmap has added."""
     method, loss, names, wrt, ndim, is_part = parse(call)
+    for x in results if HUGE_PAGES is not None else ():
+        if x.nbytes >= LARGE:
+            advise(x)
     try:
         mapping.call(loss, method, dict(zip(names, inputs, strict=True)), results[0].ndim - ndim, wrt, results)
     except Exception as error:
