@@ -17,7 +17,7 @@ import pytest
 
 import fastloss as fl
 from tests.calls import ENTRIES, inputs_of
-from tests.frameworks import CASES, DENSE, Case, every_case, every_loop
+from tests.frameworks import CASES, DENSE, Case, every_case, every_loop, has_huge_pages
 from tests.reference import LOSSES, REDUCTIONS
 
 torch = pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[torch]"')
@@ -304,6 +304,13 @@ def test_a_tensor_without_axes(reduction: str) -> None:
         assert gradient.shape == ()
 
 
+def test_large_results_have_huge_pages() -> None:
+    """NumPy, whose arrays they are, asks for them."""
+    x = torch.ones(4 << 20, requires_grad=True)
+    fl.L2Loss(reduction="mean")(x, torch.zeros(4 << 20)).backward()
+    assert has_huge_pages(x.grad.data_ptr() + x.grad.nbytes // 2)
+
+
 def test_nothing_is_recorded_without_need() -> None:
     loss, x, y = fl.L2Loss(reduction="mean"), torch.ones(3, requires_grad=True), torch.zeros(3)
     with torch.no_grad():
@@ -438,10 +445,11 @@ def test_halves_are_compiled(name: str, dtype: Any, reduction: str) -> None:
     given = tensors(CASES[name], ())
     x = given.pop("pred").to(dtype).requires_grad_()
     compiled = torch.compile(lambda x: loss(x, **given), fullgraph=True, backend="aot_eager")
-    found = [(f(x), *torch.autograd.grad(f(x).sum(), x)) for f in (compiled, lambda x: loss(x, **given))]
-    for got, want in zip(*found, strict=True):
-        assert got.dtype == want.dtype
-        assert torch.equal(got, want)
+    for scale in (1, 3.7):
+        found = [(f(x), *torch.autograd.grad(f(x).sum() * scale, x)) for f in (compiled, lambda x: loss(x, **given))]
+        for got, want in zip(*found, strict=True):
+            assert got.dtype == want.dtype
+            assert torch.equal(got, want)
 
 
 def test_under_autocast() -> None:
@@ -457,6 +465,38 @@ def test_under_autocast() -> None:
         value.backward()
         gradients.append(model.weight.grad.clone())
     torch.testing.assert_close(*gradients)
+
+
+# PyTorch's own
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("loss", [fl.SoftmaxCELoss(), fl.HuberLoss(reduction="none")], ids=["softmax", "Huber"])
+def test_values_per_example_under_autocast(loss: fl.Loss) -> None:
+    """float32, eager, compiled and transformed, and the gradient is rounded once, for what flows back."""
+    x = torch.randn(5, 4).bfloat16()
+    label = torch.arange(5) % 4 if loss.has_rows else torch.randn(5, 4)
+    single = x.float().requires_grad_()
+    want = loss(single, label)
+    # of bfloat16, too, as what flows into a value of this type
+    head = torch.rand_like(want).bfloat16().float()
+    gradient = torch.autograd.grad(want, single, head)[0].bfloat16()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    traced = make_fx(lambda x: torch.autograd.grad(loss(x, label), x, head)[0])(x.requires_grad_())
+    assert torch.equal(traced(x), gradient)
+    with torch.autocast("cpu", torch.bfloat16):
+        for call in (loss, lambda *inputs: torch.vmap(loss)(*[a[None] for a in inputs])[0], compiled):
+            value = call(x, label)
+            assert value.dtype is torch.float32
+            assert torch.equal(value, want)
+            assert torch.equal(torch.autograd.grad(value, x, head)[0], gradient)
+        for constant in (loss(x.detach(), label), loss(x.detach(), label, sample_weight=torch.ones(5))):
+            assert torch.equal(constant, want)
+        weight = torch.ones(5, requires_grad=True)
+        value = loss(x, label, weight)
+        assert torch.equal(value, want)
+        assert torch.equal(torch.autograd.grad(value, x, head)[0], gradient)
+        assert loss(single, label).dtype is torch.float32
+        assert loss(single.double(), label).dtype is torch.float64
 
 
 @pytest.mark.parametrize(

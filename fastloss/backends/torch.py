@@ -33,6 +33,7 @@ from fastloss.backends.torch_operators import (
     names,
     records_calls,
     transforms_active,
+    wide_value,
 )
 
 # stand-ins of the tracer of torch.fx, too
@@ -74,18 +75,20 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
         else:
             arrays.append(x)
             others = inputs
+    wide = wide_value(loss, arrays[0]) if torch.is_autocast_enabled("cpu") else None
     if not wrt or not torch.is_grad_enabled():
-        value = call(loss, *arrays)
+        value = call(loss, *arrays) if wide is None else call(loss, *arrays, out=wide)
         return as_value(value, arrays[0])
+    more: Any = {} if wide is None else {"out": (wide, None)}
     if wrt == [0] and loss.is_separable(inputs[0].ndim):
-        value, gradient = Loss.value_and_grad(loss, *arrays)
+        value, gradient = Loss.value_and_grad(loss, *arrays, **more)
         gradients = [as_tensor(gradient)]
     elif is_ready(loss, wrt, np.ndim(arrays[0])):
-        value, found = Loss.value_and_grad(loss, *arrays, wrt=names(loss, wrt))
+        value, found = Loss.value_and_grad(loss, *arrays, wrt=names(loss, wrt), **more)
         gradients = list(map(as_tensor, found))
     else:
         check_differentiable(loss, names(loss, wrt))
-        value, gradients = call(loss, *arrays), None
+        value, gradients = call(loss, *arrays, out=wide), None
     return record((loss, wrt, others), gradients, [as_value(value, arrays[0])], *inputs)
 
 

@@ -112,6 +112,15 @@ def as_value(x: Any, pred: Any) -> Tensor:
     return torch.from_numpy(np.array(x if abs(x) < BEYOND_FLOAT32 else x * math.inf, np.float32))
 
 
+def wide_value(loss: Loss, pred: Any) -> Any:
+    """A float32 array for values per example of halves, which autocast has in float32; None for any others."""
+    dtype = np.asarray(pred).dtype
+    if is_total(loss) or (dtype != np.float16 and dtype != _foreign.BFLOAT16):
+        return None
+    axes = loss.value_axes(pred.ndim)
+    return np.empty([1] if axes is None else [pred.shape[k] for k in axes], np.float32)
+
+
 def check_no_tangents(loss: Loss, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Refuses forward mode for all but the value: it would silently find no derivatives."""
     given, options = bind(loss, inputs, named)
@@ -161,10 +170,13 @@ def mapped(loss: Loss, method: str, arrays: dict[str, Any], added: int, wrt: Seq
 
 # Inputs may have axes in front that vmap has added, so many in each, of size 1 where all calls have the same.
 @torch.library.custom_op("fastloss::evaluate", mutates_args=(), device_types="cpu")
-def evaluate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], added: int = 0) -> list[Tensor]:
+def evaluate(
+    expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], added: int = 0, wide: bool = False
+) -> list[Tensor]:
     """The value, and the gradients for heads of 1, if those give the gradients for any.
 
-    The backward pass multiplies them by what flows back, in operations that PyTorch can trace.
+    The backward pass multiplies them by what flows back, in operations that PyTorch can trace. wide: values per example
+    of halves are float32.
     """
     loss, arrays = loss_and_arrays(expression, given, inputs)
     if added:
@@ -172,7 +184,7 @@ def evaluate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[
         return mapped(loss, "value_and_grad" if ready else "__call__", arrays, added, ready)
     pred = arrays[loss.inputs[0]]
     if not wrt or not is_ready(loss, wrt, inputs[0].ndim):
-        return [as_value(loss(**arrays), pred)]
+        return [as_value(loss(**arrays, out=wide_value(loss, pred) if wide else None), pred)]
     value, gradients = loss.value_and_grad(**arrays, wrt=names(loss, wrt))
     return [as_value(value, pred), *map(as_tensor, gradients)]
 
@@ -360,9 +372,13 @@ def spread(batch: list[int], tensors: list[Tensor]) -> list[Tensor]:
 
 
 @evaluate.register_fake
-def _(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], added: int = 0) -> list[Tensor]:
+def _(
+    expression: str, given: list[int], inputs: list[Tensor], wrt: list[int], added: int = 0, wide: bool = False
+) -> list[Tensor]:
     batch, inputs = entries(inputs, added)
     loss, value = described(expression, given, inputs)
+    if wide and value.dtype in HALVES:
+        value = value.float()
     return spread(batch, [value, *(like_inputs(given, inputs, wrt) if is_ready(loss, wrt, inputs[0].ndim) else [])])
 
 
@@ -413,7 +429,7 @@ def _(
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
-    ctx.expression, ctx.given, tensors, ctx.wrt, ctx.added = inputs
+    ctx.expression, ctx.given, tensors, ctx.wrt, ctx.added = inputs[:5]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, *output[1:])
 
@@ -438,7 +454,7 @@ def backward(ctx: Any, heads: Sequence[Tensor]) -> tuple[Any, ...]:
     else:
         found = flow_back(ctx, heads[0])
     # PyTorch takes an empty list for one of tensors, and no gradient of an argument that a call has left out
-    flow: tuple[Any, ...] = (None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else [], None)
+    flow: tuple[Any, ...] = (None, None, [found.get(k) for k in ctx.given], None if ctx.wrt else [], None, None)
     return flow[: len(ctx.needs_input_grad)]
 
 
@@ -750,11 +766,16 @@ class Differentiable(torch.autograd.Function):
 
 def operate(expression: str, given: list[int], inputs: list[Tensor], wrt: list[int]) -> list[Tensor]:
     """The operator, in the form that active transforms take."""
+    is_half = inputs[0].dtype in HALVES
+    wide = is_half and torch.is_autocast_enabled("cpu")
+    if wide and (is_transformed() or is_forward()):
+        inputs = [inputs[0].float(), *inputs[1:]]
     if wrt and (is_transformed() or is_forward()):
         return list(cast(Any, Differentiable).apply(expression, given, 0, wrt, *inputs))
     if is_transformed() or is_forward():
         return [cast(Any, Value).apply(expression, given, 0, *inputs)]
-    found: list[Tensor] = evaluate(expression, given, inputs, wrt)
+    # gradients of halves are computed for what flows back, or they would be rounded twice
+    found: list[Tensor] = evaluate(expression, given, inputs, [] if is_half else wrt, 0, wide)
     return found
 
 
