@@ -1,4 +1,4 @@
-"""Leaves out doctests of what is not installed, and all but every N-th case of a test where that is asked for."""
+"""Leaves out doctests of what is not installed, slow tests, and all but every N-th case of a test if asked for that."""
 
 import zlib
 from importlib.util import find_spec
@@ -24,9 +24,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every", type=int, default=1, metavar="N", help="of the cases of each test, run every N-th, and at least one"
     )
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes and gigabytes, too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     every = config.getoption("--every")
     if every == 1:
         return

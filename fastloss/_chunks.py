@@ -69,7 +69,9 @@ class Chunks:
         self.loss = with_reduction(loss, "sum") if self.is_total else loss
         self.share = (1 / count if count else 0.0) if self.is_total else 1.0
         self.source = rows.source
-        given = {name: _foreign.array_of(name, x) for name, x in inputs.items() if x is not None}
+        given = {name: array_of(name, x) for name, x in inputs.items() if x is not None}
+        if "sample_weight" in given:
+            given["sample_weight"] = _foreign.without_halves(given["sample_weight"])
         head = given.pop("head_grad", np.ones(()))
         self.head: Any = float(_foreign.as_doubles(head)) * self.share if not head.ndim else head
         self.kept = self._kept(given)
@@ -182,6 +184,11 @@ class Call:
             self.products.multiply(slopes, self.weight, found)
             if not direct:
                 to[part] = found
+
+
+def array_of(name: str, x: Any) -> Array:
+    """An array of numbers, of any library; as it is, if it has the dtype that stands for bfloat16."""
+    return x if type(x) is np.ndarray and x.dtype == _foreign.BFLOAT16 else _foreign.array_of(name, x)
 
 
 def as_matrix(weight: Array) -> Array:

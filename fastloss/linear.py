@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from fastloss import _foreign
 from fastloss._arguments import flag, integer, number, rebuild
-from fastloss._chunks import CHUNK_BYTES, GRAD, HESS, VALUE, Call, Chunks, Products
+from fastloss._chunks import CHUNK_BYTES, GRAD, HESS, VALUE, Call, Chunks, Products, array_of
 from fastloss._core import Loss, Rows
+from fastloss.backends import backend_of
 from fastloss.backends.layout import layout_of
 from fastloss.losses import L2Loss
 
@@ -37,7 +38,7 @@ def rows_of(X: Any, in_double: bool = False) -> Rows:
     """The rows of a matrix of any library, sparse ones of SciPy included, for loops in float64 if asked for."""
     if type(X).__module__.startswith("scipy.sparse"):
         return sparse_rows(X, in_double)
-    dense = X if type(X) is np.ndarray and X.dtype == _foreign.BFLOAT16 else _foreign.array_of("X", X)
+    dense = array_of("X", X)
     if dense.ndim != 2:
         raise ValueError(f"X must have two axes, of examples and of features, got shape {dense.shape}")
     if dense.dtype.itemsize > 8:
@@ -85,7 +86,7 @@ def offset(name: str, x: Any, weight: Array) -> Array:
 
 
 def floats(name: str, x: Any) -> Array:
-    a = x if type(x) is np.ndarray and x.dtype == _foreign.BFLOAT16 else _foreign.array_of(name, x)
+    a = array_of(name, x)
     return a.astype(np.float64) if a.dtype.kind in "iub" else a
 
 
@@ -318,6 +319,9 @@ class LinearLoss:
     chunk in a buffer of ``chunk_bytes``, which is all the memory that the call takes beside its results. It sums in the
     dtype of X, in an order of its own. Rows of weight 0 and rows with an ignored id are left out of the products.
 
+    Tensors of PyTorch get their gradients in the forward pass, rows of Dask are read by a task for each chunk. JAX and
+    autograd differentiate the product and the loss, with stored predictions.
+
     Source: Gluon, JAX: none; PyTorch's linear_cross_entropy, of class ids alone; scikit-learn's LinearModelLoss, which
     is private, makes two passes.
 
@@ -357,13 +361,12 @@ class LinearLoss:
         return rebuild, (type(self), (self.loss,), (("chunk_bytes", self.chunk_bytes),))
 
     def _call(self, method: str, given: dict[str, Any], named: dict[str, Any], options: dict[str, Any]) -> Any:
-        """Make a call where its arrays belong."""
+        """Make a call, whose inputs have known names."""
         for name in named:
             if name not in self.loss.inputs[2:]:
                 known = ", ".join(["X", "weight", *self.loss.inputs[1:], "bias"])
                 raise TypeError(f"{self!r} got an unexpected keyword argument {name!r}; its inputs are {known}")
-        given |= named
-        return self.compute(method, given, options)
+        return dispatch(self, method, given | named, options)
 
     def compute(self, method: str, given: dict[str, Any], options: dict[str, Any], products: Any = None) -> Any:
         """Make a call of arrays of NumPy, with products of matrices by another library if given."""
@@ -375,7 +378,9 @@ class LinearLoss:
         if method == "hvp":
             return self._product(problem, options["vector"])
         wrt, want = options.get("wrt", "weight"), WANTED[method]
-        names = targets(problem, wrt) if want & GRAD else ()
+        names = targets(wrt, problem.bias is not None) if want & GRAD else ()
+        if "X" in names and not isinstance(problem.rows.source, np.ndarray):
+            raise ValueError("wrt='X', but X is sparse, and its gradient is not; take X.toarray()")
         parts = ("value",) * (want & VALUE) + ("gradient",) * (want & GRAD > 0)
         outs = named_outs(options.get("out"), parts, names, isinstance(wrt, tuple))
         for name, out in outs.items():
@@ -498,19 +503,27 @@ class LinearLoss:
         return found
 
 
+def dispatch(linear: LinearLoss, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    """Make a call where its arrays belong. PyTorch's compiler has a function of its own in the place of this one."""
+    for x in (*given.values(), *options.values()):
+        kind: Any = type(x)
+        backend = None if kind is np.ndarray else backend_of(kind)
+        if backend is not None:
+            return backend.evaluate_linear(linear, method, given, options)
+    return linear.compute(method, given, options)
+
+
 def arranged(X: Any, weight: Any, label: Any, sample_weight: Any, bias: Any) -> dict[str, Any]:
     return {"X": X, "weight": weight, "label": label, "sample_weight": sample_weight, "bias": bias}
 
 
-def targets(problem: Problem, wrt: Any) -> tuple[str, ...]:
+def targets(wrt: Any, has_bias: bool) -> tuple[str, ...]:
     """What wrt names, checked."""
     names = wrt if isinstance(wrt, tuple) else (wrt,)
     if not names or any(name not in ("weight", "bias", "X") or names.count(name) > 1 for name in names):
         raise ValueError(f"wrt must be 'weight', 'bias', 'X', or a tuple of different ones of these, got {wrt!r}")
-    if "bias" in names and problem.bias is None:
+    if "bias" in names and not has_bias:
         raise ValueError("wrt='bias', but the call has no bias; give bias=0.0, or zeros for several outputs")
-    if "X" in names and not isinstance(problem.rows.source, np.ndarray):
-        raise ValueError("wrt='X', but X is sparse, and its gradient is not; take X.toarray()")
     return names
 
 

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from fastloss import losses
+from fastloss import linear, losses
+from fastloss._chunks import CHUNK_BYTES
 
 # Registers the operators, which saved programs need.
 from fastloss.backends import torch as backend
 from fastloss.backends import torch_operators
 
-__all__ = [name for name in losses.__all__ if name != "Loss"]
+LOSSES = [name for name in losses.__all__ if name != "Loss"]
+__all__ = [*LOSSES, "LinearLoss"]
 
 
 class LossModule(torch.nn.Module):
@@ -135,12 +137,50 @@ def module_classes() -> dict[str, type[LossModule]]:
     """The class of each loss, by its name and by its other names."""
     made = {
         kind: type(kind.__name__, (LossModule,), {"kind": kind, "forward": forward_of(kind())})
-        for kind in {getattr(losses, name) for name in __all__}
+        for kind in {getattr(losses, name) for name in LOSSES}
     }
-    return {name: made[getattr(losses, name)] for name in __all__}
+    return {name: made[getattr(losses, name)] for name in LOSSES}
 
 
 globals().update(module_classes())
+
+
+class LinearLoss(torch.nn.Module):
+    """The module of :class:`fastloss.LinearLoss`: a loss, or a module of one, of predictions that a call makes.
+
+    Weights are given in the call, for they belong to a layer: ``loss(features, layer.weight, label, bias=layer.bias)``.
+    The gradients in features, weight and bias are computed together with a value that is one number; for any other
+    reduction the backward pass computes them.
+
+    >>> import torch
+    >>> import fastloss.torch
+    >>> layer = torch.nn.Linear(8, 100)
+    >>> loss = fastloss.torch.LinearLoss(fastloss.torch.SoftmaxCELoss(reduction="mean"))
+    >>> loss(torch.zeros(5, 8), layer.weight, torch.arange(5), bias=layer.bias).backward()
+    >>> layer.weight.grad.shape
+    torch.Size([100, 8])
+    """
+
+    def __init__(self, loss: Any, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        super().__init__()
+        self.loss = loss
+        self.chunk_bytes = chunk_bytes
+        # checks both
+        linear.LinearLoss(self._own_loss(), chunk_bytes=chunk_bytes)
+
+    def _own_loss(self) -> Any:
+        return self.loss.loss if isinstance(self.loss, LossModule) else self.loss
+
+    def forward(
+        self, X: Any, weight: Any, label: Any, sample_weight: Any = None, bias: Any = None, **inputs: Any
+    ) -> Tensor:
+        held = linear.LinearLoss(self._own_loss(), chunk_bytes=self.chunk_bytes)
+        return held(X, weight, label, sample_weight, bias, **inputs)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        own = "" if isinstance(self.loss, LossModule) else f"{self.loss!r}, "
+        return f"{own}chunk_bytes={self.chunk_bytes}"
+
 
 if TYPE_CHECKING:
     # A type checker does not see the classes that the loop makes.

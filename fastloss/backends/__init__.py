@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import numpy as np
+
 if TYPE_CHECKING:
     from fastloss._core import Loss
+    from fastloss.linear import LinearLoss
 
 # by the package of an array's type, or of one of its bases
 BACKENDS = {"torch": "torch", "jax": "jax", "jaxlib": "jax", "autograd": "autograd", "dask": "dask"}
@@ -28,6 +31,9 @@ class Backend(Protocol):
 
     def as_numpy(self, name: str, x: Any) -> Any:
         """Return one of its arrays as NumPy's."""
+
+    def evaluate_linear(self, linear: LinearLoss, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
+        """Call a method of the loss of a linear predictor with at least one array of the library."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -72,6 +78,19 @@ def make(loss: Loss, call: str, **arguments: Any) -> Any:
     """Makes a call from the text of spelled()."""
     method, _, kind = call.partition(":")
     return getattr(loss, method)(**arguments, **({"hessian": kind} if kind else {}))
+
+
+def compose(linear: LinearLoss, method: str, given: dict[str, Any], options: dict[str, Any], library: str) -> Any:
+    """The loss of a linear predictor by operations of a library, which differentiates them: predictions are stored."""
+    if method != "__call__" or options.get("out") is not None:
+        raise TypeError(
+            f"{method} of LinearLoss takes no arrays of {library}, nor does out=; differentiate the call itself with "
+            f"{library}, or give NumPy's arrays"
+        )
+    X, weight = (np.asarray(x) if isinstance(x, (list, tuple)) else x for x in (given["X"], given["weight"]))
+    pred = X @ weight.T
+    pred = pred if given["bias"] is None else pred + given["bias"]
+    return linear.loss(pred, **{name: x for name, x in given.items() if name not in ("X", "weight", "bias")})
 
 
 def check_own(loss: Loss) -> None:

@@ -11,8 +11,9 @@ from autograd.numpy.numpy_boxes import ArrayBox
 from autograd.tracer import Box, getval
 
 from fastloss._core import Loss
-from fastloss.backends import bind
+from fastloss.backends import bind, compose
 from fastloss.backends.layout import left_out
+from fastloss.linear import LinearLoss
 
 ARRAYS = (Box,)
 
@@ -49,6 +50,10 @@ def evaluate(loss: Loss, method: str, inputs: tuple[Any, ...], named: dict[str, 
     else:
         gradients = gradient_in(loss.inputs[0] if wrt is None else wrt)
     return gradients if method == "grad" else (value(loss, *arrays), gradients)
+
+
+def evaluate_linear(linear: LinearLoss, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    return compose(linear, method, given, options, "autograd")
 
 
 def as_numpy(name: str, x: Any) -> Any:

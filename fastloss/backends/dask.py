@@ -122,6 +122,13 @@ def as_array(name: str, x: Any) -> Any:
     return x.rechunk({k: -1 for k, n in enumerate(x.shape) if n <= 1 and x.numblocks[k] > 1})
 
 
+def evaluate_linear(linear: Any, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    # imports this module
+    from fastloss.backends import dask_linear
+
+    return dask_linear.evaluate(linear, method, given, options)
+
+
 def as_numpy(name: str, x: Any) -> Any:
     return x.compute()
 

@@ -24,6 +24,7 @@ from fastloss.backends import (
     check_differentiable,
     check_own,
     check_second_derivatives,
+    compose,
     is_total,
     jax_calls,
     mapping,
@@ -31,6 +32,7 @@ from fastloss.backends import (
     targets_of,
 )
 from fastloss.backends.layout import check_shapes, left_out
+from fastloss.linear import LinearLoss
 
 ARRAYS = (jax.Array, jax.core.Tracer)
 
@@ -84,6 +86,10 @@ def as_array(name: str, x: Any) -> jax.Array:
         where = ", ".join(map(str, array.devices()))  # no cover: needs another device
         raise TypeError(f"{name} must be on the CPU, got an array on {where}")  # no cover: as above
     return array
+
+
+def evaluate_linear(linear: LinearLoss, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    return compose(linear, method, given, options, "JAX")
 
 
 def as_numpy(name: str, x: Any) -> Any:

@@ -108,6 +108,13 @@ def evaluate_constant(loss: Loss, method: str, inputs: tuple[Any, ...], named: d
     return as_given(out, result, arrays[loss.inputs[0]])
 
 
+def evaluate_linear(linear: Any, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
+    # imports this module
+    from fastloss.backends import torch_linear
+
+    return torch_linear.evaluate(linear, method, given, options)
+
+
 def as_numpy(name: str, x: Any) -> Any:
     try:
         if not isinstance(x, Proxy):

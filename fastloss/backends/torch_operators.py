@@ -990,3 +990,7 @@ def teach_compiler() -> None:
     # Behind a graph break it would compile these functions, and take their arrays for tensors.
     for function in (as_array, as_tensor, as_value, is_traced):
         torch._dynamo.decorators.skip(function)
+    # imports this module
+    from fastloss.backends import torch_linear
+
+    torch_linear.teach_compiler()

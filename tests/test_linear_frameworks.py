@@ -1,0 +1,253 @@
+"""The loss of a linear predictor of other libraries' arrays: their own gradients of the same formula, or a refusal."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+
+RNG = np.random.default_rng(5)
+N, D = 50, 8
+
+
+def loss_of(outputs: int, reduction: str) -> fl.LinearLoss:
+    """Of chunks of at most a few rows."""
+    return fl.LinearLoss(fl.SoftmaxCELoss(reduction=reduction), chunk_bytes=7 * 4 * outputs)
+
+
+class TestTorch:
+    @pytest.fixture(autouse=True)
+    def torch(self) -> Any:
+        return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+    def inputs(self, torch: Any, outputs: int, dtype: str = "float32") -> Any:
+        made = [torch.from_numpy(RNG.normal(size=shape)) for shape in ((N, D), (outputs, D), outputs)]
+        made = [x.to(getattr(torch, dtype)).requires_grad_() for x in made]
+        return (*made, torch.from_numpy(RNG.integers(0, outputs, N)))
+
+    def expected(self, torch: Any, X: Any, weight: Any, bias: Any, label: Any, reduction: str, factor: float) -> Any:
+        X, weight, bias = (x.detach().double().requires_grad_() for x in (X, weight, bias))
+        functional = torch.nn.functional
+        value = functional.cross_entropy(functional.linear(X, weight, bias), label, reduction=reduction)
+        (factor * value).sum().backward()
+        return value.detach(), X.grad, weight.grad, bias.grad
+
+    @pytest.mark.parametrize("outputs", [5, 40])
+    @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+    @pytest.mark.parametrize("reduction", ["mean", "none"])
+    def test_backward(self, torch: Any, reduction: str, dtype: str, outputs: int) -> None:
+        X, weight, bias, label = self.inputs(torch, outputs, dtype)
+        linear = loss_of(outputs, reduction)
+        value = linear(X, weight, label, bias=bias)
+        total = 2 * value.sum()
+        total.backward(retain_graph=True)
+        found = value.detach(), X.grad, weight.grad, bias.grad
+        tolerance = {"float64": 1e-12, "float32": 1e-5}.get(dtype, 0.05)
+        for a, b in zip(found, self.expected(torch, X, weight, bias, label, reduction, 2), strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+        assert [x.dtype for x in found[1:]] == [X.dtype] * 3
+        first = weight.grad.clone()
+        total.backward()
+        torch.testing.assert_close(weight.grad, 2 * first, rtol=tolerance, atol=tolerance)
+        with torch.no_grad():
+            again = linear(X, weight, label, bias=bias)
+            torch.testing.assert_close(again, value, rtol=tolerance, atol=tolerance)
+
+    def test_one_of_the_inputs(self, torch: Any) -> None:
+        X, weight, _, label = self.inputs(torch, 40)
+        for names in (["X"], ["weight"]):
+            given = {name: x.detach().requires_grad_(name in names) for name, x in (("X", X), ("weight", weight))}
+            loss_of(40, "mean")(**given, label=label).backward()
+            assert [name for name, x in given.items() if x.grad is not None] == names
+        shared = torch.from_numpy(np.broadcast_to(np.float32(0.5), (N, D)).copy())
+        whole = loss_of(40, "sum")(shared, weight, label)
+        one = loss_of(40, "sum")(np.broadcast_to(np.float32(0.5), (N, D)), weight, label)
+        torch.testing.assert_close(whole, one)
+
+    def test_under_transforms(self, torch: Any) -> None:
+        X, weight, bias, label = self.inputs(torch, 40)
+        for reduction in ("mean", "none"):
+            linear = loss_of(40, reduction)
+            expected = self.expected(torch, X, weight, bias, label, reduction, 1)
+            found = torch.func.grad(lambda w, linear=linear: linear(X, w, label, bias=bias).sum())(weight)
+            torch.testing.assert_close(found.double(), expected[2], rtol=1e-5, atol=1e-5)
+            for reentrant in (False, True):
+                weight.grad = None
+                checkpoint = torch.utils.checkpoint.checkpoint
+                checkpoint(linear, X, weight, label, None, bias, use_reentrant=reentrant).sum().backward()
+                torch.testing.assert_close(weight.grad.double(), expected[2], rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("reduction", ["mean", "none"])
+    def test_compiled(self, torch: Any, reduction: str) -> None:
+        X, weight, bias, label = self.inputs(torch, 40)
+        linear = loss_of(40, reduction)
+        compiled = torch.compile(
+            lambda X, weight: linear(X, weight, label, bias=bias), backend="aot_eager", fullgraph=True
+        )
+        value = compiled(X, weight)
+        value.sum().backward()
+        expected = self.expected(torch, X, weight, bias, label, reduction, 1)
+        for a, b in zip((value.detach(), X.grad, weight.grad, bias.grad), expected, strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_traced(self, torch: Any, dtype: str) -> None:
+        X, weight, _, label = (x.detach() for x in self.inputs(torch, 40, dtype))
+        make_fx = importlib.import_module("torch.fx.experimental.proxy_tensor").make_fx
+        for reduction in ("mean", "none"):
+            linear = loss_of(40, reduction)
+            traced = make_fx(linear, tracing_mode="fake")(X, weight, label)
+            torch.testing.assert_close(traced(X, weight, label), linear(X, weight, label))
+
+    def test_modules(self, torch: Any) -> None:
+        import fastloss.torch
+
+        X, weight, bias, label = self.inputs(torch, 40)
+        own = fl.SoftmaxCELoss(reduction="mean")
+        expected = fl.LinearLoss(own)(X, weight, label, bias=bias)
+        for loss in (own, fastloss.torch.SoftmaxCELoss(reduction="mean")):
+            module = fastloss.torch.LinearLoss(loss)
+            assert module(X, weight, label, bias=bias) == expected
+            assert "chunk_bytes=33554432" in repr(module)
+        weights = torch.ones(40)
+        module = fastloss.torch.LinearLoss(fastloss.torch.SoftmaxCELoss(reduction="mean", class_weight=weights))
+        assert module(X, weight, label, bias=bias) == expected
+        with pytest.raises(TypeError, match="loss must be a loss of fastloss"):
+            fastloss.torch.LinearLoss(torch.nn.MSELoss())
+
+    def test_other_methods(self, torch: Any) -> None:
+        X, weight, bias, label = (x.detach() for x in self.inputs(torch, 40))
+        linear = loss_of(40, "mean")
+        arrays: Any = [x.numpy() for x in (X, weight, label)]
+        out = torch.empty_like(weight)
+        assert linear.grad(X, weight, label, bias=bias, out=out, head_grad=torch.tensor(2.0)) is out
+        expected = linear.grad(arrays[0], arrays[1], arrays[2], bias=bias.numpy(), head_grad=2)
+        np.testing.assert_allclose(out.numpy(), expected, rtol=1e-5, atol=1e-7)
+        found = linear.hvp(X, weight, label, (weight, bias), bias=bias)
+        expected = linear.hvp(arrays[0], arrays[1], arrays[2], (arrays[1], bias.numpy()), bias=bias.numpy())
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a.numpy(), b, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            linear.hvp(X, weight, label, weight).numpy(), linear.hvp(*arrays, arrays[1]), rtol=1e-4, atol=1e-6
+        )
+        found = linear.hess(X, weight[:3], label % 3)
+        np.testing.assert_allclose(found, linear.hess(arrays[0], arrays[1][:3], arrays[2] % 3))
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+    def test_refusals(self, torch: Any) -> None:
+        X, weight, _, label = self.inputs(torch, 40)
+        linear, each = loss_of(40, "mean"), loss_of(40, "none")
+        with pytest.raises(ValueError, match=r"sample_weight is not differentiable: .* give sample_weight.detach\(\)"):
+            linear(X, weight, label, torch.ones(N, requires_grad=True))
+        with pytest.raises(TypeError, match="grad of LinearLoss takes no tensors inside of PyTorch's transforms"):
+            torch.func.vmap(lambda x: linear.grad(x, weight, label))(X[None])
+        with pytest.raises(NotImplementedError, match="vmap does not take LinearLoss of tensors"):
+            torch.func.vmap(lambda x: linear(x, weight, label))(X[None])
+        with pytest.raises(NotImplementedError, match="no forward-mode derivatives of LinearLoss"):
+            torch.func.jvp(lambda x: linear(x, weight, label), (X,), (X,))
+        for loss in (linear, each):
+            (slope,) = torch.autograd.grad(loss(X, weight, label).sum(), X, create_graph=True)
+            with pytest.raises(NotImplementedError, match="no second derivatives of LinearLoss of tensors"):
+                slope.sum().backward()
+            with pytest.raises(NotImplementedError, match="no second derivatives of LinearLoss of tensors"):
+                torch.func.grad(lambda x, loss=loss: torch.func.grad(lambda y: loss(y, weight, label).sum())(x).sum())(
+                    X
+                )
+
+
+def numpy_inputs(outputs: int) -> tuple[Any, Any, Any, Any]:
+    X, weight, bias = (RNG.normal(size=shape) for shape in ((N, D), (outputs, D), outputs))
+    return X, weight, bias, RNG.integers(0, outputs, N)
+
+
+@pytest.mark.parametrize("library", ["jax", "autograd"])
+def test_composed(library: str) -> None:
+    module = pytest.importorskip(library, reason=f"{library} is not installed")
+    grad = module.grad
+    numpy = pytest.importorskip(f"{library}.numpy")
+    X, weight, bias, label = (numpy.asarray(x) for x in numpy_inputs(40))
+    linear = loss_of(40, "mean")
+    arrays = [np.asarray(x) for x in (X, weight, label)]
+    given = {"bias": np.asarray(bias)}
+    found = grad(lambda w: linear(X, w, label, bias=bias))(weight)
+    np.testing.assert_allclose(found, linear.grad(*arrays, **given), rtol=1e-4, atol=1e-6)
+    found = grad(lambda w: linear(X.tolist(), w, label))(weight)
+    np.testing.assert_allclose(found, linear.grad(*arrays), rtol=1e-4, atol=1e-6)
+    with pytest.raises(TypeError, match=r"grad of LinearLoss takes no arrays of (JAX|autograd)"):
+        grad(lambda w: linear.grad(X, w, label).sum())(weight)
+
+
+class TestDask:
+    @pytest.fixture(autouse=True)
+    def array(self) -> Any:
+        return pytest.importorskip("dask.array", reason="Dask is not installed")
+
+    @pytest.mark.parametrize("outputs", [5, 40])
+    @pytest.mark.parametrize("reduction", ["weighted_mean", "mean", "example"])
+    def test_chunks(self, array: Any, reduction: str, outputs: int) -> None:
+        X, weight, bias, label = numpy_inputs(outputs)
+        linear = fl.LinearLoss(fl.SoftmaxCELoss(reduction=reduction, ignore_index=0))
+        examples, wrt = RNG.integers(0, 3, N), ("weight", "bias", "X")
+        expected = linear.value_and_grad(X, weight, label, examples, bias, wrt=wrt, head_grad=3)
+        for lazy in (lambda x: x, lambda x: array.from_array(x, chunks=13)):
+            given = array.from_array(X, chunks=(20, -1)), weight, lazy(label), lazy(examples), bias
+            value, gradients = linear.value_and_grad(*given, wrt=wrt, head_grad=3)
+            assert isinstance(value, array.Array)
+            np.testing.assert_allclose(value.compute(), expected[0], rtol=1e-12)
+            for a, b in zip(gradients, expected[1], strict=True):
+                np.testing.assert_allclose(a.compute(), b, rtol=1e-9, atol=1e-13)
+            np.testing.assert_allclose(linear(*given).compute(), expected[0], rtol=1e-12)
+            found = linear.grad(*given[:1], array.from_array(weight), *given[2:], head_grad=3)
+            np.testing.assert_allclose(found.compute(), expected[1][0], rtol=1e-9, atol=1e-13)
+        whole = array.from_array(X.astype(np.float32), chunks=(20, -1))
+        assert linear(whole, weight, label).dtype == (np.float64 if reduction != "example" else np.float32)
+
+    def test_refusals(self, array: Any) -> None:
+        X, weight, _, label = numpy_inputs(5)
+        lazy, linear = array.from_array(X, chunks=(20, -1)), loss_of(5, "weighted_mean")
+        with pytest.raises(TypeError, match="hess of LinearLoss of Dask's arrays gives the value and gradients alone"):
+            linear.hess(lazy, weight, label)
+        with pytest.raises(TypeError, match=r"X must be an array of Dask .* take da.from_array\(X\)"):
+            linear(X, weight, array.from_array(label))
+        with pytest.raises(ValueError, match="X must have two axes"):
+            linear(lazy[0], weight, label)
+        with pytest.raises(ValueError, match=r"X must be one chunk along axis 1, .* rechunk\({1: -1}\)"):
+            linear(lazy.rechunk({1: 4}), weight, label)
+        with pytest.raises(ValueError, match="sample_weight must have a sum with a reciprocal"):
+            linear(lazy, weight, label, np.full(N, 1e-310)).compute()
+
+
+@pytest.mark.slow
+def test_rows_that_no_memory_holds(tmp_path: Path) -> None:
+    """4 GB in a file: read in this process, and by two workers of 1 GB each."""
+    array = pytest.importorskip("dask.array", reason="Dask is not installed")
+    distributed = pytest.importorskip("distributed", reason="Dask's workers are not installed")
+    n, d, rows = 10_000_000, 100, 250_000
+    X = np.memmap(tmp_path / "rows", np.float32, "w+", shape=(n, d))
+    for start in range(0, n, rows):
+        X[start : start + rows] = np.random.default_rng(start).standard_normal((rows, d), np.float32)
+    X.flush()
+    label, weight = (np.arange(n) % 2).astype(np.float32), np.full(d, 0.1, np.float32)
+    linear = fl.LinearLoss(fl.SigmoidBCELoss(reduction="mean"))
+    value, gradient = linear.value_and_grad(X, weight, label)
+
+    def part(start: int) -> Any:
+        return np.memmap(tmp_path / "rows", np.float32, "r", offset=4 * d * start, shape=(rows, d))
+
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, memory_limit="1GB", dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        delayed = importlib.import_module("dask").delayed
+        pieces = [array.from_delayed(delayed(part)(k), (rows, d), np.float32) for k in range(0, n, rows)]
+        lazy = array.concatenate(pieces), weight, array.from_array(label, chunks=rows)
+        found = linear.value_and_grad(*lazy)
+        assert found[0].compute() == pytest.approx(value, rel=1e-9)
+        np.testing.assert_allclose(found[1].compute(), gradient, rtol=1e-4, atol=1e-7)
