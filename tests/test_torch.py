@@ -609,6 +609,27 @@ def test_vmap_is_one_call(monkeypatch: pytest.MonkeyPatch, reduction: str) -> No
         torch.testing.assert_close(w.grad, grad(lambda w: sum(total(x[i, :, 0], label[i, :, 0], w) for i in (0, 1)))(w))
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_heads_are_batched(reduction: str) -> None:
+    """By PyTorch's older vmap, of first and second derivatives."""
+    loss, x = fl.SoftmaxCELoss(reduction=reduction), torch.randn(3, 4).double().requires_grad_()
+    label = torch.tensor([0, 3, 1])
+    jacobian, hessian = torch.autograd.functional.jacobian, torch.autograd.functional.hessian
+
+    def total(x: Any) -> Any:
+        return loss(x, label).square().sum()
+
+    rows = jacobian(lambda x: loss(x, label), x, vectorize=True)
+    torch.testing.assert_close(rows, jacobian(lambda x: loss(x, label), x))
+    torch.testing.assert_close(hessian(total, x, vectorize=True), hessian(total, x))
+    value = loss(x, label)
+    heads = torch.rand(5, *value.shape).double()
+    for _ in range(2):
+        (got,) = torch.autograd.grad(value, x, heads, is_grads_batched=True, retain_graph=True)
+        for head, gradient in zip(heads, got, strict=True):
+            torch.testing.assert_close(gradient, loss.grad(x, label, head_grad=head))
+
+
 def test_operators_over_a_batch() -> None:
     x, y = torch.arange(6.0).reshape(3, 2), torch.ones(2)
     loss = fl.LogisticLoss()

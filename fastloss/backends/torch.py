@@ -168,6 +168,7 @@ class Recorded(torch.autograd.Function):
         return value[0]
 
     @staticmethod
+    @torch_operators.for_each_head
     def backward(ctx: Any, *heads: Tensor) -> tuple[Any, ...]:
         (loss, wrt, others), head = ctx.call, heads[0]
         # Pop first: another thread may go back through the same graph.

@@ -531,6 +531,44 @@ def gradients_for(
     return found
 
 
+BATCHED = torch._C._dispatch_key_parse("Batched")
+
+
+def is_batch(x: Any) -> bool:
+    """Whether a tensor stands for several, as in a backward pass for many heads (is_grads_batched)."""
+    return isinstance(x, Tensor) and torch._C._dispatch_keys(x).has(BATCHED)
+
+
+def for_each_head(function: Any) -> Any:
+    """A derivative of a function below that takes batches of heads, which are of an older kind than torch.func's."""
+
+    @functools.wraps(function)
+    def derivative(ctx: Any, *heads: Any) -> Any:
+        if not any(map(is_batch, heads)):
+            return function(ctx, *heads)
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        dims = tuple([0 if is_batch(x) else None for x in heads])
+        whole = [
+            x if dim is None else torch._remove_batch_dim(x, level, 0, 0) for x, dim in zip(heads, dims, strict=True)
+        ]
+        places: list[int] = []
+
+        def each(*heads: Any) -> tuple[Tensor, ...]:
+            found = function(ctx, *heads)
+            found = found if isinstance(found, tuple) else (found,)
+            places[:] = [k for k, x in enumerate(found) if x is not None]
+            flow[:] = [None for _ in found]
+            return tuple([found[k] for k in places])
+
+        flow: list[Tensor | None] = []
+        for k, x in zip(places, torch.func.vmap(each, dims)(*whole), strict=True):
+            flow[k] = torch._add_batch_dim(x, 0, level)
+        return tuple(flow)
+
+    return derivative
+
+
 class Product(torch.autograd.Function):
     """The operator of the Hessian times a vector, linear in the vector and symmetric; no other derivatives."""
 
@@ -550,6 +588,7 @@ class Product(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
+    @for_each_head
     def backward(ctx: Any, *heads: Tensor | None) -> Any:
         found = None
         if heads[0] is not None:
@@ -562,6 +601,7 @@ class Product(torch.autograd.Function):
         return None, None, None, found, None, *[None for _ in ctx.given]
 
     @staticmethod
+    @for_each_head
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         if any(x is not None for x in tangents[4:]):
             refuse_third(ctx)
@@ -604,6 +644,7 @@ class Gradients(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
+    @for_each_head
     def backward(ctx: Any, *heads: Tensor | None) -> Any:
         none = (None,) * (5 + len(ctx.given))
         if heads[0] is None:
@@ -617,6 +658,7 @@ class Gradients(torch.autograd.Function):
         return *none[:5], found.sum_to_size(ctx.saved_tensors[1].shape), *none[6:]
 
     @staticmethod
+    @for_each_head
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         loss = loss_of(ctx.expression)
         moved = [k for k, x in zip(ctx.given, tangents[5:], strict=True) if x is not None]
@@ -658,6 +700,7 @@ class Value(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
+    @for_each_head
     def backward(ctx: Any, *heads: Tensor | None) -> Any:
         given, inputs = ctx.given, list(ctx.saved_tensors)
         wanted = [k for k, needed in zip(given, ctx.needs_input_grad[3:], strict=True) if needed]
@@ -673,6 +716,7 @@ class Value(torch.autograd.Function):
         return None, None, None, *[found.get(k) for k in given]
 
     @staticmethod
+    @for_each_head
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         return push_entries(ctx, tangents[3:])
 
@@ -736,6 +780,7 @@ class Differentiable(torch.autograd.Function):
         ctx.has_gradients = len(output) > 1
 
     @staticmethod
+    @for_each_head
     def backward(ctx: Any, *heads: Tensor | None) -> tuple[Any, ...]:
         loss, given, wrt = loss_of(ctx.expression), ctx.given, ctx.wrt
         find = flow_back_each if ctx.added else flow_back
@@ -750,6 +795,7 @@ class Differentiable(torch.autograd.Function):
         return None, None, None, None, *[found.get(k) for k in given]
 
     @staticmethod
+    @for_each_head
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         loss, given = loss_of(ctx.expression), ctx.given
         moved = [k for k, x in zip(given, tangents[4:], strict=True) if x is not None]
