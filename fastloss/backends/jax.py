@@ -248,7 +248,7 @@ def result_like(kinds: Sequence[Any], kind: Any, axes: Sequence[int] | None, add
     return kind.update(shape=tuple(shape), dtype=dtype, weak_type=False, **more)
 
 
-def lower(
+def lowering(
     ctx: Any,
     *operands: Any,
     loss: Loss,
@@ -266,7 +266,7 @@ def lower(
     return jax.ffi.ffi_lowering(jax_calls.TARGET)(ctx, *operands, call=text)
 
 
-mlir.register_lowering(operation, lower)
+mlir.register_lowering(operation, lowering)
 
 
 def map_calls(arrays: Sequence[Any], axes: Sequence[int | None], *, added: int, **how: Any) -> Any:
