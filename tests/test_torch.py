@@ -240,6 +240,17 @@ def test_the_compiler_sees_another_loss() -> None:
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
+def test_a_loss_built_inside_a_compiled_function() -> None:
+    """It breaks the graph."""
+    x = torch.linspace(-3, 3, 7, requires_grad=True)
+    compiled = torch.compile(lambda x: fl.HuberLoss(rho=2, reduction="sum")(x * 2, torch.zeros(7)), backend="aot_eager")
+    want = fl.HuberLoss(rho=2, reduction="sum")(x * 2, torch.zeros(7))
+    assert torch.equal(compiled(x), want)
+    assert torch.equal(*[torch.autograd.grad(value, x)[0] for value in (compiled(x), want)])
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # by PyTorch itself
 def test_inductor() -> None:
     loss = fl.SoftmaxCELoss(reduction="mean")
@@ -1541,6 +1552,49 @@ def test_training_like_the_framework() -> None:
         curves.append(curve)
     assert curves[0][-1] < 0.3 < 2 < curves[0][0]
     np.testing.assert_allclose(*curves, rtol=0, atol=1e-5)
+
+
+def characters() -> tuple[Any, Any, int]:
+    """Eight characters of Python's own documentation, the next one, and how many kinds there are."""
+    topics = pytest.importorskip("pydoc_data.topics", reason="this Python has no documentation").topics
+    text = topics["assignment"][:2000]
+    kinds = sorted(set(text))
+    ids = torch.tensor([kinds.index(c) for c in text])
+    return ids[:-1].unfold(0, 8, 1), ids[8:], len(kinds)
+
+
+def digits() -> tuple[Any, Any, int]:
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn has the digits")
+    x, y = datasets.load_digits(return_X_y=True)
+    return torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y), 10
+
+
+@pytest.mark.parametrize("data", [characters, digits])
+def test_training_under_autocast_like_the_framework(data: Any) -> None:
+    """A language model of characters, and a network for digits: the curve of cross_entropy, as far as bfloat16 goes."""
+    x, y, n = data()
+    curves = []
+    for loss in (modules.SoftmaxCELoss(reduction="mean"), torch.nn.CrossEntropyLoss()):
+        torch.manual_seed(0)
+        layers = [torch.nn.LazyLinear(32), torch.nn.Tanh(), torch.nn.Linear(32, n)]
+        first = [] if x.is_floating_point() else [torch.nn.Embedding(n, 16), torch.nn.Flatten()]
+        model = torch.nn.Sequential(*first, *layers)
+        model(x[:1])
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        curve = []
+        for step in range(60):
+            part = slice(step % 8, None, 8)
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(x[part])
+                value = loss(logits, y[part])
+            assert (logits.dtype, value.dtype) == (torch.bfloat16, torch.float32)
+            value.backward()
+            optimizer.step()
+            curve.append(value.item())
+        curves.append(curve)
+    assert curves[0][-1] < curves[0][0] / 1.5
+    np.testing.assert_allclose(*curves, rtol=2**-6)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
