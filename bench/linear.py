@@ -2,7 +2,8 @@
 
 python -m bench.linear [--rounds 9] [--threads 1]: a table with a row for each dtype and shape. A cell is the median, in
 milliseconds, of rounds in which each takes its turn. The Hessian product by BLAS has the Hessians of the predictions at
-hand; LinearLoss makes them, and an objective keeps them.
+hand; LinearLoss makes them, and an objective keeps them. A second table has a vocabulary: value, gradients in weights
+and in rows, beside PyTorch's cross-entropy of all scores, and its linear_cross_entropy if it has one.
 """
 
 from __future__ import annotations
@@ -52,6 +53,40 @@ def contenders(dtype: str, n: int, d: int) -> dict[str, Callable[[], Any]]:
     }
 
 
+def vocabulary(
+    dtype: str, threads: int, n: int = 2048, d: int = 512, words: int = 32_000
+) -> dict[str, Callable[[], Any]]:
+    """What is timed for the last layer of a language model; NumPy's arrays are float32 for any dtype of tensors."""
+    import numpy as np
+    import torch
+
+    import fastloss as fl
+
+    torch.set_num_threads(threads)
+    functional = torch.nn.functional
+    rng = np.random.default_rng(0)
+    X, weight = rng.standard_normal((n, d), np.float32), rng.standard_normal((words, d), np.float32) / 20
+    ids = rng.integers(0, words, n)
+    tensors = [torch.from_numpy(x).to(getattr(torch, dtype)).requires_grad_() for x in (X, weight)]
+    label = torch.from_numpy(ids)
+    linear = fl.LinearLoss(fl.SoftmaxCELoss(reduction="mean"))
+    outs = None, (np.empty_like(weight), np.empty_like(X))
+
+    def back(value: Any) -> None:
+        for x in tensors:
+            x.grad = None
+        value.backward()
+
+    calls = {
+        "PyTorch": lambda: back(functional.cross_entropy(functional.linear(tensors[0], tensors[1]), label)),
+        "tensors": lambda: back(linear(tensors[0], tensors[1], label)),
+        "NumPy": lambda: linear.value_and_grad(X, weight, ids, wrt=("weight", "X"), out=outs),
+    }
+    if hasattr(functional, "linear_cross_entropy"):
+        calls["PyTorch's chunks"] = lambda: back(functional.linear_cross_entropy(tensors[0], tensors[1], label))
+    return calls
+
+
 def medians(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Milliseconds of each, of rounds in which all take their turn."""
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -85,6 +120,11 @@ def main() -> None:
                 cell for name in ("hvp", "objective's hvp") for cell in (f"{t[name]:.1f}", f"{second / t[name]:.2f}")
             ]
             print(f"| {dtype} {n:,} x {d} | {' | '.join(cells)} |", flush=True)
+    for dtype in ("float32", "bfloat16"):
+        t = medians(vocabulary(dtype, arguments.threads), arguments.rounds)
+        print(f"\n| vocabulary, {dtype} | ms | PyTorch takes times as long |\n|---|---:|---:|")
+        for name, median in t.items():
+            print(f"| {name} | {median:.0f} | {t['PyTorch'] / median:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

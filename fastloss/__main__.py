@@ -11,6 +11,7 @@ from fastloss import _peers, show_config
 # what each demo shows, and the extras that it needs
 DEMOS = {
     "losses": ("fit three models to real data and draw the losses", "demo"),
+    "linear": ("fit a logistic regression of data that no cache holds, beside scikit-learn", "demo"),
     "boosting": ("boost trees in XGBoost or LightGBM, beside their own objectives", "boosting,demo"),
 }
 
@@ -53,6 +54,10 @@ def run_demo(task: str, output: Path) -> None:
             from fastloss.demo import run as run_losses
 
             run_losses(output)
+        elif task == "linear":
+            from fastloss.demo_linear import run as run_linear
+
+            run_linear()
         else:
             from fastloss.demo_boosting import run as run_boosting
 

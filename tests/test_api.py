@@ -381,6 +381,20 @@ def test_demo(tmp_path: Path) -> None:
 
 
 @pytest.mark.thread_unsafe
+def test_the_demo_of_linear_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("scipy", "sklearn", "tqdm"):
+        pytest.importorskip(name, reason=f'{name} is not installed: pip install -e ".[demo]"')
+    from fastloss import demo_linear as demo
+
+    monkeypatch.setattr(demo, "ROWS", 2000)
+    run_demo("linear", Path())
+    printed = capsys.readouterr()
+    fits = [line.split()[-2:] for line in printed.out.splitlines()[1:4]]
+    assert len({round(float(value), 2) for _, value in fits}) == 1
+    assert "step" in printed.err
+
+
+@pytest.mark.thread_unsafe
 @pytest.mark.parametrize(("name", "title"), [("xgboost", "XGBoost"), ("lightgbm", "LightGBM")])
 def test_the_demo_of_boosting(
     name: str, title: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
