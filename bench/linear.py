@@ -82,8 +82,11 @@ def vocabulary(
         "tensors": lambda: back(linear(tensors[0], tensors[1], label)),
         "NumPy": lambda: linear.value_and_grad(X, weight, ids, wrt=("weight", "X"), out=outs),
     }
-    if hasattr(functional, "linear_cross_entropy"):
-        calls["PyTorch's chunks"] = lambda: back(functional.linear_cross_entropy(tensors[0], tensors[1], label))
+    options = getattr(torch.nn, "LinearCrossEntropyOptions", None)
+    if options is not None:
+        calls["PyTorch's chunks"] = lambda: back(
+            functional.linear_cross_entropy(tensors[0], tensors[1], label, options=options())
+        )
     return calls
 
 

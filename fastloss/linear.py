@@ -147,11 +147,13 @@ class Problem:
         """
         inputs = self.inputs
         if inputs.get("sample_weight") is not None:
-            examples = np.asarray(inputs["sample_weight"], np.float64)
+            examples = _foreign.as_doubles(array_of("sample_weight", inputs["sample_weight"]))
             largest = float(np.abs(examples).max(initial=0))
             if dict(self.loss.arguments).get("reduction") == "weighted_mean" and math.isfinite(largest):
                 inputs = inputs | {"sample_weight": np.ldexp(examples, -math.frexp(largest)[1])}
-        return replace(self, rows=rows_of(self.rows.source.astype(np.float64)), inputs=inputs)
+        source = self.rows.source
+        wide = _foreign.as_doubles(source) if isinstance(source, np.ndarray) else source.astype(np.float64)
+        return replace(self, rows=rows_of(wide), inputs=inputs)
 
     def chunks(self) -> Chunks | None:
         """The chunks of rows, all checked; None: the call is to be made in double."""

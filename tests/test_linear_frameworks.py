@@ -69,6 +69,16 @@ class TestTorch:
         one = loss_of(40, "sum")(np.broadcast_to(np.float32(0.5), (N, D)), weight, label)
         torch.testing.assert_close(whole, one)
 
+    @pytest.mark.parametrize("outputs", [5, 40])
+    def test_halves_beyond_the_range_of_float32(self, torch: Any, outputs: int) -> None:
+        X, weight, _, label = self.inputs(torch, outputs, "bfloat16")
+        loss = fl.SoftmaxCELoss(reduction="weighted_mean", weight=1e39)
+        examples = torch.ones(N, dtype=torch.bfloat16)
+        fl.LinearLoss(loss)(X, weight, label, examples).backward()
+        expected = fl.LinearLoss(loss).grad(X.detach().double(), weight.detach().double(), label, examples.double())
+        assert weight.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(weight.grad, expected.bfloat16())
+
     def test_under_transforms(self, torch: Any) -> None:
         X, weight, bias, label = self.inputs(torch, 40)
         for reduction in ("mean", "none"):
