@@ -57,6 +57,14 @@ cdef inline real_t over(Scaled formula, real_t a, real_t* rest) noexcept nogil:
     return r
 
 
+cdef inline real_t over_finite(Scaled formula, real_t a, real_t* rest) noexcept nogil:
+    """over() for a finite a, without a choice."""
+    cdef int i = real_t is double
+    cdef real_t high = <real_t>formula.high[i], second = a * <real_t>formula.low[i], r = fma(a, high, second)
+    rest[0] = fma(a, high, -r) + second
+    return r
+
+
 cdef inline real_t zero_like(real_t z) noexcept nogil:
     """0, but NaN where z is."""
     cdef real_t zero = 0

@@ -95,22 +95,32 @@ cdef class Cauchy(Scaled):
 
 @cython.final
 cdef class GemanMcClure(Scaled):
-    """l = 2 k^2/w, w = 1 + k^2, k = r/2, r = a/c; g = r/(c w^2).
+    """l = 2 k^2/w, w = 1 + k^2, k = r/2, r = a/c; g = r/(c w^2), h = (1 - 3 k^2)/(c^2 w^3).
 
-    Far away g is 16 (c/a)^3/c, without a power that overflows.
+    One division, q = 1/w, in products whose factors stay in the range. g doubles the errors of w and q: it gets the
+    rests of r and of the division. Beyond a bound, where g and h are 0 and l is 2, k^2 would overflow.
     """
+    cdef double most[2]
+
+    def __cinit__(self, double scale):
+        # 2^60 and 2^500
+        self.most[0] = min(self.scale[0] * 1152921504606846976., 3.4028234663852886e38)
+        self.most[1] = min(self.scale[1] * 3.273390607896142e+150, 1.7976931348623157e308)
+
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], one = 1, two = 2
-        cdef real_t rest, left, r = over(self, a, &rest), k = <real_t>.5 * r, w, f, q, three = 3, many = 16
-        cdef bint far = is_far(r)
-        # w^2 doubles the error of w: it gets the rest of r
+        cdef real_t z = x - y, a = absolute(z), most = <real_t>self.most[real_t is double], one = 1, half = .5
+        cdef real_t rest, left, r, k, v, w, q, low, f, three = 3
+        a = most if a > most else a
+        r = over_finite(self, a, &rest)
+        k = half * r
+        v = fma(k, k, k * rest)
         w = fma(k, k, fma(k, rest, one))
-        f = (c if far else r) / (a if far else w * w)
         q = one / w
-        l[0] = two if far else two * k * k / w
-        g[0] = signed_as(over(self, many * f * f * f if far else f, &left), z)
-        q = -three * many * f * f * f * f if far else fma(-three * k, k, one) * q * q * q
-        h[0] = over(self, over(self, q, &left), &left)
+        low = fma(r + r, fma(-w, q, one), rest)
+        f = q * fma(q, low, r * q)
+        l[0] = (v + v) * q
+        g[0] = signed_as(over_finite(self, f, &left), z)
+        h[0] = over_finite(self, over_finite(self, fma(-three * k, k, one) * q * q * q, &left), &left)
         d[0] = -g[0]
 
 
@@ -133,12 +143,14 @@ cdef class Tukey(Scaled):
     """l = c^2/6 (1 - k^3), k = 1 - r^2, r = w/c, w = min(a, c): as w^2/6 (1 + k + k^2), nothing cancels."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
         cdef real_t z = x - y, a = absolute(z), c = <real_t>self.scale[real_t is double], zero = 0, one = 1, five = 5
-        cdef real_t w = c if a > c else a, rest, r = over(self, w, &rest)
+        cdef real_t w = c if a > c else a, rest, r = over_finite(self, w, &rest)
         # near 0, all its digits come from the rest of r
-        cdef real_t k = fma(-r, r, one) - (r + r) * rest
+        cdef real_t k = fma(-(r + r), rest, fma(-r, r, one))
+        # gcc would make branches of another comparison of a and c
+        cdef bint outside = a - c >= 0
         l[0] = w * w * (fma(k, one + k, one) * <real_t>.16666666666666666)
-        g[0] = signed_as(zero if a >= c else a * k * k, z)
-        h[0] = zero if a >= c else k * fma(-five * r, r, one)
+        g[0] = signed_as(zero if outside else a * k * k, z)
+        h[0] = zero if outside else k * fma(-five * r, r, one)
         d[0] = -g[0]
 
 
