@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 MEAN = 'reduction="mean"'
 NONE = 'reduction="none"'
+LOGS = "of the logarithms of predictions"
 BCE = f"SigmoidBCELoss({MEAN})"
 # PyTorch's axis of classes, its ignored id, and the divisor of its mean
 IDS = 'axis=1, ignore_index=-100, reduction="weighted_mean"'
@@ -54,6 +55,9 @@ CALLS: dict[str, dict[str, tuple[str, str]]] = {
         "sklearn.metrics.mean_squared_log_error": (f"MSLELoss(weight=2, {MEAN})", ""),
         "sklearn.metrics.log_loss": (f"SigmoidBCELoss(from_sigmoid=True, {MEAN})", "of two classes"),
         "sklearn.metrics.hinge_loss": (f"HingeLoss({MEAN})", "of labels -1 and +1"),
+        "sklearn.metrics.mean_poisson_deviance": (f"TweedieLoss(power=1, deviance=True, weight=2, {MEAN})", LOGS),
+        "sklearn.metrics.mean_gamma_deviance": (f"TweedieLoss(power=2, deviance=True, weight=2, {MEAN})", LOGS),
+        "sklearn.metrics.mean_tweedie_deviance": (f"TweedieLoss(power=power, deviance=True, weight=2, {MEAN})", LOGS),
         'SGDRegressor(loss="squared_error")': (f"L2Loss({MEAN})", ""),
         'SGDRegressor(loss="huber")': (f"HuberLoss(rho=epsilon, weight=epsilon, {MEAN})", ""),
         'SGDRegressor(loss="epsilon_insensitive")': (f"EpsilonInsensitiveLoss(epsilon=epsilon, {MEAN})", ""),

@@ -546,6 +546,20 @@ def tweedie(p: float) -> dict[str, Any]:
     }
 
 
+def deviance(p: float) -> dict[str, Any]:
+    """Half the deviance: Tweedie's loss less that of the best prediction, x = log y."""
+    if p == 1:
+        return poisson(logits=True, full=False) | {
+            "value": lambda x, y: np.exp(x) - y - y * (x - np.log(y)),
+            "label_gradient": lambda x, y: np.log(y) - x,
+        }
+    plain = tweedie(p)
+    return plain | {
+        "value": lambda x, y: plain["value"](x, y) + y ** (2 - p) / ((1 - p) * (2 - p)),
+        "label_gradient": lambda x, y: (np.exp((1 - p) * x) - y ** (1 - p)) / (p - 1),
+    }
+
+
 def focal(alpha: float | None, gammas: tuple[float, float], clip: float = 0) -> dict[str, Any]:
     """By the probability v of the wrong class, of which that of the class 0 is clipped; w is 1 - v."""
 
@@ -1042,6 +1056,20 @@ LOSSES = {
         "Tweedie 1957",
     ),
     "Tweedie": Reference(fl.TweedieLoss, **tweedie(1.5), data=claim_data, source="Tweedie 1984"),
+    "deviance power=1": Reference(
+        fl.TweedieLoss,
+        **deviance(1),
+        data=positive_data,
+        source="Nelder and Wedderburn 1972",
+        parameters={"power": 1, "deviance": True},
+    ),
+    "deviance power=1.5": Reference(
+        fl.TweedieLoss,
+        **deviance(1.5),
+        data=positive_data,
+        source="Tweedie 1984",
+        parameters={"deviance": True},
+    ),
     "Tweedie power=2.5": Reference(
         fl.TweedieLoss, **tweedie(2.5), data=positive_data, source="Jorgensen 1987", parameters={"power": 2.5}
     ),

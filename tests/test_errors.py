@@ -253,6 +253,11 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "gamma_neg": (lambda: fl.AsymmetricLoss(gamma_neg=8), ValueError, "gamma_neg must be between 0 and 7, got 8"),
     "clip": (lambda: fl.AsymmetricLoss(clip=1), ValueError, "clip must be at least 0 and less than 1, got 1"),
     "power": (lambda: fl.TweedieLoss(power=0.5), ValueError, "power must be 0 or less, or 1 or more, got 0.5"),
+    "deviance": (
+        lambda: fl.TweedieLoss(0, deviance=True),
+        ValueError,
+        "deviance must be False for a power below 1, whose labels may be negative, got 0",
+    ),
     "distribution": (
         lambda: fl.AFTLoss("normal"),
         ValueError,

@@ -141,6 +141,9 @@ SKLEARN: dict[str, tuple[str, Callable[[Any, Array, Array], Any]]] = {
     "mean_absolute_error": ("real", lambda metric, x, y: metric(y, x)),
     "mean_pinball_loss": ("real", lambda metric, x, y: metric(y, x, alpha=0.25)),
     "mean_squared_log_error": ("positive", lambda metric, x, y: metric(y, x)),
+    "mean_poisson_deviance": ("positive", lambda metric, x, y: metric(y.ravel(), np.exp(x).ravel())),
+    "mean_gamma_deviance": ("positive", lambda metric, x, y: metric(y.ravel(), np.exp(x).ravel())),
+    "mean_tweedie_deviance": ("positive", lambda metric, x, y: metric(y.ravel(), np.exp(x).ravel(), power=1.5)),
     "log_loss": ("probabilities", lambda metric, x, y: metric(y.ravel(), x.ravel())),
     "hinge_loss": ("signs", lambda metric, x, y: metric(y.ravel(), x.ravel())),
 }

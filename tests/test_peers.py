@@ -30,6 +30,16 @@ def scikit_learn(name: str, **parameters: Any) -> Peer:
     return results
 
 
+def deviance(power: float) -> Peer:
+    """Half of scikit-learn's deviance, of one number at a time."""
+
+    def results(x: Array, y: Array) -> tuple[Any, ...]:
+        metric = peer("sklearn.metrics").mean_tweedie_deviance
+        return ([metric([b], [a], power=power) / 2 for a, b in zip(np.exp(x), y, strict=True)],)
+
+    return results
+
+
 def descent(name: str, *parameters: float) -> Peer:
     """A loss of scikit-learn's stochastic gradient descent, of one number at a time."""
 
@@ -217,6 +227,10 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     "ordinal": (fl.OrdinalLoss(), data.interval_data, likelihood(interval)),
     "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),
     "inverse Gaussian": (fl.InverseGaussianLoss(), data.positive_data, scikit_learn("HalfTweedieLoss", power=3)),
+    "deviance power=1": (fl.TweedieLoss(1, True), data.count_data, deviance(1)),
+    "deviance power=1.5": (fl.TweedieLoss(1.5, True), data.claim_data, deviance(1.5)),
+    "deviance power=2": (fl.TweedieLoss(2, True), data.positive_data, deviance(2)),
+    "deviance power=3": (fl.TweedieLoss(3, True), data.positive_data, deviance(3)),
     "Tweedie power=-1": (fl.TweedieLoss(power=-1), data.regression_data, scikit_learn("HalfTweedieLoss", power=-1)),
     "Tweedie power=1": (fl.TweedieLoss(power=1), data.count_data, scikit_learn("HalfTweedieLoss", power=1)),
     "Tweedie power=1.5": (fl.TweedieLoss(power=1.5), data.claim_data, scikit_learn("HalfTweedieLoss", power=1.5)),

@@ -62,6 +62,7 @@ ctypedef fused heavy_t:
 # These losses have a single loop for all passes.
 ctypedef fused heaviest_t:
     duration_t
+    count_heaviest_t
 
 # A few operations each: these losses wait for memory. Storing their values only to read them again for a sum would be
 # much of the work.

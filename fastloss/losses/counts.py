@@ -27,7 +27,8 @@ class PoissonNLLLoss(Loss):
     count from 0 up and of the same shape. epsilon, a number, is used with rates only. A label may be a fraction: a
     count per unit of exposure, with the exposure as sample_weight.
 
-    The value is not a deviance: the minimum depends on y and may be negative.
+    The value is not a deviance: the minimum depends on y and may be negative. Half the deviance, from logarithms of
+    rates, is ``TweedieLoss(power=1, deviance=True)``.
 
     Source: Stirling's approximation as in Gluon and PyTorch. Gluon 1 takes the mean over all examples, Gluon 2 and
     fastloss over each. PyTorch: ``PoissonNLLLoss(log_input, full)``.
@@ -209,8 +210,8 @@ class InverseGaussianLoss(Loss):
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label above 0, of the same shape.
 
-    The loss plus 1/(2 y) is half the deviance. The Hessian is below 0 where the mean is above 2 y: there Newton's step
-    leads away from the minimum.
+    The loss plus 1/(2 y) is half the deviance, ``TweedieLoss(power=3, deviance=True)``. The Hessian is below 0 where
+    the mean is above 2 y: there Newton's step leads away from the minimum.
 
     Source: Tweedie 1957. Gluon, PyTorch: none. scikit-learn: ``TweedieRegressor(power=3)``, of this scale.
 
@@ -239,11 +240,14 @@ class TweedieLoss(Loss):
     .. math::
         \ell = \frac{e^{(2 - p) x}}{2 - p} + \frac{y e^{(1 - p) x}}{p - 1}
 
-    The formula leaves out the deviance's terms in the label alone. p = 1 and p = 2 are :class:`PoissonNLLLoss` and
-    :class:`GammaLoss`.
+    With ``deviance=True``, the deviance's term of the label alone is added, and the loss is 0 where the prediction is
+    right. The term is :math:`y^{2 - p} / ((1 - p)(2 - p))` for y > 0, :math:`y \log y - y` for p = 1, and
+    :math:`-\log y - 1` for p = 2. Without it, p = 1 and p = 2 are :class:`PoissonNLLLoss` and :class:`GammaLoss`.
 
     Args:
         power: p, not between 0 and 1. From 1 to 2 labels may be 0 or positive, which suits sums of claims.
+        deviance: whether the value is half the deviance, for a power of 1 or more. Derivatives in pred are the same;
+            ``hessian="expected"`` needs False.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
         reduction: see :class:`Loss`.
@@ -251,37 +255,50 @@ class TweedieLoss(Loss):
     Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label of the same shape. Labels:
     any number for p <= 0, from 0 up for 1 <= p < 2, above 0 for p >= 2.
 
-    Raises ValueError for a power between 0 and 1, for which no distribution exists.
+    Raises ValueError for a power between 0 and 1, for which no distribution exists, and for a deviance below 1.
 
     The loss is convex in pred for p from 1 to 2, and not for all predictions with another p. Near those two powers
-    values grow as 1/(p - 1) and 1/(2 - p); differences between values do not.
+    values grow as 1/(p - 1) and 1/(2 - p); differences between values do not. Near its zero, half the deviance has the
+    digits of the difference between pred and log y. Elsewhere it is rounded to the digits of its largest term.
 
     Source: Tweedie 1984; Jorgensen 1987. Gluon, PyTorch: none. scikit-learn: ``TweedieRegressor(power)``. XGBoost and
-    LightGBM: ``tweedie_variance_power``, from 1 to 2. All have this scale.
+    LightGBM: ``tweedie_variance_power``, from 1 to 2. All have this scale. ``sklearn.metrics.mean_tweedie_deviance`` is
+    twice the mean with deviance=True.
 
     >>> import fastloss as fl
     >>> fl.TweedieLoss().value_and_grad([0.0, 0.0], [0, 3])
     (array([2., 8.]), array([ 1., -2.]))
+    >>> fl.TweedieLoss(power=1, deviance=True)([0.0, 0.0, 0.0], [0, 1, 3]).round(4)
+    array([1.    , 0.    , 1.2958])
     """
 
     __slots__ = ()
 
     def __init__(
-        self, power: float = 1.5, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+        self,
+        power: float = 1.5,
+        deviance: bool = False,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        *,
+        reduction: Reduction = "example",
     ) -> None:
         p = number("power", power)
         if 0 < p < 1:
             raise ValueError(f"power must be 0 or less, or 1 or more, got {power!r}")
         kernel = {1.0: kernels.Poisson, 2.0: kernels.Gamma, 3.0: kernels.InverseGaussian}.get(p)
+        is_deviance = flag("deviance", deviance)
+        if is_deviance and p < 1:
+            raise ValueError(f"deviance must be False for a power below 1, whose labels may be negative, got {power!r}")
         label = domain.REAL if p <= 0 else domain.MASS if p < 2 else domain.POSITIVE
         super().__init__(
-            kernels.Tweedie(p) if kernel is None else kernel(),
+            kernels.Deviance(p) if is_deviance else kernels.Tweedie(p) if kernel is None else kernel(),
             weight,
             batch_axis,
             reduction,
             inputs=pair(label, domain.LOGARITHM if p < 2 else domain.REAL),
-            surrogate=None if p == 1 else "expected",
-            newton="exact" if 1 <= p <= 2 else "expected",
+            surrogate=None if p == 1 or is_deviance else "expected",
+            newton="exact" if 1 <= p <= 2 or is_deviance else "expected",
             exact_is=("expected",) if p == 1 else (),
             link="log",
         )

@@ -95,6 +95,7 @@ PARAMETERS = {
     "from_logits": Parameter(FLAG),
     "from_sigmoid": Parameter(FLAG),
     "compute_full": Parameter(FLAG),
+    "deviance": Parameter(FLAG),
     "label_format": Parameter("choice", choices=("signed", "binary")),
     "CTCLoss.layout": Parameter("choice", choices=("NTC", "TNC")),
     "CTCLoss.label_layout": Parameter("choice", choices=("NT", "TN")),
@@ -161,7 +162,8 @@ def built(loss: type[fl.Loss], name: str, parameter: Parameter, value: str, besi
         return refusal(lambda: loss(**beside, ignore_index=x), *refused_as(VALUES[value], name))
     call = functools.partial(loss, **beside, **{name: x})
     of_logits = VALUES[value].number != 0 if name == "z_loss" else name in ("softcap", "logit_bias") and x is not None
-    if not takes(parameter, VALUES[value], x) or (of_logits and beside["from_logits"]):
+    below = name == "power" and beside["deviance"] and (VALUES[value].number or 0) < 1
+    if not takes(parameter, VALUES[value], x) or (of_logits and beside["from_logits"]) or below:
         return refusal(call, *refused_as(VALUES[value], name))
     made = call()
     # what was given may change afterwards, and the loss does not

@@ -132,33 +132,111 @@ cdef inline real_t exp_product(double rate, real_t x, real_t share) noexcept nog
     return exp_sum(share * t, share * rest if absolute(t) < <real_t>INFINITY else zero)
 
 
-@cython.final
-cdef class Tweedie(Kernel):
-    """l = b/(2 - p) + a/(p - 1), b = e^((2 - p) x), a = y e^((1 - p) x), for a power p but 1 and 2."""
-    cdef double power, inverse_first, inverse_second, most_a, most_b
+cdef class Power(Kernel):
+    """A power p of the mean, which the variance is."""
+    cdef double power, inverse_first, inverse_second, most_a, most_b    # 1/(p - 1) and 1/(2 - p), or 0
 
     def __cinit__(self, double power):
-        self.power, self.inverse_first, self.inverse_second = power, 1 / (power - 1), 1 / (2 - power)
+        self.power = power
+        self.inverse_first = 1 / (power - 1) if power != 1 else 0
+        self.inverse_second = 1 / (2 - power) if power != 2 else 0
         # infinity for the one of a and b that grows faster; NaN, which equals nothing, for the other
         self.most_a = INFINITY if power > 1 else NAN
         self.most_b = NAN if power > 1 else INFINITY
 
+
+cdef inline real_t powers(Power of, real_t x, real_t y, real_t* a, real_t* b) noexcept nogil:
+    """a = y s and b = e^((2 - p) x); returns s = e^((1 - p) x)."""
+    cdef real_t zero = 0, one = 1, half = .5
+    # a factor may leave the range where its product with y does not: two factors
+    cdef bint wide = absolute(<real_t>(1 - of.power) * x) > <real_t>80
+    cdef real_t e = exp_product(1 - of.power, x, half if wide else one), rest = e if wide else one
+    a[0] = zero_like(x) if y == 0 else y * e * rest
+    b[0] = exp_product(2 - of.power, x, one)
+    # If both are infinite, the one that grows faster decides: no inf - inf. A NaN label stays NaN.
+    a[0] = y * zero if b[0] == <real_t>of.most_b else a[0]
+    b[0] = zero if absolute(a[0]) == <real_t>of.most_a else b[0]
+    return e * rest
+
+
+@cython.final
+cdef class Tweedie(Power):
+    """l = b/(2 - p) + a/(p - 1), b = e^((2 - p) x), a = y e^((1 - p) x), for a power p but 1 and 2."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t zero = 0, one = 1, half = .5, first = <real_t>self.inverse_first
-        # a factor may leave the range where its product with y does not: two factors
-        cdef bint wide = absolute(<real_t>(1 - self.power) * x) > <real_t>80
-        cdef real_t e = exp_product(1 - self.power, x, half if wide else one), rest = e if wide else one
-        cdef real_t a = zero_like(x) if y == 0 else y * e * rest, b = exp_product(2 - self.power, x, one)
-        # If both are infinite, the one that grows faster decides: no inf - inf. A NaN label stays NaN.
-        a = y * zero if b == <real_t>self.most_b else a
-        b = zero if absolute(a) == <real_t>self.most_a else b
+        cdef real_t a, b, first = <real_t>self.inverse_first, s = powers(self, x, y, &a, &b)
         l[0] = fma(<real_t>self.inverse_second, b, first * a)
         g[0] = b - a
         h[0] = fma(<real_t>(2 - self.power), b, <real_t>(self.power - 1) * a)
-        d[0] = first * e * rest
+        d[0] = first * s
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
         return exp_product(2 - self.power, x, <real_t>1)
+
+
+cdef inline real_t exp_rest(real_t z) noexcept nogil:
+    """e^z - 1 - z for |z| up to 1/2: its series, without cancellation."""
+    cdef real_t p
+    if real_t is float:
+        p = fma(z, <float>2.48015873e-05, <float>1.98412698e-04)
+    else:
+        p = fma(z, 4.779477332387385e-14, 7.647163731819816e-13)
+        p = fma(z, p, 1.1470745597729725e-11)
+        p = fma(z, p, 1.6059043836821613e-10)
+        p = fma(z, p, 2.08767569878681e-09)
+        p = fma(z, p, 2.505210838544172e-08)
+        p = fma(z, p, 2.7557319223985893e-07)
+        p = fma(z, p, 2.7557319223985893e-06)
+        p = fma(z, p, 2.48015873015873e-05)
+        p = fma(z, p, 1.984126984126984e-04)
+    p = fma(z, p, <real_t>1.388888888888889e-03)
+    p = fma(z, p, <real_t>8.333333333333333e-03)
+    p = fma(z, p, <real_t>.041666666666666664)
+    p = fma(z, p, <real_t>.16666666666666666)
+    return z * z * fma(z, p, <real_t>.5)
+
+
+@cython.final
+cdef class Deviance(Power):
+    """l = b/(2 - p) + a/(p - 1) + y^(2 - p)/((1 - p) (2 - p)), half the deviance, for a power p from 1 up.
+
+    With t = x - log y and f(z) = e^z - 1 - z, l is y^(2 - p) (f((2 - p) t)/(2 - p) - f((1 - p) t)/(1 - p)), of which
+    near the label nothing cancels. Elsewhere the term of y alone is y^(2 - p) (offset + slope t), where p = 1 and p = 2
+    have -y x and x in it, too. A label of 0 has the limit: no such term, or from p = 2 on infinity.
+    """
+    cdef double offset, slope, label_offset, label_slope, depth, at_zero
+
+    def __cinit__(self, double power):
+        self.offset = self.inverse_second / (1 - power) if power != 1 and power != 2 else -1
+        self.slope = -1 if power == 1 else 1 if power == 2 else 0
+        # of the derivative in y, over y^(1 - p)
+        self.label_offset, self.label_slope = -self.inverse_first, -1 if power == 1 else 0
+        # of t, where both f are series
+        self.depth = .5 / max(power - 1, abs(2 - power))
+        self.at_zero = INFINITY if power >= 2 else 0
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t zero = 0, one = 1, inf = <real_t>INFINITY, most = 1e30, rest, a, b, plain, near, more, none
+        cdef real_t first = <real_t>self.inverse_first, second = <real_t>self.inverse_second
+        cdef real_t offset = <real_t>self.offset, slope = <real_t>self.slope, at_zero = <real_t>self.at_zero
+        cdef real_t label_offset = <real_t>self.label_offset, label_slope = <real_t>self.label_slope
+        cdef real_t k = <real_t>(2 - self.power), k_low = <real_t>((2 - self.power) - k), depth = <real_t>self.depth
+        # of a power of 0, no 0 * inf
+        cdef real_t near_x = most if x > most else (-most if x < -most else x), s = powers(self, near_x, y, &a, &b)
+        cdef bint positive = not y <= 0
+        cdef real_t log_y = log_parts(y if positive else one, zero, &rest), u = k * log_y
+        cdef real_t t = (x - log_y) - rest if positive else inf
+        # y^(2 - p)
+        cdef real_t c = exp_sum(u, fma(k, log_y, -u) + fma(k, rest, k_low * log_y))
+        plain = fma(second, b, first * a)
+        near = c * fma(second, exp_rest(k * t), first * exp_rest((k - one) * t))
+        # a limit's term alone has t, which may be infinite: 0 * inf
+        more = c * ((zero if slope == 0 else slope * t) + offset) if positive else at_zero
+        l[0] = near if absolute(t) < depth else (plain if plain == inf else plain + more)
+        none = zero_like(l[0])
+        g[0] = (b - a) + none
+        h[0] = fma(k, b, (one - k) * a) + none
+        more = (zero if label_slope == 0 else label_slope * t) + label_offset
+        d[0] = first * s + (c / y * more if positive else -inf)
 
 
 @cython.final
@@ -211,10 +289,14 @@ ctypedef fused count_t:
     Gamma
     InverseGaussian
     Tweedie
+    Deviance
     NegativeBinomial
 
 ctypedef fused count_heavy_t:
     Tweedie
+
+ctypedef fused count_heaviest_t:
+    Deviance
 
 ctypedef fused rate_t:
     PoissonRate
