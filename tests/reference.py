@@ -401,7 +401,8 @@ def ordinal() -> dict[str, Any]:
         return tail(y, x) - tail(q, x)
 
     def slope(x: Array, y: Array, q: Array) -> Array:
-        return (bend(q, x) - bend(y, x)) / share(x, y, q)
+        """(bend(q, x) - bend(y, x)) / share(x, y, q), which bounds that are the same have, too."""
+        return tail(y, x) + tail(q, x) - 1
 
     return {
         "value": in_order(lambda x, y, q: -np.log(share(x, y, q))),
