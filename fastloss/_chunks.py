@@ -30,10 +30,6 @@ PART_BYTES = 1 << 22
 class Products:
     """What is done to whole matrices, by NumPy."""
 
-    def dtype_of(self, rows: Rows) -> np.dtype[Any]:
-        """What predictions of some rows are made in."""
-        return rows.dtype
-
     def multiply(self, a: Array, b: Array, out: Array) -> None:
         np.matmul(a, b, out=out)
 

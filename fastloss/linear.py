@@ -181,22 +181,21 @@ def run(problem: Problem, want: int, wrt: tuple[str, ...] = ("weight", "bias"), 
 
 
 def run_by_chunks(problem: Problem, want: int, wrt: tuple[str, ...], into: dict[str, Array]) -> Any:
-    rows, products = problem.rows, problem.products
     chunks = problem.chunks()
     if chunks is None:
         return run_by_chunks(problem.in_double(), want, wrt, into)
-    dtype = products.dtype_of(rows)
+    dtype = problem.rows.dtype
     chunks.limit(max(1, math.prod(chunks.shape[1:])) * dtype.itemsize, problem.chunk_bytes)
     sums: dict[str, Array] = {}
     for name, shape in problem.shapes.items():
         if want != VALUE and name in wrt:
-            kept = {"weight": rows.dtype, "bias": np.dtype(np.float64), "X": dtype}[name]
+            kept = np.dtype(np.float64) if name == "bias" else dtype
             given = into.get(name)
             if given is None or given.dtype != kept or not given.flags.c_contiguous:
                 given = np.empty(shape, kept)
             given.fill(0)
             sums[name] = given
-    return Call(chunks, *problem.cast(dtype), dtype, products).run(want, sums), sums
+    return Call(chunks, *problem.cast(dtype), dtype, problem.products).run(want, sums), sums
 
 
 def check(loss: Any) -> Loss:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastloss import _foreign
-from fastloss._chunks import PART_BYTES, Products, array_of
-from fastloss._core import Rows
+from fastloss._chunks import Products, array_of
 from fastloss.backends import check_own, is_total, loss_of
 from fastloss.backends.torch_operators import (
     HALVES,
@@ -34,11 +33,7 @@ DIFFERENTIABLE = ("X", "weight", "bias")
 
 
 class TensorProducts(Products):
-    """Products of matrices by PyTorch, of halves, too, whose sums are float32."""
-
-    def dtype_of(self, rows: Rows) -> np.dtype[Any]:
-        dtype: np.dtype[Any] = rows.source.dtype
-        return dtype if dtype in (np.float16, _foreign.BFLOAT16) else rows.dtype
+    """Products of matrices by PyTorch."""
 
     def multiply(self, a: Array, b: Array, out: Array) -> None:
         torch.mm(over(a), over(b), out=over(out))
@@ -47,12 +42,7 @@ class TensorProducts(Products):
         over(a).add_(over(b))
 
     def add(self, total: Array, a: Array, b: Array) -> None:
-        if total.dtype == a.dtype:
-            over(total).addmm_(over(a), over(b))
-            return
-        step = max(1, PART_BYTES // max(1, b.shape[1] * total.itemsize))
-        for k in range(0, len(total), step):
-            over(total[k : k + step]).add_(torch.mm(over(a[k : k + step]), over(b)))
+        over(total).addmm_(over(a), over(b))
 
     def add_rows(self, total: Array, a: Array) -> None:
         over(total).add_(over(a).sum(0, dtype=torch.float64))
