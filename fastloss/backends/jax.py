@@ -7,6 +7,7 @@ along tangents takes the gradients from the pass that computes the value; JAX tr
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from fastloss.backends import (
     compose,
     is_total,
     jax_calls,
+    jax_partition,
     mapping,
     spelled,
     targets_of,
@@ -187,6 +189,8 @@ def result_dtype(pred: Any) -> Any:
 # a method's call; arrays have `added` axes in front that vmap has added, of size 1 where all entries have the same
 operation: Any = Primitive("fastloss")
 operation.multiple_results = True
+# JAX tells the mesh of a program for several devices to such operations alone
+getattr(importlib.import_module("jax._src.dispatch"), "prim_requires_devices_during_lowering", set()).add(operation)
 # what becomes of a change of inputs, by name and in the order of wrt: only its transposition is known, the gradients
 PUSH = "push"
 
@@ -248,25 +252,38 @@ def result_like(kinds: Sequence[Any], kind: Any, axes: Sequence[int] | None, add
     return kind.update(shape=tuple(shape), dtype=dtype, weak_type=False, **more)
 
 
-def lowering(
-    ctx: Any,
-    *operands: Any,
-    loss: Loss,
-    method: str,
-    names: Sequence[str],
-    wrt: Sequence[str],
-    added: int,
-    is_part: bool,
-    **_: Any,
-) -> Any:
+def lower(ctx: Any, *operands: Any, is_part: bool, is_constant: bool, **how: Any) -> Any:
+    loss, method, added = how["loss"], how["method"], how["added"]
     if method == PUSH:
-        refuse_forward(loss, wrt)
+        refuse_forward(loss, how["wrt"])
+    split = None if is_part else split_call(ctx, how)
+    if split is not None:
+        return mlir.lower_fun(split, multiple_results=True)(ctx, *operands)
     ndim = len(ctx.avals_out[0].shape) - added
-    text = jax_calls.spell(method, loss, names, wrt, ndim, is_part)
+    text = jax_calls.spell(method, loss, how["names"], how["wrt"], ndim, is_part)
     return jax.ffi.ffi_lowering(jax_calls.TARGET)(ctx, *operands, call=text)
 
 
-mlir.register_lowering(operation, lowering)
+def split_call(ctx: Any, how: dict[str, Any]) -> Any:
+    """The call as a function that devices share; None where one device makes it, or each must make all of it."""
+    context = ctx.module_context.axis_context
+    if len(getattr(context, "device_assignment", None) or ()) < 2 or getattr(context, "abstract_mesh", None) is None:
+        return None
+    shapes, results = [tuple([tuple(x.shape) for x in kinds]) for kinds in (ctx.avals_in, ctx.avals_out)]
+    # sizes that are symbols say too little
+    known = all(isinstance(n, int) for shape in shapes for n in shape)
+    key = how["loss"], how["method"], how["names"], how["wrt"], how["added"], shapes
+    cut = jax_partition.cut_of(*key) if known else None
+    if cut is None:
+        return None
+
+    def call(loss: Loss, *arrays: Any) -> Any:
+        return operation.bind(*arrays, is_part=True, is_constant=True, **how | {"loss": loss})
+
+    return jax_partition.partitioned(call, cut, how["loss"], shapes, results)
+
+
+mlir.register_lowering(operation, lower)
 
 
 def map_calls(arrays: Sequence[Any], axes: Sequence[int | None], *, added: int, **how: Any) -> Any:
