@@ -252,7 +252,7 @@ def result_like(kinds: Sequence[Any], kind: Any, axes: Sequence[int] | None, add
     return kind.update(shape=tuple(shape), dtype=dtype, weak_type=False, **more)
 
 
-def lower(ctx: Any, *operands: Any, is_part: bool, is_constant: bool, **how: Any) -> Any:
+def emit(ctx: Any, *operands: Any, is_part: bool, is_constant: bool, **how: Any) -> Any:
     loss, method, added = how["loss"], how["method"], how["added"]
     if method == PUSH:
         refuse_forward(loss, how["wrt"])
@@ -283,7 +283,7 @@ def split_call(ctx: Any, how: dict[str, Any]) -> Any:
     return jax_partition.partitioned(call, cut, how["loss"], shapes, results)
 
 
-mlir.register_lowering(operation, lower)
+mlir.register_lowering(operation, emit)
 
 
 def map_calls(arrays: Sequence[Any], axes: Sequence[int | None], *, added: int, **how: Any) -> Any:
