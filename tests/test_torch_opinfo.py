@@ -121,6 +121,11 @@ def gaussian(a: dict[str, Any]) -> Any:
     )
 
 
+def poisson(a: dict[str, Any]) -> Any:
+    loss = modules.PoissonNLLLoss(from_logits=a["log_input"], compute_full=a["full"], reduction=a["reduction"])
+    return loss, (a["input"], a["target"], None, a["eps"])
+
+
 def ctc(a: dict[str, Any]) -> Any:
     lengths = [torch.as_tensor(a[name]) for name in ("input_lengths", "target_lengths")]
     loss = modules.CTCLoss(layout="TNC", blank=a["blank"], zero_infinity=a["zero_infinity"], reduction=a["reduction"])
@@ -135,7 +140,7 @@ MADE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "huber_loss": plain("HuberLoss", rho=lambda a: a["delta"], weight=lambda a: a["delta"]),
     "soft_margin_loss": plain("LogisticLoss"),
     "hinge_embedding_loss": plain("HingeEmbeddingLoss", margin=lambda a: a["margin"]),
-    "poisson_nll_loss": plain("PoissonNLLLoss", from_logits=lambda a: a["log_input"], compute_full=lambda a: a["full"]),
+    "poisson_nll_loss": poisson,
     "multi_margin_loss": plain(
         "MultiMarginLoss", p=lambda a: a["p"], margin=lambda a: a["margin"], class_weight=lambda a: a["weight"]
     ),
