@@ -72,7 +72,7 @@ cdef struct array_t:
     bint swapped            # of foreign byte order
     bint aligned
     bint in_place           # contiguous and of the loops' dtype: no buffers for its blocks
-    bint halves             # contiguous, of 16 bits where the loops have 32
+    bint halves             # fetched ahead or written past the cache: neighbours of 16 bits, where the loops have 32
     bint past_cache         # a result written past the cache, because it would not fit
     bint has_rows           # has a row for each element of the unreduced loss
     bint summed             # a result that is summed over the axes where its stride is 0

@@ -114,8 +114,11 @@ cdef void describe(array_t* d, cnp.ndarray a, const Py_ssize_t* shape, const int
     d.ndim = last + 1
     d.in_place = (d.type == real and not d.swapped and d.aligned and last == 0
                 and (d.stride[0] == (8 if real == FLOAT64 else 4) or d.shape[0] == 1))
-    d.halves = not d.in_place and real == FLOAT32 and last == 0 and d.stride[0] == 2 and FLOAT16 <= d.type <= BFLOAT16
-    d.halves &= not d.swapped
+
+
+cdef bint are_halves(const array_t* d) noexcept:
+    """Whether the elements are neighbours of 16 bits, which loops in float32 convert."""
+    return FLOAT16 <= d.type <= BFLOAT16 and not d.swapped and d.ndim == 1 and d.stride[0] == 2
 
 
 cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
@@ -127,7 +130,7 @@ cdef void describe_number(array_t* d, double* x, Py_ssize_t size) noexcept:
     d.summed = False
     d.past_cache = False
     d.has_rows = False
-    d.in_place = d.halves = False
+    d.in_place = False
     d.size = 1
     d.ndim = 1
     d.shape[0] = size

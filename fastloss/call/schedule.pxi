@@ -166,7 +166,9 @@ cdef Py_ssize_t off_a_cache_line(const plan_t* p, Py_ssize_t itemsize) noexcept:
         return 0
     for k in range(OUTPUTS):
         if p.outputs[k].data != NULL and (p.outputs[k].in_place or p.outputs[k].past_cache):
-            return <Py_ssize_t>(<size_t>p.outputs[k].data % CACHE_LINE) // (2 if p.outputs[k].halves else itemsize)
+            if p.outputs[k].past_cache and p.outputs[k].halves:
+                itemsize = 2
+            return <Py_ssize_t>(<size_t>p.outputs[k].data % CACHE_LINE) // itemsize
     return 0
 
 
@@ -182,9 +184,8 @@ cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         # Fetch the next row while this one is worked on; the hardware foresees a long row by itself.
         p.ahead = AHEAD_BYTES if not p.row_length else row if row <= LONG_ROW_BYTES else 0
     p.strip = STRIP_BYTES
-    for k in range(OUTPUTS if p.ahead else 0):
-        if p.outputs[k].data != NULL and p.outputs[k].past_cache:
-            p.strip = SHORT_STRIP_BYTES
+    if p.ahead:
+        look_at_strips(p, itemsize)
     if p.extra:
         # A loss with buffers of its own has set the size of blocks already.
         return
@@ -203,6 +204,16 @@ cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         p.buffer = SMALL_BYTES
     else:
         p.extra = (BUFFERS - OWN_BUFFERS) * p.buffer
+
+
+cdef void look_at_strips(plan_t* p, Py_ssize_t itemsize) noexcept:
+    """Says how blocks of large arrays are cut into strips, and how these are fetched ahead."""
+    cdef int k
+    for k in range(OUTPUTS):
+        if p.outputs[k].data != NULL and p.outputs[k].past_cache:
+            p.strip = SHORT_STRIP_BYTES
+    for k in range(INPUTS):
+        p.inputs[k].halves = p.inputs[k].data != NULL and itemsize == 4 and are_halves(&p.inputs[k])
 
 
 cdef int tiles(const plan_t* p) noexcept:
