@@ -13,6 +13,7 @@ NEEDS = {
     "docs/howto/ordinal.md": ["scipy"],
     "docs/howto/scipy.md": ["scipy"],
     "docs/howto/sklearn.md": ["scipy", "sklearn"],
+    "tests/distributed.py": ["torch"],
 }
 
 collect_ignore = [path for path, libraries in NEEDS.items() if any(find_spec(name) is None for name in libraries)]
