@@ -597,3 +597,22 @@ def test_hessians_in_two_predictions() -> None:
         for parts, others in zip(got, want, strict=True):
             for a, b in zip(parts, others, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def test_tangents_of_a_head_and_of_tangents() -> None:
+    x, w, t = jnp.arange(6.0).reshape(3, 2), jnp.array([1.0, 2.0, 3.0]), jnp.array([1.0, 2.0, 0.0])
+    loss = fl.L2Loss()
+
+    def slopes(head: Any) -> Any:
+        return jax.grad(lambda w: (head * loss(x, 0 * x, w)).sum())(w)
+
+    found, change = jax.jvp(slopes, (jnp.ones(3),), (t,))
+    np.testing.assert_allclose(found, loss(x, 0 * x), rtol=1e-6)
+    np.testing.assert_allclose(change, t * found, rtol=1e-6)
+
+    def twice(w: Any) -> Any:
+        return jax.jvp(lambda w: jax.jvp(lambda v: loss(x, 0 * x, v), (w,), (w,))[1], (w,), (w,))
+
+    for call in (twice, jax.jit(twice)):
+        with pytest.raises(NotImplementedError, match="derivative of L2Loss in sample_weight is not known"):
+            call(w)

@@ -84,7 +84,7 @@ def partitioned(
 ) -> Any:
     """A call of a loss, as a function of arrays which XLA cuts."""
 
-    def split(mesh: Any, arrays: Any, _: Any) -> Any:
+    def split(mesh: Any, arrays: Any, _: Any) -> Any:  # no cover: XLA calls it in a thread that no tracer follows
         names, parts = chosen(mesh, arrays)
         local = loss
         if cut.is_mean:
@@ -106,7 +106,7 @@ def partitioned(
         ]
         return mesh, on_device, where[1], where[0]
 
-    def chosen(mesh: Any, arrays: Any) -> tuple[Any, int]:
+    def chosen(mesh: Any, arrays: Any) -> tuple[Any, int]:  # no cover: as above
         """The axes of the mesh along which the examples lie, and into how many parts."""
         for x, at in zip(arrays, cut.inputs, strict=True):
             names = None if at is None or len(x.sharding.spec) <= at else x.sharding.spec[at]
