@@ -551,8 +551,9 @@ def deviance(p: float) -> dict[str, Any]:
     """Half the deviance: Tweedie's loss less that of the best prediction, x = log y."""
     if p == 1:
         return poisson(logits=True, full=False) | {
-            "value": lambda x, y: np.exp(x) - y - y * (x - np.log(y)),
-            "label_gradient": lambda x, y: np.log(y) - x,
+            # of small integers NumPy's logarithm is a float16
+            "value": lambda x, y: np.exp(x) - y - y * (x - np.log(np.where(y == 0, 1.0, y))),
+            "label_gradient": lambda x, y: np.log(1.0 * y) - x,
         }
     plain = tweedie(p)
     return plain | {

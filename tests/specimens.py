@@ -399,6 +399,8 @@ def expected(
         for k, found in s.gradients(seen(m)[kept], *met).items():
             a = among_all(found)
             at_all[k] = a if k in s.free else lay.back(a, ndim).reshape(wide[k].shape)
+            if s.layout == "elements" and at_all[k].shape == full.shape:
+                at_all[k] = np.where((full == 0) & ~np.isfinite(at_all[k]), 0, at_all[k])
         for k in {*s.free} & {*s.differentiable}:
             # a sum, whose terms have the label's sign
             terms[k] = largest(s.gradients(seen(abs(m)), laid[0], abs(laid[1]), *laid[2:])[k])
