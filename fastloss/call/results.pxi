@@ -112,7 +112,7 @@ cdef inline int describe_result(Loss loss, call_t* c, int k) except -1:
                  c.real)
     own(&c.results[k], result)
     d.summed = not d.has_rows and d.size != c.plan.size
-    if c.outs[k] != NULL and c.kernel.light and d.size >= STREAMED and c.made[k] == NULL:
+    if c.outs[k] != NULL and c.kernel.light and d.size >= STREAMED and not (c.is_half and c.made[k] != NULL):
         # Only memory of the caller's: the system has just zeroed fresh memory, which is in the cache.
         d.halves = c.real == FLOAT32 and are_halves(d)
         d.past_cache = d.in_place or d.halves
