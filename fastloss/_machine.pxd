@@ -94,7 +94,7 @@ cdef extern from *:
         FL_PREFETCH(p + 256), FL_PREFETCH(p + 320), FL_PREFETCH(p + 384), FL_PREFETCH(p + 448);
         FL_EFFECT;
     }
-    /* Instructions between float16 and float32: 2^k numbers at once, rounded to the nearest and of two to the even. */
+    /* Instructions between float16 and float32, for FL_HALVES numbers: to the nearest, and of two to the even. */
     #if defined(__F16C__) || defined(_MSC_VER) && defined(__AVX2__)
     #include <immintrin.h>
     #define FL_HALVES 8

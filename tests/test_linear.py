@@ -455,7 +455,9 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "wrt": (lambda: LOGISTIC.grad(X, WEIGHT, Y, wrt="Y"), ValueError, "wrt must be 'weight', 'bias', .* got 'Y'"),
     "no wrt": (lambda: LOGISTIC.grad(X, WEIGHT, Y, wrt=()), ValueError, r"wrt must be .* got \(\)"),
     "sparse rows": (
-        lambda: LOGISTIC.grad(pytest.importorskip("scipy.sparse").csr_array(X), WEIGHT, Y, wrt="X"),
+        lambda: LOGISTIC.grad(
+            pytest.importorskip("scipy.sparse", reason="SciPy is not installed").csr_array(X), WEIGHT, Y, wrt="X"
+        ),
         ValueError,
         "X is sparse, and its gradient is not; take X.toarray",
     ),

@@ -179,7 +179,7 @@ def numpy_inputs(outputs: int) -> tuple[Any, Any, Any, Any]:
 def test_composed(library: str) -> None:
     module = pytest.importorskip(library, reason=f"{library} is not installed")
     grad = module.grad
-    numpy = pytest.importorskip(f"{library}.numpy")
+    numpy = importlib.import_module(f"{library}.numpy")
     X, weight, bias, label = (numpy.asarray(x) for x in numpy_inputs(40))
     linear = loss_of(40, "mean")
     arrays = [np.asarray(x) for x in (X, weight, label)]
@@ -261,3 +261,16 @@ def test_rows_that_no_memory_holds(tmp_path: Path) -> None:
         found = dask.compute(*lazy)
         assert found[0] == pytest.approx(value, rel=1e-6)
         np.testing.assert_allclose(found[1], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_lazy_results_of_halves_have_the_dtypes_that_they_say(half: str) -> None:
+    array = pytest.importorskip("dask.array", reason="Dask is not installed")
+    dtype = getattr(pytest.importorskip("ml_dtypes", reason="gives NumPy a bfloat16"), half, np.float16)
+    X, weight, label = np.ones((6, 3), dtype), np.zeros(3, dtype), np.zeros(6, np.float32)
+    linear = fl.LinearLoss(fl.L2Loss(reduction="none"))
+    wants = linear.value_and_grad(X, weight, label, wrt=("weight", "X"))
+    founds = linear.value_and_grad(array.from_array(X, chunks=(2, 3)), weight, label, wrt=("weight", "X"))
+    for found, want in zip((founds[0], *founds[1]), (wants[0], *wants[1]), strict=True):
+        assert found.dtype == found.compute().dtype == want.dtype
+        np.testing.assert_array_equal(found.compute().astype(float), want.astype(float))

@@ -52,7 +52,7 @@ def evaluate(linear: LinearLoss, method: str, given: dict[str, Any], options: di
         arrays = {"X": X[start:end], "weight": weight, "bias": bias, "sample_weight": None} | own
         parts.append(delayed(call_part)(loss, single, arrays, method, names, 1.0 if head is None else head))
 
-    dtype = np.float32 if X.dtype.kind == "f" and X.dtype.itemsize <= 4 else np.float64
+    dtype = np.float32 if is_floating(X.dtype) and X.dtype.itemsize <= 4 else np.float64
     share = 1.0
     if is_total:
         count = total(parts, "count", ())
@@ -67,12 +67,16 @@ def evaluate(linear: LinearLoss, method: str, given: dict[str, Any], options: di
             found["X"] = (joined(parts, "X", X, X.shape[1:], X.dtype) * share).astype(X.dtype)
         else:
             x = like[name] if isinstance(like[name], da.Array) else np.asarray(like[name])
-            found[name] = (total(parts, name, x.shape) * share).astype(x.dtype if x.dtype.kind == "f" else np.float64)
+            found[name] = (total(parts, name, x.shape) * share).astype(x.dtype if is_floating(x.dtype) else np.float64)
     gradients = tuple([found[name] for name in names])
     if method == "__call__":
         return found["value"]
     whole = gradients if isinstance(wrt, tuple) else gradients[0]
     return whole if method == "grad" else (found["value"], whole)
+
+
+def is_floating(dtype: Any) -> bool:
+    return dtype.kind == "f" or _foreign.is_bfloat16(dtype)
 
 
 def rows_of(X: Any) -> Any:
