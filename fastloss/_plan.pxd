@@ -171,6 +171,7 @@ cdef struct plan_t:
     array_t outputs[OUTPUTS]
     double value_scale
     double grad_scale
+    bint plain                          # elementwise, nothing to gather, weigh or convert, and several blocks
     bint counts_only                    # each loss is its element's count: the sum is that of the weights
     bint surrogate                      # the Hessian is the kernel's surrogate
 

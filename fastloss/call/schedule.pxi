@@ -114,6 +114,25 @@ cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) no
         # Blocks and strips then begin on a cache line.
         p.first_task_short_by, p.misaligned = p.misaligned, 0
         p.tasks = ceil_div(p.size + p.first_task_short_by, p.task_elements)
+    p.plain = p.size > p.block and is_plain(p)
+
+
+cdef bint is_plain(const plan_t* p) noexcept:
+    """Whether a block takes the loss's loop alone: all is read and written in place, or summed without being stored."""
+    cdef const array_t* a
+    cdef int k
+    if p.rows != NULL or p.counts_only or p.linear != NULL or p.ahead:
+        return False
+    for k in range(INPUTS):
+        if p.inputs[k].data != NULL and (k >= FOURTH or not p.inputs[k].in_place):
+            return False
+    for k in range(OUTPUTS):
+        a = &p.outputs[k]
+        if a.data == NULL or k == VALUE and a.summed and p.sum != NULL and p.pieces:
+            continue
+        if k == GRAD_WEIGHT or a.summed or not a.in_place or k == VALUE and p.value_scale != 1:
+            return False
+    return True
 
 
 cdef inline int get_buffers(plan_t* p) except -1:

@@ -92,6 +92,13 @@ cdef extern from *:
     FL_FEW(double)
     /* Element (r, c) to (c, r), by squares that fill a vector; those at the end overlap. The steps are in bytes. */
     #define FL_TRANSPOSE(type, side)                                                                                  \
+        static inline void fl_squares_##type(const char* from, ptrdiff_t from_step, ptrdiff_t from_next, ptrdiff_t n, \
+                                             char* to, ptrdiff_t to_step, ptrdiff_t to_next) {                        \
+            for (ptrdiff_t i = 0; i + side <= n; i += side)                                                           \
+                fl_square_##type(from + i * from_next, from_step, to + i * to_next, to_step);                         \
+            if (n % side)                                                                                             \
+                fl_square_##type(from + (n - side) * from_next, from_step, to + (n - side) * to_next, to_step);       \
+        }                                                                                                             \
         static void fl_transpose_##type(const char* from, ptrdiff_t from_step, ptrdiff_t rows, ptrdiff_t columns,     \
                                         char* to, ptrdiff_t to_step) {                                                \
             const ptrdiff_t size = sizeof(type);                                                                      \
@@ -127,16 +134,36 @@ cdef extern from *:
                         memcpy(to + c * to_step + r * size, from + r * from_step + c * size, sizeof(type)); \
                 return;                                                                                               \
             }                                                                                                         \
-            for (r = 0; r < rows; r += side)                                                                          \
+            if (rows < columns)                                                                                       \
+                for (r = 0; r < rows; r += side) {                                                                    \
+                    i = FL_LEAST(r, rows - side);                                                                     \
+                    fl_squares_##type(                                                                                \
+                        from + i * from_step, from_step, size, columns, to + i * size, to_step, to_step);             \
+                }                                                                                                     \
+            else                                                                                                      \
                 for (c = 0; c < columns; c += side) {                                                                 \
-                    i = FL_LEAST(r, rows - side), k = FL_LEAST(c, columns - side);                                    \
-                    fl_square_##type( \
-                        from + i * from_step + k * size, from_step, to + k * to_step + i * size, to_step); \
+                    k = FL_LEAST(c, columns - side);                                                                  \
+                    fl_squares_##type(from + k * size, from_step, from_step, rows, to + k * to_step, to_step, size);  \
                 }                                                                                                     \
         }
     FL_TRANSPOSE(float, 4)
     FL_TRANSPOSE(double, 2)
+    /* Before AVX-512, x86 has no instruction for a vector of these. The halves are the last digits of 2^52 and 2^84,
+       and exact there, so that the last sum alone rounds. */
+    static inline double fl_double_of(int64_t v) {
+    #if defined(__x86_64__) && !defined(__AVX512DQ__)
+        const uint64_t all = 0x4530000080100000u;
+        uint64_t low = ((uint64_t)v & 0xffffffffu) | 0x4330000000000000u;
+        uint64_t high = ((uint64_t)v >> 32) ^ 0x4530000080000000u;
+        double a, b, c;
+        memcpy(&a, &low, 8), memcpy(&b, &high, 8), memcpy(&c, &all, 8);
+        return (b - c) + a;
+    #else
+        return (double)v;
+    #endif
+    }
     """
+    double double_of "fl_double_of"(int64_t v) noexcept nogil
     void transpose_f "fl_transpose_float"(const char* source, Py_ssize_t source_step, Py_ssize_t rows,
                                           Py_ssize_t columns, char* to, Py_ssize_t to_step) noexcept nogil
     void transpose_d "fl_transpose_double"(const char* source, Py_ssize_t source_step, Py_ssize_t rows,
@@ -206,6 +233,8 @@ cdef inline real_t number(any_t v, real_t* tag) noexcept nogil:
         return <real_t>from_bits_f(magnitude | (<uint32_t>(v.bits & 0x8000) << 16))
     elif any_t is brain_t:
         return <real_t>from_bits_f(<uint32_t>v.bits << 16)
+    elif any_t is int64_t and real_t is double:
+        return double_of(v)
     else:
         return <real_t>v
 

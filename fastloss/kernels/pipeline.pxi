@@ -152,6 +152,46 @@ cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* tag) noex
             prefetch_512(p.inputs[kind].data + 2 * (start + p.block))
 
 
+cdef inline void clear_lanes(double* lane) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(LANES):
+        lane[k] = 0
+
+
+cdef inline void compute(const plan_t* p, const real_t* x, const real_t* y, const real_t* q, real_t** out,
+                         Py_ssize_t at, Py_ssize_t n, bint summed, bint fours, double* lane) noexcept nogil:
+    """Elements `at` to at + n of a block; losses that are summed are added to the lanes, and most are never stored."""
+    cdef Py_ssize_t whole = n & -LANES if summed else 0, j
+    if whole:
+        p.sum(p.parameters, NULL, whole, at if fours else -1, p.grad_scale, x + at, y + at, out[GRAD] + at, lane)
+    if whole == n:
+        return
+    evaluate_all(p.loop, p.parameters, n - whole, p.grad_scale, x + at + whole, y + at + whole, q + at + whole, out,
+                 at + whole, p.has_third_hessian)
+    for j in range(n - whole if summed else 0):
+        lane[j] += out[VALUE][at + whole + j]
+
+
+cdef void plain_block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
+    """block() where the loss's loop is all there is to do, as is_plain() says."""
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t)
+    cdef double lane[LANES]
+    cdef real_t* out[OUTPUTS]
+    cdef const real_t* x = <const real_t*>p.inputs[FIRST].data + start
+    cdef const real_t* y = <const real_t*>p.inputs[SECOND].data + start
+    cdef const real_t* q = <const real_t*>p.inputs[THIRD].data + start if p.inputs[THIRD].data != NULL else x
+    cdef bint summed = p.outputs[VALUE].data != NULL and p.outputs[VALUE].summed
+    cdef int kind
+    out[VALUE] = place(p, VALUE, start, buffers + 3 * size)
+    for kind in range(GRAD, GRAD_WEIGHT):
+        out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
+    if summed:
+        clear_lanes(&lane[0])
+    compute(p, x, y, q, &out[0], 0, n, summed, by_fours(n, buffers), &lane[0])
+    if summed:
+        put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
+
+
 cdef enum:
     SUMMED = 1      # the values are in the lanes
     WEIGHED = 2     # the values are multiplied by their weights
@@ -160,7 +200,7 @@ cdef enum:
 cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m,
                             const real_t* w, real_t** out, double* lane, real_t* buffers) noexcept nogil:
     """Computes an elementwise loss and its derivatives; returns flags that say where the values are."""
-    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, j, k, whole, done = 0
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, k, done = 0
     # Half a block of each weighted array stays in the L1 cache.
     cdef Py_ssize_t half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
     cdef bint fours = p.pieces and by_fours(n, buffers)
@@ -173,8 +213,8 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
     for kind in range(GRAD, GRAD_WEIGHT):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
     summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.run_length)
-    for k in range(LANES if summed else 0):
-        lane[k] = 0
+    if summed:
+        clear_lanes(lane)
     # The gradient in the weights needs the values without weights.
     weighed = w != NULL and p.outputs[VALUE].data != NULL and p.outputs[GRAD_WEIGHT].data == NULL
     if q == NULL:
@@ -184,14 +224,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         if p.ahead:
             look_ahead(p, start + i, x)
         k = min(strip, n - i)
-        whole = k & -LANES if summed else 0
-        if whole:
-            p.sum(p.parameters, NULL, whole, i if fours else -1, p.grad_scale, x + i, y + i, out[GRAD] + i, lane)
-        if whole < k:
-            evaluate_all(p.loop, p.parameters, k - whole, p.grad_scale, x + i + whole, y + i + whole, q + i + whole,
-                         out, i + whole, p.has_third_hessian)
-            for j in range(k - whole if summed else 0):
-                lane[j] += out[VALUE][i + whole + j]
+        compute(p, x, y, q, out, i, k, summed, fours, lane)
         i += k
         # Stream whole cache lines: the rest of the last one waits for the next strip.
         k = n if i == n else i - p.misaligned
@@ -281,7 +314,7 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
 
 cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* tag) noexcept nogil:
     cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
-    cdef Py_ssize_t start, end, since = 0
+    cdef Py_ssize_t start, end, n, since = 0
     if p.linear != NULL:
         run_linear(p, task, buffers)
         return
@@ -294,7 +327,12 @@ cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* tag) no
         start = max(<Py_ssize_t>0, task * p.task_elements - p.first_task_short_by)
         end = min(p.size, (task + 1) * p.task_elements - p.first_task_short_by)
     while True:
-        block(p, start, min(p.block, end - start), task, buffers)
+        n = min(p.block, end - start)
+        # fewer numbers than lanes are added in another order
+        if p.plain and n >= LANES:
+            plain_block(p, start, n, task, buffers)
+        else:
+            block(p, start, n, task, buffers)
         start += p.block
         if start >= end or stopped(p, &since, p.block):
             return
