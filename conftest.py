@@ -25,6 +25,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every", type=int, default=1, metavar="N", help="of the cases of each test, run every N-th, and at least one"
     )
+    parser.addoption(
+        "--losses", type=int, default=1, metavar="N", help="of the cases of each test of losses, run every N-th"
+    )
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes and gigabytes, too")
 
 
@@ -33,14 +36,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
-    every = config.getoption("--every")
-    if every == 1:
-        return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    # each test begins with another case, so that together they reach all losses and layouts
-    first = {name: zlib.crc32(name.encode()) % min(every, len(group)) for name, group in cases.items()}
-    kept = {id(item) for name, group in cases.items() for item in group[first[name] :: every]}
-    config.hook.pytest_deselected(items=[item for item in items if id(item) not in kept])
-    items[:] = [item for item in items if id(item) in kept]
+    left_out = []
+    for name, group in cases.items():
+        every = config.getoption("--every") * (config.getoption("--losses") if is_for_losses(group[0]) else 1)
+        # each test begins with another case, so that together they reach all losses and layouts
+        first = zlib.crc32(name.encode()) % min(every, len(group))
+        left_out += [item for k, item in enumerate(group) if (k - first) % every]
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(map(id, left_out))
+    items[:] = [item for item in items if id(item) not in gone]
+
+
+def is_for_losses(item: pytest.Item) -> bool:
+    from tests.calls import ENTRIES
+
+    parameters = item.callspec.params.values() if isinstance(item, pytest.Function) and "[" in item.nodeid else ()
+    return any(isinstance(x, str) and x in ENTRIES for x in parameters)

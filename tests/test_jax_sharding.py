@@ -17,9 +17,8 @@ if not hasattr(jax, "shard_map") or not hasattr(jax.sharding, "ManualAxisType"):
     pytest.skip("this JAX writes these programs in another way", allow_module_level=True)
 
 
-@pytest.fixture(scope="module")
-def failures() -> dict[str, str]:
-    """What has failed in a process of its own: a process has as many devices as it began with."""
+def test_programs() -> None:
+    """All in a process of its own: a process has as many devices as it began with."""
     process = subprocess.run(
         [sys.executable, "-m", "tests.sharding"],
         cwd=Path(__file__).parent.parent,
@@ -29,10 +28,6 @@ def failures() -> dict[str, str]:
         timeout=600,
     )
     assert process.returncode == 0, process.stderr
-    found: dict[str, str] = json.loads(process.stdout)
-    return found
-
-
-@pytest.mark.parametrize("name", PROGRAMS)
-def test_program(failures: dict[str, str], name: str) -> None:
-    assert not failures[name], failures[name]
+    failures: dict[str, str] = json.loads(process.stdout)
+    assert sorted(failures) == sorted(PROGRAMS)
+    assert {name: text for name, text in failures.items() if text} == {}

@@ -25,6 +25,7 @@ left_out=(
     # what takes minutes, and runs no line that others do not
     --ignore tests/test_house.py
     --ignore tests/test_leaks.py
+    --ignore tests/test_matrix.py
     --deselect tests/test_accuracy.py::test_the_sum_of_a_hundred_million
     --deselect tests/test_inputs.py::test_more_than_2_to_31_elements
     --deselect tests/test_interrupts.py::test_the_handler_decides
@@ -38,7 +39,10 @@ left_out=(
 counted() {
     OMP_NUM_THREADS=1 python -m coverage run -m pytest -q -p no:cacheprovider "${left_out[@]}" "$@"
 }
-counted --ignore tests/test_interrupts.py "$@"
+# what each loss has of its own; of all other tests of losses every sixth case
+own=(tests/test_{halves,hessians,links,range,validate}.py)
+counted "${own[@]}" "$@"
+counted --losses 6 "${own[@]/#/--ignore=}" --ignore tests/test_interrupts.py "$@"
 # which measures times: alone, and again without threads that count in the same place
 counted tests/test_interrupts.py -k "not -2]"
 python -m coverage combine --quiet

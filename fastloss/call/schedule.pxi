@@ -96,8 +96,11 @@ cdef bint gather_sums(plan_t* p, Py_ssize_t* sums, bint is_double) except -1:
 cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) noexcept:
     """Chooses the number of tasks, and where each begins."""
     cdef Py_ssize_t chunks
-    p.pieces = p.first_task_short_by = 0
-    p.misaligned = off_a_cache_line(p, itemsize) if p.size > p.block else 0
+    p.pieces = p.first_task_short_by = p.misaligned = 0
+    p.plain = False
+    if p.size > p.block:
+        p.misaligned = off_a_cache_line(p, itemsize)
+        p.plain = is_plain(p)
     p.task_elements = p.block
     if has_sums and p.run_length > p.block:
         p.pieces = ceil_div(p.run_length, p.block)
@@ -114,7 +117,6 @@ cdef void cut(plan_t* p, Py_ssize_t itemsize, bint has_sums, Py_ssize_t sums) no
         # Blocks and strips then begin on a cache line.
         p.first_task_short_by, p.misaligned = p.misaligned, 0
         p.tasks = ceil_div(p.size + p.first_task_short_by, p.task_elements)
-    p.plain = p.size > p.block and is_plain(p)
 
 
 cdef bint is_plain(const plan_t* p) noexcept:
@@ -128,7 +130,7 @@ cdef bint is_plain(const plan_t* p) noexcept:
             return False
     for k in range(OUTPUTS):
         a = &p.outputs[k]
-        if a.data == NULL or k == VALUE and a.summed and p.sum != NULL and p.pieces:
+        if a.data == NULL or k == VALUE and a.summed and p.sum != NULL and p.run_length > p.block:
             continue
         if k == GRAD_WEIGHT or a.summed or not a.in_place or k == VALUE and p.value_scale != 1:
             return False

@@ -160,8 +160,8 @@ cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart
             h + i, d + i, e + i, f + i)
 
 
-cdef void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
-                       const real_t* q, real_t** out, Py_ssize_t at, bint has_third_hessian) noexcept nogil:
+cdef inline void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
+                              const real_t* q, real_t** out, Py_ssize_t at, bint has_third_hessian) noexcept nogil:
     """A loop over any number of elements: the last few are copied, and filled up with one of them.
 
     Results are written from element `at` on.

@@ -200,7 +200,7 @@ cdef enum:
 cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, const real_t* m,
                             const real_t* w, real_t** out, double* lane, real_t* buffers) noexcept nogil:
     """Computes an elementwise loss and its derivatives; returns flags that say where the values are."""
-    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, k, done = 0
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), i = 0, k, done = 0, first
     # Half a block of each weighted array stays in the L1 cache.
     cdef Py_ssize_t half = BLOCK_BYTES // 2 // <Py_ssize_t>sizeof(real_t)
     cdef bint fours = p.pieces and by_fours(n, buffers)
@@ -231,14 +231,13 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         if weighed:
             weigh(out[VALUE], w, w, done, k - done)
         for kind in range(GRAD, GRAD_WEIGHT):
-            if p.outputs[kind].data != NULL and not p.outputs[kind].summed:
-                weigh(out[kind], m, w, done, k - done)
-                finish(p, kind, start + done, k - done, task, 1, out[kind] + done)
+            if p.outputs[kind].data == NULL or p.outputs[kind].summed and i < n:
+                continue
+            # sums take a whole block
+            first = 0 if p.outputs[kind].summed else done
+            weigh(out[kind], m, w, first, k - first)
+            finish(p, kind, start + first, k - first, task, 1, out[kind] + first)
         done = k
-    for kind in range(GRAD, GRAD_WEIGHT):
-        if p.outputs[kind].data != NULL and p.outputs[kind].summed:
-            weigh(out[kind], m, w, 0, n)
-            finish(p, kind, start, n, task, 1, out[kind])
     return SUMMED * summed | WEIGHED * weighed
 
 
