@@ -262,6 +262,7 @@ cdef class Loss:
     cdef readonly tuple hessians    # the kinds of Hessian that a call may name
     cdef readonly str newton        # of these, with which Newton's step goes neither uphill nor far beyond the minimum
     cdef readonly str link_name     # in _links.LINKS; None: its first input predicts no label
+    cdef readonly Loss normalizer   # of the first input alone: the logarithm of what its exponentials are divided by
     cdef str surrogate              # of these, what the kernel's surrogate is; None: it has none
     cdef readonly tuple twice_differentiable    # the predictions, that there are Hessians with respect to
     cdef readonly str couples       # the input of all examples that each one's loss depends on; None: it has its own
@@ -304,7 +305,7 @@ cdef class Loss:
     def __init__(
         self, kernel, weight, batch_axis, reduction, *, inputs=pair(), layout="elements", axis=-1, plain=None,
         no_hessian=None, surrogate=None, exact_is=(), newton=None, link="identity", couples=None,
-        factor=1, single_ndim=-1, row=("class", "classes"), row_parameter=None, sized_by=None,
+        factor=1, single_ndim=-1, row=("class", "classes"), row_parameter=None, sized_by=None, normalizer=None,
     ):
         if self.kernel != NULL:
             raise TypeError("a loss is immutable: build a new one")
@@ -321,7 +322,7 @@ cdef class Loss:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
         self.reduction = REDUCTIONS.index(reduction)
         self.no_hessian, self.couples, self.single_ndim = no_hessian, couples, single_ndim
-        self.surrogate, self.link_name = surrogate, link
+        self.surrogate, self.link_name, self.normalizer = surrogate, link, normalizer
         self.newton = newton or surrogate or "exact"
         self.hessians = () if no_hessian else ("exact", *exact_is, *(() if surrogate is None else (surrogate,)))
         self.row_name, self.row_numbers = row
@@ -478,6 +479,16 @@ cdef class Loss:
         """
         self.check_built()
         return _links.best_constant(self, label, sample_weight, inputs)
+
+    def lse(self, pred, out=None):
+        """Return the logarithm of the sum of each row's exponentials, which the softmax divides by.
+
+        The logits are those that the softmax takes. The result has the shape and dtype of the unreduced loss, without
+        any weight; every row has one, whatever its label. A row that holds infinity has infinity, one of -infinity
+        alone has that. Frameworks differentiate it: the gradient is the softmax. Losses without a softmax of logits
+        raise NotImplementedError.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no lse: it takes no softmax of logits")
 
     def check_product(self):
         """Raise NotImplementedError if the loss has no Hessian times a vector."""

@@ -84,6 +84,10 @@ class LossModule(torch.nn.Module):
             return self.loss(*inputs, **named)
         return torch_operators.perform(self._unweighted, "__call__", inputs, named, weight)
 
+    def lse(self, pred: Any, out: Any = None) -> Any:
+        """The logarithm of what the softmax divides by, as of the loss: class weights do not matter."""
+        return self._unweighted.lse(pred, out)
+
     def extra_repr(self) -> str:
         arguments = dict(self._unweighted.arguments)
         weight = self._buffers.get("weight")

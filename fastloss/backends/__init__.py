@@ -106,7 +106,7 @@ def loss_of(expression: str) -> Loss:
     """The loss that an expression builds; compiled programs hold losses as expressions."""
     losses = importlib.import_module("fastloss.losses")
     match ast.parse(expression, mode="eval").body:
-        case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords) if name in losses.__all__:
+        case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords) if name in losses.KNOWN:
             arguments = {x.arg: ast.literal_eval(x.value) for x in keywords if x.arg}
             return cast("Loss", getattr(losses, name)(**arguments))
     raise ValueError(f"an expression must build a loss of fastloss from literals, got {expression!r}")

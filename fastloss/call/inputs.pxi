@@ -19,7 +19,8 @@ cdef int bind(Loss loss, call_t* c, tuple args, dict options, int want) except -
     for k in range(loss.required):
         if c.given[loss.slot[k]] == NULL:
             others = ", ".join(loss.inputs[:loss.required - 1])
-            raise TypeError(f"{type(loss).__name__} needs {others} and {loss.inputs[loss.required - 1]}")
+            last = loss.inputs[loss.required - 1]
+            raise TypeError(f"{type(loss).__name__} needs {f'{others} and {last}' if others else last}")
     return 0
 
 

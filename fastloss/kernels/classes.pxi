@@ -192,6 +192,17 @@ cdef double add_square(softmax_t s, Py_ssize_t classes, double penalty, double f
     return penalty * level * level
 
 
+cdef double level_of(softmax_t s, Py_ssize_t classes, const real_t* x) noexcept nogil:
+    """log sum e^x of a row: infinite where the highest logit is, whose exponential is no number."""
+    cdef Py_ssize_t i
+    if s.top - s.top == 0:
+        return s.top + s.log_total
+    for i in range(classes):
+        if x[i] != x[i]:
+            return x[i]
+    return s.top
+
+
 cdef double centre(softmax_t s, Py_ssize_t classes, const real_t* e, const real_t* v, real_t* u, real_t* piece,
                    double* base) noexcept nogil:
     """u_j = v_j - r, and the mean of the u_j under the softmax, r that v_j which has the highest e_j.
@@ -271,12 +282,15 @@ cdef double dense_row(dense_t kernel, const plan_t* p, const real_t* x, const re
     """
     cdef Py_ssize_t i, k = 0, n
     cdef softmax_t s = exponentials(x, p.row_length, p.ahead, e, piece)
+    cdef Py_ssize_t labelled = p.row_length
     cdef real_t top = <real_t>s.top, zero = 0
     cdef double targets, loss, mean, base, level = s.top + s.log_total, penalty = 0
     cdef total_t all_targets, linear
     all_targets.sum = all_targets.rest = linear.sum = linear.rest = 0
-    while k < p.row_length:
-        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), p.row_length - k)
+    if dense_t is AdjustedCrossEntropy:
+        labelled = 0 if kernel.alone else labelled
+    while k < labelled:
+        n = min(BLOCK_BYTES // <Py_ssize_t>sizeof(real_t), labelled - k)
         add_to(&all_targets, row_sum(t + k, n, p.row_length))
         # a class without weight may have a logit of -inf
         for i in range(n):
@@ -289,6 +303,8 @@ cdef double dense_row(dense_t kernel, const plan_t* p, const real_t* x, const re
     loss = targets * s.log_total + total_of(&linear)
     if dense_t is AdjustedCrossEntropy:
         penalty = kernel.penalty
+        if kernel.alone:
+            targets, loss = 1, level_of(s, p.row_length, x)
     if v != NULL:
         mean = centre(s, p.row_length, e, v, h, piece, &base)
         spread(p.row_length, e, factor / s.total, targets + 2 * penalty * level, mean, 2 * penalty * (base + mean), h)
@@ -597,16 +613,19 @@ cdef void uncap_row(Py_ssize_t n, const real_t* x, real_t c, real_t* g, real_t* 
 cdef class AdjustedCrossEntropy(TargetKernel):
     """The softmax cross-entropy of v = c tanh(x/c) + bias, plus penalty (log sum e^v)^2.
 
-    No weight of a class multiplies the penalty.
+    No weight of a class multiplies the penalty. Alone, without a label, l = log sum e^v: with targets of 0, whose sum
+    counts as 1, all derivatives are those of the cross-entropy.
     """
+    cdef bint alone
     cdef double penalty, limit      # c; 0: v = x + bias
     cdef bytes biases               # owns the memory of the next
     cdef const double* bias         # NULL: none
 
-    def __cinit__(self, bint has_ids, double penalty, double limit, bytes bias, double smoothing, ignored,
-                  bytes class_weight):
+    def __cinit__(self, bint has_ids, double penalty, double limit, bytes bias, double smoothing=0, ignored=None,
+                  bytes class_weight=None, bint alone=False):
         self.set_classes(has_ids, ignored, class_weight)
         self.weighs_rows = has_ids and smoothing == 0 and penalty == 0
+        self.alone = alone
         self.penalty, self.limit, self.smoothing = penalty, limit, smoothing
         self.biases = bias
         if bias is not None:
@@ -625,9 +644,12 @@ cdef class AdjustedCrossEntropy(TargetKernel):
         cdef real_t c = <real_t>self.limit
         cdef double loss
         if n == 0:
-            # no classes, no targets, no sum
-            return 0
-        set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
+            # no classes, no targets; a sum of nothing
+            return <double>-INFINITY if self.alone else 0
+        if self.alone:
+            set_all(t, <real_t>0, n)
+        else:
+            set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
         v = adjusted(self, n, x, e + n)
         if q != NULL and c > 0:
             return capped_product(self, p, x, v, t, factor, q, e, piece, h)

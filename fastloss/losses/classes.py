@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fastloss import _domains as domain
 from fastloss import _foreign
@@ -15,6 +15,7 @@ from fastloss._arguments import flag, fraction, integer, number
 from fastloss._core import Loss
 from fastloss._inputs import WEIGHT, Input, Integers, Reduction, pair
 from fastloss._isa import kernels
+from fastloss.losses._normalizer import LogNormalizer
 
 # 2^40: larger weights are divided by a power of two
 FAR = 2.0**40
@@ -211,6 +212,10 @@ class SoftmaxCrossEntropyLoss(Loss):
     logits to pred's precision before the softmax. An error of 3 units in the last place of c is one of 3e-6 in the
     ratio of two probabilities in float32, for c = 15. With a softcap the loss has no link.
 
+    ``loss.lse(pred)`` is the logarithm of what the softmax divides by, :math:`\log \sum_j e^{x_j}`, behind softcap and
+    logit_bias: what the z_loss squares, for a log, and what merges the softmaxes of parts of the classes. It takes a
+    pass of its own over pred, without labels, and from_logits=True has none.
+
     Source: Bridle 1990; smoothing: Szegedy et al. 2016; z_loss: Chowdhery et al. 2022 (PaLM); softcap: Bello et al.
     2017; logit_bias: Menon et al. 2021. Gluon: ``SoftmaxCrossEntropyLoss``, alias ``SoftmaxCELoss``, which clips ids
     out of range. PyTorch: ``CrossEntropyLoss``. Liger: ``LigerCrossEntropyLoss``, whose lse_square_scale is the z_loss
@@ -220,6 +225,8 @@ class SoftmaxCrossEntropyLoss(Loss):
     >>> loss = fl.SoftmaxCrossEntropyLoss()
     >>> loss([[1.0, 10.0], [8.0, 2.0]], [0, 1])
     array([9.0001234 , 6.00247569])
+    >>> loss.lse([[1.0, 10.0], [8.0, 2.0]])
+    array([10.0001234 ,  8.00247569])
     """
 
     __slots__ = ()
@@ -275,7 +282,14 @@ class SoftmaxCrossEntropyLoss(Loss):
             sized_by=None if bias is None else "logit_bias",
             exact_is=() if limit else ("expected",),
             link=None if limit else "softmax",
+            normalizer=None
+            if is_log
+            else LogNormalizer(axis, limit, None if bias is None else np.frombuffer(bias).tolist()),
         )
+
+    def lse(self, pred: ArrayLike, out: Any = None) -> Any:
+        # PyTorch's compiler sees into Python alone
+        return super().lse(pred, out) if self.normalizer is None else self.normalizer(pred, out=out)
 
 
 SoftmaxCELoss = SoftmaxCrossEntropyLoss
