@@ -259,9 +259,9 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "deviance must be False for a power below 1, whose labels may be negative, got 0",
     ),
     "distribution": (
-        lambda: fl.AFTLoss("normal"),
+        lambda: fl.AFTLoss("gamma"),
         ValueError,
-        "distribution must be 'logistic' or 'extreme', got 'norm",
+        "distribution must be 'logistic', 'extreme' or 'normal', got 'gam",
     ),
     "scale": (lambda: fl.GaussianNLLLoss("sigma"), ValueError, "scale must be 'log_variance', 'variance' or 'log_s"),
     "z_loss": (

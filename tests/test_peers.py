@@ -224,6 +224,7 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     "Student's t": (fl.StudentTNLLLoss(4, compute_full=True), data.uncertain_data, likelihood(student)),
     "AFT": (fl.AFTLoss(scale=0.5), data.censored_data, duration("logistic", 0.5)),
     "AFT extreme": (fl.AFTLoss("extreme", 2), data.censored_data, duration("gumbel_l", 2)),
+    "AFT normal": (fl.AFTLoss("normal", 0.75), data.censored_data, duration("norm", 0.75)),
     "ordinal": (fl.OrdinalLoss(), data.interval_data, likelihood(interval)),
     "gamma": (fl.GammaLoss(), data.positive_data, scikit_learn("HalfGammaLoss")),
     "inverse Gaussian": (fl.InverseGaussianLoss(), data.positive_data, scikit_learn("HalfTweedieLoss", power=3)),
