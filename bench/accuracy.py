@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -35,8 +35,8 @@ def as_method(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 # NumPy computes the functions of objects by their methods
-for numpy_name in ("exp", "expm1", "log", "log1p", "sqrt", "sinh", "cosh", "tanh"):
-    setattr(mp.mpf, numpy_name, as_method(getattr(mp, numpy_name)))
+for numpy_name in ("exp", "expm1", "log", "log1p", "sqrt", "sinh", "cosh", "tanh", "arctan", "erfc"):
+    setattr(mp.mpf, numpy_name, as_method(getattr(mp, numpy_name.replace("arc", "a"))))
 POINTS = 2000
 RESULTS = ("value", "gradient", "Hessian")
 # value, gradient and Hessian, and the largest term of each
@@ -149,6 +149,12 @@ def kullback_leibler(x: Any, y: Any) -> Exact:
 
 def softmax_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exact:
     return value, gradient, hessian, value, np.maximum(abs(gradient + y), y), hessian
+
+
+def capped_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exact:
+    """The softcap of 3 has a curvature of its own, which the gradient multiplies."""
+    bent = abs(2 * np.tanh(x / 3) / 3 * gradient)
+    return value, gradient, hessian, value, gradient, np.maximum(abs(hessian), bent)
 
 
 def divergence_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exact:
@@ -370,6 +376,21 @@ def of_case(of: Described) -> Rows:
 CASES |= {name: of_case(of) for name, of in described({type(case.loss) for case in CASES.values()}, POINTS).items()}
 
 
+def of_option(name: str, terms: Callable[..., Exact] = plain) -> Rows:
+    """Return an option with formulas of its own, by the name of the tests' case, beside no peer."""
+    case = LOSSES[name]
+    of = of_case(Described(case, POINTS))
+    data = scaled(case, 1000, case.classes) if case.row else of.data
+    return replace(of, terms=terms, data=data, jax=None)
+
+
+CASES |= {
+    "SoftmaxCELoss, softcap and logit_bias": of_option("softmax softcap logit_bias", capped_terms),
+    "TweedieLoss, deviance": of_option("deviance power=1.5"),
+    "AFTLoss, normal": of_option("AFT normal"),
+}
+
+
 def ours(case: Case | Rows, *inputs: Any) -> Any:
     named = dict(zip((name for name in case.loss.inputs if name != "sample_weight"), inputs, strict=False))
     try:
@@ -473,6 +494,7 @@ def main() -> None:
         "|---|---|\n"
         "| Poisson, Kullback-Leibler, values of triplets | the largest term |\n"
         "| gradients of soft and dense labels, of CTC and of SDML | the largest term |\n"
+        "| Hessians with a softcap | the largest term |\n"
         "| values of cosines | 1 |\n"
         "| gradients of cosines | 1 over the vector's length |\n"
         "| Hessians of cosines | 1 over the square of the vector's length |\n"

@@ -450,8 +450,12 @@ def complementary_error(z: Array) -> Array:
 
 
 def normal_duration(sigma: float) -> dict[str, Any]:
+    def root(z: Array) -> Array:
+        """The square root of 2 pi, in the digits of z."""
+        return np.sqrt(8 * np.arctan(1 + 0 * z))
+
     def density(z: Array) -> Array:
-        return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi + 0 * z)
+        return np.exp(-(z**2) / 2) / root(z)
 
     def tail(z: Array) -> Array:
         return complementary_error(z / np.sqrt(2 + 0 * z)) / 2
@@ -462,14 +466,19 @@ def normal_duration(sigma: float) -> dict[str, Any]:
 
     def parts(x: Array, y: Array, q: Array) -> tuple[Array, ...]:
         """The bounds, and the densities there over how probable a z between them is."""
-        low, high = standardized(y, x, sigma), standardized(q, x, sigma)
-        share = np.where(y == q, 1, between(low, high))
+        # a missing bound is where nothing is left
+        low = np.where(y > 0, standardized(y, x, sigma), -1e3 + 0 * x)
+        high = np.where(q < np.inf, standardized(q, x, sigma), 1e3 + 0 * x)
+        share = np.where(y == q, 1 + 0 * x, between(low, high))
         return low, high, density(low) / share, density(high) / share, share
 
     def value(x: Array, y: Array, q: Array) -> Array:
-        low, *_, share = parts(x, y, q)
-        known = low**2 / 2 + np.log(sigma * np.clip(y, 1e-30, 1e30) * np.sqrt(2 * np.pi + 0 * x))
-        return np.where(y == q, known, -np.log(share))
+        low, high, *_, share = parts(x, y, q)
+        known = low**2 / 2 + np.log(sigma * np.clip(y, 1e-30, 1e30) * root(x))
+        outside = tail(-low) + tail(high)
+        unlikely = outside > 0.5
+        surprise = np.where(unlikely, -np.log(share), -np.log1p(np.where(unlikely, 0 * x, -outside)))
+        return np.where(y == q, known, surprise)
 
     def slope(x: Array, y: Array, q: Array) -> Array:
         low, _, below, above, _ = parts(x, y, q)

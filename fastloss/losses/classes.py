@@ -210,7 +210,8 @@ class SoftmaxCrossEntropyLoss(Loss):
 
     A softcap maps infinite logits to -c and c, where the gradient is 0: such an example has a value. Both options round
     logits to pred's precision before the softmax. An error of 3 units in the last place of c is one of 3e-6 in the
-    ratio of two probabilities in float32, for c = 15. With a softcap the loss has no link.
+    ratio of two probabilities in float32, for c = 15. Beyond the cap the gradient falls as e^(-2 abs(x) / c), with an
+    error of about abs(x) / c units. With a softcap the loss has no link.
 
     ``loss.lse(pred)`` is the logarithm of what the softmax divides by, :math:`\log \sum_j e^{x_j}`, behind softcap and
     logit_bias: what the z_loss squares, for a log, and what merges the softmaxes of parts of the classes. It takes a
