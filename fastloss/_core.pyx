@@ -483,10 +483,11 @@ cdef class Loss:
     def lse(self, pred, out=None):
         """Return the logarithm of the sum of each row's exponentials, which the softmax divides by.
 
-        The logits are those that the softmax takes. The result has the shape and dtype of the unreduced loss, without
-        any weight; every row has one, whatever its label. A row that holds infinity has infinity, one of -infinity
-        alone has that. Frameworks differentiate it: the gradient is the softmax. Losses without a softmax of logits
-        raise NotImplementedError.
+        The logits are those that the softmax takes. The result has the shape of the unreduced loss and pred's dtype, or
+        is written to `out`: float32 there keeps the digits that halves lose. Every row has one, whatever its label and
+        weights. A row that holds infinity has infinity, one of -infinity alone has that, both with a gradient of NaN.
+        In any other row, frameworks find the softmax as the gradient. Losses without a softmax of logits raise
+        NotImplementedError.
         """
         raise NotImplementedError(f"{type(self).__name__} has no lse: it takes no softmax of logits")
 

@@ -646,10 +646,10 @@ cdef class AdjustedCrossEntropy(TargetKernel):
         if n == 0:
             # no classes, no targets; a sum of nothing
             return <double>-INFINITY if self.alone else 0
-        if self.alone:
-            set_all(t, <real_t>0, n)
-        else:
+        if not self.alone:
             set_targets(self, p, y, <Py_ssize_t>label if self.has_ids else 0, t)
+        elif g != NULL or h != NULL:
+            set_all(t, <real_t>0, n)
         v = adjusted(self, n, x, e + n)
         if q != NULL and c > 0:
             return capped_product(self, p, x, v, t, factor, q, e, piece, h)
