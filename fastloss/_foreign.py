@@ -76,7 +76,12 @@ def as_doubles(a: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def imported(x: Any) -> Any:
-    """An object that offers only DLPack, as an array; everything else as it is, because NumPy knows it."""
+    """An object that offers only DLPack, as an array; everything else as it is, because NumPy knows it.
+
+    PyTorch's bfloat16, which NumPy lacks, becomes its float32.
+    """
+    if str(getattr(x, "dtype", None)) == "torch.bfloat16":
+        return x.float()
     if hasattr(x, "__dlpack__") and not any(hasattr(x, name) for name in PROTOCOLS):
         return np.from_dlpack(x)
     return x

@@ -1420,6 +1420,16 @@ def test_weights_of_classes_are_loaded() -> None:
     assert list(ours.state_dict()) == ["layer.weight", "layer.bias"]
     assert modules.SoftmaxCELoss(class_weight=torch.ones(2)).weight.dtype == torch.float32
     assert modules.SoftmaxCELoss(class_weight=torch.ones(2, dtype=torch.int64)).weight.dtype == torch.float64
+    halves = torch.tensor([1, 1.5], dtype=torch.bfloat16)
+    assert modules.SoftmaxCELoss(class_weight=halves).weight.equal(halves)
+    assert fl.SoftmaxCELoss(class_weight=halves) == fl.SoftmaxCELoss(class_weight=[1, 1.5])
+
+
+def test_numbers_of_bfloat16_flow_back() -> None:
+    """NumPy has no such numbers: a head of no axes has a dtype that stands for theirs."""
+    x = torch.tensor(3, dtype=torch.bfloat16, requires_grad=True)
+    fl.L1Loss(reduction="none")(x, torch.tensor(1, dtype=torch.bfloat16)).backward(torch.tensor(1.5, dtype=x.dtype))
+    assert x.grad == 1.5
 
 
 def test_weights_of_classes_are_moved() -> None:

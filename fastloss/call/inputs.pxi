@@ -332,7 +332,8 @@ cdef double describe_head(Loss loss, call_t* c) except? -1:
     cdef int[MAX_AXES + 1] whole
     cdef int k
     if cnp.PyArray_NDIM(head) == 0:
-        return float(head)
+        # the dtype that stands for PyTorch's bfloat16 has no conversion of its own
+        return float(_foreign.as_doubles(head) if kind_of(head) == BFLOAT16 else head)
     if not match_squeezed(head, c.value_shape, c.value_ndim, whole):
         raise ValueError(
             f"head_grad must be a number or have the value's shape {shape_tuple(c.value_shape, c.value_ndim)}, "
