@@ -272,8 +272,8 @@ def named_outs(out: Any, parts: tuple[str, ...], names: tuple[str, ...], is_tupl
         each = gradients if is_tuple else (gradients,)
         if not isinstance(each, tuple) or len(each) != len(names):
             raise TypeError(
-                f"out for the gradients must be a tuple of {len(names)}, one array or None for each in wrt, got "
-                f"{type(gradients).__name__}"
+                f"out for the derivatives must be a tuple of {len(names)}, an array or None for each of "
+                f"{', '.join(names)}, got {type(gradients).__name__}"
             )
         found |= dict(zip(names, each, strict=True))
     return {name: x for name, x in found.items() if x is not None}
@@ -293,6 +293,13 @@ def check_out(what: str, out: Any, shape: tuple[int, ...], others: Mapping[str, 
             raise ValueError(f"out for the {what} shares memory with {name}; give it memory of its own")
 
 
+def check_outs(problem: Problem, outs: Mapping[str, Any], given: Mapping[str, Any], derivative: str) -> None:
+    for name, out in outs.items():
+        what = name if name == "value" else f"{derivative} in {name}"
+        shape = problem.value_shape if name == "value" else problem.shapes[name]
+        check_out(what, out, shape, {**given, **{f"out for {x}": y for x, y in outs.items() if x != name}})
+
+
 class LinearLoss:
     r"""A loss of the predictions that rows of numbers and weights make, without storing the predictions.
 
@@ -305,8 +312,8 @@ class LinearLoss:
     Call: ``linear(X, weight, label, sample_weight=None, bias=None)``. X is (N, D), float32 or float64, an array or
     SciPy's CSR or CSC, which stays sparse. weight is (D,), for predictions of shape (N,), or (K, D), for (N, K). bias
     is a number, or K of them. label and sample_weight are those of the loss with such a prediction; its other inputs
-    are given by name. ``grad`` and ``value_and_grad`` take ``head_grad``, and ``wrt``: "weight", "bias", "X", or a
-    tuple. ``out`` has arrays for the results, in the structure of what is returned.
+    are given by name. ``grad`` and ``value_and_grad`` take ``wrt``: "weight", "bias", "X", or a tuple. They and ``hvp``
+    take ``head_grad``, and ``out``: arrays for the results, in the structure of what is returned.
 
     Raises ValueError for shapes that do not fit and for losses in which examples meet. Raises TypeError for inputs
     without numbers.
@@ -332,7 +339,8 @@ class LinearLoss:
     (0.6931471805599453, array([ 0.5 , -0.75]))
     """
 
-    __slots__ = ("chunk_bytes", "loss")
+    # JAX keeps functions by weak references
+    __slots__ = ("__weakref__", "chunk_bytes", "loss")
 
     loss: Loss
     chunk_bytes: int
@@ -372,24 +380,21 @@ class LinearLoss:
     def compute(self, method: str, given: dict[str, Any], options: dict[str, Any], products: Any = None) -> Any:
         """Make a call of arrays of NumPy, with products of matrices by another library if given."""
         problem = self._problem(given, products)
+        if options.get("head_grad") is not None:
+            problem = replace(problem, inputs=problem.inputs | {"head_grad": options["head_grad"]})
         if method == "hess":
             self.loss.check_product()
             outputs = math.prod(problem.weight.shape[:-1])
             return dense_hessian(problem.rows, outputs, curvature(problem), problem.bias is not None)
         if method == "hvp":
-            return self._product(problem, options["vector"])
+            return self._product(problem, given, options["vector"], options.get("out"))
         wrt, want = options.get("wrt", "weight"), WANTED[method]
         names = targets(wrt, problem.bias is not None) if want & GRAD else ()
         if "X" in names and not isinstance(problem.rows.source, np.ndarray):
             raise ValueError("wrt='X', but X is sparse, and its gradient is not; take X.toarray()")
         parts = ("value",) * (want & VALUE) + ("gradient",) * (want & GRAD > 0)
         outs = named_outs(options.get("out"), parts, names, isinstance(wrt, tuple))
-        for name, out in outs.items():
-            what = name if name == "value" else f"gradient in {name}"
-            shape = problem.value_shape if name == "value" else problem.shapes[name]
-            check_out(what, out, shape, given | {f"out for {x}": y for x, y in outs.items() if x != name})
-        if options.get("head_grad") is not None:
-            problem = replace(problem, inputs=problem.inputs | {"head_grad": options["head_grad"]})
+        check_outs(problem, outs, given, "gradient")
         value, found = run(problem, want, names, outs)
         gradients = tuple([problem.result(name, found[name], outs) for name in names])
         value = problem.result("value", value, outs)
@@ -412,7 +417,7 @@ class LinearLoss:
             products=products or Products(),
         )
 
-    def _product(self, problem: Problem, vector: Any) -> Any:
+    def _product(self, problem: Problem, given: Mapping[str, Any], vector: Any, out: Any) -> Any:
         self.loss.check_product()
         weight, bias = problem.weight, problem.bias
         if bias is not None and (not isinstance(vector, tuple) or len(vector) != 2):
@@ -424,9 +429,12 @@ class LinearLoss:
         if v.shape != weight.shape:
             raise ValueError(f"vector must have weight's shape {weight.shape}, got shape {v.shape}")
         direction = v, None if bias is None else offset("vector", second, weight)
-        _, found = run(replace(problem, direction=direction), GRAD | HESS)
-        product = problem.result("weight", found["weight"], {})
-        return product if bias is None else (product, problem.result("bias", found["bias"], {}))
+        names = ("weight",) if bias is None else ("weight", "bias")
+        outs = named_outs(out, ("gradient",), names, bias is not None)
+        check_outs(problem, outs, {**given, "vector": v, "the vector's second array": direction[1]}, "product")
+        _, found = run(replace(problem, direction=direction), GRAD | HESS, names, outs)
+        products = tuple([problem.result(name, found[name], outs) for name in names])
+        return products[0] if bias is None else products
 
     def __call__(
         self,
@@ -485,13 +493,18 @@ class LinearLoss:
         vector: Any,
         sample_weight: Any = None,
         bias: Any = None,
+        *,
+        head_grad: Any = None,
+        out: Any = None,
         **inputs: Any,
     ) -> Any:
         """Return the Hessian times a vector, from one reading of X: of losses that have such a product, as loss.hvp.
 
-        The vector has weight's shape. With a bias it is a pair, of weight's shape and of bias's, and so is the result.
+        The vector has weight's shape. With a bias it is a pair, of weight's shape and of bias's, and so are the result
+        and out.
         """
-        return self._call("hvp", arranged(X, weight, label, sample_weight, bias), inputs, {"vector": vector})
+        options = {"vector": vector, "head_grad": head_grad, "out": out}
+        return self._call("hvp", arranged(X, weight, label, sample_weight, bias), inputs, options)
 
     def hess(
         self, X: Any, weight: ArrayLike, label: Any, sample_weight: Any = None, bias: Any = None, **inputs: Any

@@ -263,6 +263,15 @@ def test_the_callers_arrays(outputs: int) -> None:
         assert_close(turned, gradients[0], np.float32)
         assert linear(X, weight, label, out=outs[0]) is outs[0]
         assert linear.value_and_grad(X, weight, label, out=(None, None))[0] is not None
+        vector, head = (weight + 1, bias), np.full(np.shape(value), 3.0)
+        products = linear.hvp(X, weight, label, vector, bias=bias, head_grad=head)
+        assert_close(products[0], 3 * linear.hvp(X, weight, label, vector, bias=bias)[0], np.float32)
+        found = linear.hvp(X, weight, label, vector, bias=bias, head_grad=head, out=outs[1][:2])
+        for a, b, c in zip(found, outs[1], products, strict=False):
+            assert a is b
+            np.testing.assert_array_equal(a, c)
+        assert linear.hvp(X, weight, label, vector[0], out=turned) is turned
+        assert_close(turned, linear.hvp(X, weight, label, vector[0]), np.float32)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -474,7 +483,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "outs": (
         lambda: LOGISTIC.grad(X, WEIGHT, Y, wrt=("weight",), out=WEIGHT),
         TypeError,
-        "out for the gradients must be a tuple of 1, .* got ndarray",
+        "out for the derivatives must be a tuple of 1, an array or None for each of weight, got ndarray",
     ),
     "out of another kind": (
         lambda: LOGISTIC.grad(X, WEIGHT, Y, out=[1.0]),
@@ -495,6 +504,16 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: LOGISTIC.grad(X, WEIGHT, Y, out=np.broadcast_to(0.0, 3)),
         ValueError,
         "out for the gradient in weight is read-only",
+    ),
+    "out that is the vector": (
+        lambda: LOGISTIC.hvp(X, WEIGHT, Y, (D := WEIGHT + 1), out=D),
+        ValueError,
+        "out for the product in weight shares memory with vector; give it memory of its own",
+    ),
+    "out of products": (
+        lambda: LOGISTIC.hvp(X, WEIGHT, Y, (WEIGHT, 1.0), bias=0.0, out=(None,)),
+        TypeError,
+        "out for the derivatives must be a tuple of 2, an array or None for each of weight, bias, got tuple",
     ),
     "out that is an input": (
         lambda: LOGISTIC.grad(X, WEIGHT, Y, out=WEIGHT),

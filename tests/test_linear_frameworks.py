@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from pathlib import Path
 from typing import Any
@@ -156,18 +157,84 @@ class TestTorch:
             linear(X, weight, label, torch.ones(N, requires_grad=True))
         with pytest.raises(TypeError, match="grad of LinearLoss takes no tensors inside of PyTorch's transforms"):
             torch.func.vmap(lambda x: linear.grad(x, weight, label))(X[None])
-        with pytest.raises(NotImplementedError, match="vmap does not take LinearLoss of tensors"):
-            torch.func.vmap(lambda x: linear(x, weight, label))(X[None])
-        with pytest.raises(NotImplementedError, match="no forward-mode derivatives of LinearLoss"):
-            torch.func.jvp(lambda x: linear(x, weight, label), (X,), (X,))
+        (slope,) = torch.autograd.grad(linear(X, weight, label), X, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no second derivatives of LinearLoss in X"):
+            slope.sum().backward()
+        (slope,) = torch.autograd.grad((each(X, weight, label) ** 2).sum(), weight, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no derivative in head_grad"):
+            slope.sum().backward()
+        X, weight = X.detach(), weight.detach()
+        along = functools.partial(torch.func.jvp, primals=(weight,), tangents=(weight,))
+        with pytest.raises(NotImplementedError, match="no forward-mode derivatives of LinearLoss with a value for"):
+            along(lambda w: each(X, w, label))
+        with pytest.raises(ValueError, match=r"sample_weight is not differentiable: .* give sample_weight.detach\(\)"):
+            torch.func.jvp(lambda w: linear(X, weight, label, w), (torch.ones(N),), (torch.ones(N),))
+        slope_of = torch.func.grad(lambda w: linear(X, w, label))
+        with pytest.raises(NotImplementedError, match="no third derivatives of LinearLoss"):
+            torch.func.grad(lambda w: along(slope_of, primals=(w,))[1].sum())(weight)
+        with pytest.raises(NotImplementedError, match="no third derivatives of LinearLoss"):
+            along(lambda w: along(slope_of, primals=(w,))[1].sum())
+        weight.requires_grad_()
+        make_fx = importlib.import_module("torch.fx.experimental.proxy_tensor").make_fx
         for loss in (linear, each):
-            (slope,) = torch.autograd.grad(loss(X, weight, label).sum(), X, create_graph=True)
-            with pytest.raises(NotImplementedError, match="no second derivatives of LinearLoss of tensors"):
+            traced = make_fx(loss)(X, weight, label)
+            (slope,) = torch.autograd.grad(traced(X, weight, label).sum(), weight, create_graph=True)
+            with pytest.raises(NotImplementedError, match="no second derivatives of a compiled LinearLoss"):
                 slope.sum().backward()
-            with pytest.raises(NotImplementedError, match="no second derivatives of LinearLoss of tensors"):
-                torch.func.grad(lambda x, loss=loss: torch.func.grad(lambda y: loss(y, weight, label).sum())(x).sum())(
-                    X
-                )
+
+    @pytest.mark.parametrize("outputs", [None, 5, 40])
+    def test_second_derivatives(self, torch: Any, outputs: int | None) -> None:
+        """Hessians times vectors, by double backward and by forward over reverse, beside those of the method."""
+        X, weight, bias, label = (x.detach() for x in self.inputs(torch, outputs or 1, "float64"))
+        loss: Any = fl.SoftmaxCELoss
+        if outputs is None:
+            weight, bias, label, loss = weight[0], bias[0], label % 2, fl.LogisticLoss
+        vector, func = (weight.flip(0) + 1, bias + 2), torch.func
+        for reduction in ("mean", "none"):
+            linear = fl.LinearLoss(loss(reduction=reduction), chunk_bytes=7 * 8 * (outputs or 1))
+            both = linear.hvp(X, weight, label, vector, bias=bias)
+            alone = linear.hvp(X, weight, label, vector[0])
+
+            def total(weight: Any, bias: Any = None, linear: Any = linear) -> Any:
+                return linear(X, weight, label, bias=bias).sum()
+
+            leaves = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+            slopes = torch.autograd.grad(total(*leaves), leaves, create_graph=True)
+            torch.testing.assert_close(torch.autograd.grad(slopes, leaves, vector), both)
+            (slope,) = torch.autograd.grad(total(leaves[0]), leaves[0], create_graph=True)
+            torch.testing.assert_close(torch.autograd.grad(slope, leaves[0], vector[0])[0], alone)
+            _, pull = func.vjp(func.grad(total, (0, 1)), weight, bias)
+            torch.testing.assert_close(pull(vector), both)
+            # those of bias alone
+            _, pull = func.vjp(func.grad(total, 1), weight, bias)
+            want = linear.hvp(X, weight, label, (0 * weight, vector[1]), bias=bias)
+            torch.testing.assert_close(pull(vector[1]), want)
+            if reduction == "none":
+                continue
+            value, change = func.jvp(total, (weight, bias), vector)
+            slopes = linear.grad(X, weight, label, bias=bias, wrt=("weight", "bias"))
+            torch.testing.assert_close(value, total(weight, bias))
+            torch.testing.assert_close(change, (slopes[0] * vector[0]).sum() + (slopes[1] * vector[1]).sum())
+            torch.testing.assert_close(func.jvp(func.grad(total, (0, 1)), (weight, bias), vector)[1], both)
+            assert func.grad(lambda w, total=total: func.jvp(total, (w,), vector[:1])[1])(weight).equal(alone)
+            squares = func.grad(lambda w, b, total=total: func.grad(total)(w, b).square().sum() / 2, (0, 1))
+            torch.testing.assert_close(
+                squares(weight, bias), linear.hvp(X, weight, label, (slopes[0], 0 * bias), bias=bias)
+            )
+
+    def test_mapped(self, torch: Any) -> None:
+        X, weight, _, label = (x.detach() for x in self.inputs(torch, 3, "float64"))
+        for reduction in ("mean", "none"):
+            linear = loss_of(3, reduction)
+            total = lambda w, x=X, linear=linear: linear(x, w, label).sum()  # noqa: E731
+            batch = torch.stack([X, 2 * X])
+            found = torch.func.vmap(torch.func.grad(total), (None, 0))(weight, batch)
+            torch.testing.assert_close(found, torch.stack([linear.grad(x, weight, label) for x in batch]))
+            whole = torch.func.jacrev(torch.func.grad(total))(weight)
+            want = linear.hess(X, weight, label)
+            torch.testing.assert_close(whole.reshape(want.shape), torch.as_tensor(want))
+        linear = loss_of(3, "mean")
+        torch.testing.assert_close(torch.func.hessian(lambda w: linear(X, w, label))(weight), whole / N)
 
 
 def numpy_inputs(outputs: int) -> tuple[Any, Any, Any, Any]:

@@ -7,6 +7,7 @@ tell PyTorch the shapes of results. A loss is passed as the expression that buil
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -22,9 +23,11 @@ from fastloss.backends.torch_operators import (
     as_array,
     as_tensor,
     as_value,
+    for_each,
     is_forward,
     is_traced,
     is_transformed,
+    is_wanted,
 )
 from fastloss.linear import LinearLoss, dispatch
 
@@ -60,13 +63,7 @@ def evaluate(linear: LinearLoss, method: str, given: dict[str, Any], options: di
         return evaluate_constant(linear, method, given, options)
     tensors = [tensor_of(name, x) for name, x in given.items()]
     wrt = [k for k, x in enumerate(tensors) if x.requires_grad] if torch.is_grad_enabled() else []
-    for k in wrt:
-        name = list(given)[k]
-        if name not in DIFFERENTIABLE:
-            raise ValueError(
-                f"{name} is not differentiable: LinearLoss has gradients only in X, weight and bias; "
-                f"give {name}.detach()"
-            )
+    check_differentiable([list(given)[k] for k in wrt])
     call = linear.loss.expression, linear.chunk_bytes, ",".join(given)
     if is_transformed() or is_forward():
         check_own(linear.loss)
@@ -85,6 +82,15 @@ def evaluate(linear: LinearLoss, method: str, given: dict[str, Any], options: di
     else:
         value = linear.compute("__call__", arrays, {}, TensorProducts())
     return cast(Any, Recorded).apply(linear, call[2], wrt, gradients, [value_of(value, arrays)], *tensors)
+
+
+def check_differentiable(names: Sequence[str]) -> None:
+    for name in names:
+        if name not in DIFFERENTIABLE:
+            raise ValueError(
+                f"{name} is not differentiable: LinearLoss has gradients only in X, weight and bias; "
+                f"give {name}.detach()"
+            )
 
 
 def evaluate_constant(linear: LinearLoss, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -164,6 +170,26 @@ def _(
     return gradients if head is not None else [X.new_empty([shape[k] for k in axes], dtype=dtype), *gradients]
 
 
+@torch.library.custom_op("fastloss::linear_hvp", mutates_args=(), device_types="cpu")
+def products(
+    expression: str, chunk_bytes: int, names: str, inputs: list[Tensor], vectors: list[Tensor], head: Tensor | None
+) -> list[Tensor]:
+    """The Hessian in weight, and in bias if there is one, times a vector."""
+    linear = LinearLoss(loss_of(expression), chunk_bytes=chunk_bytes)
+    parts = tuple([as_array("vector", x) for x in vectors])
+    options = {"vector": parts if len(parts) > 1 else parts[0]}
+    options |= {} if head is None else {"head_grad": as_array("head_grad", head)}
+    found = linear.compute("hvp", named_arrays(names, inputs), options, TensorProducts())
+    return [gradient_of(x, vector) for x, vector in zip(found if len(parts) > 1 else (found,), vectors, strict=True)]
+
+
+@products.register_fake
+def _(
+    expression: str, chunk_bytes: int, names: str, inputs: list[Tensor], vectors: list[Tensor], head: Tensor | None
+) -> list[Tensor]:
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in vectors]
+
+
 class Recorded(torch.autograd.Function):
     """A value together with its gradients, which the first backward pass gives away. A second one computes its own."""
 
@@ -183,7 +209,9 @@ class Recorded(torch.autograd.Function):
         factor = head.item() if gradients is not None and not head.ndim else math.nan
         if gradients is None or torch.is_grad_enabled() or not math.isfinite(factor):
             check_own(linear.loss)
-            gradients = value_and_gradients(linear.loss.expression, linear.chunk_bytes, names, wrt, inputs, head)
+            call = linear.loss.expression, linear.chunk_bytes, names, wrt
+            find = recorded_gradients if torch.is_grad_enabled() and not is_traced() else gradients_for
+            gradients = find(*call, head, *inputs)
         elif factor != 1:
             for x in gradients:
                 x.mul_(factor)
@@ -191,7 +219,10 @@ class Recorded(torch.autograd.Function):
 
 
 class Traced(torch.autograd.Function):
-    """The operator with its gradients, for torch.func, which does not take operators with a derivative."""
+    """The operator with its gradients, which are differentiable in weight and bias.
+
+    torch.func needs it, too: it does not take operators with a derivative.
+    """
 
     @staticmethod
     def forward(expression: str, chunk_bytes: int, names: str, wrt: list[int], *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -199,41 +230,155 @@ class Traced(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        setup_context(ctx, (*inputs[:4], inputs[4:], None), output)
+        ctx.call, ctx.n, ctx.has_gradients = inputs[:4], len(inputs) - 4, len(output) > 1
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[4:], *output[1:])
+        ctx.save_for_forward(*inputs[4:])
 
     @staticmethod
     def backward(ctx: Any, *heads: Tensor | None) -> tuple[Any, ...]:
-        return None, None, None, None, *flow_back(ctx, heads)
+        head, wrt = heads[0], ctx.call[3]
+        inputs, gradients = ctx.saved_tensors[: ctx.n], ctx.saved_tensors[ctx.n :]
+        wanted = [k for k in range(ctx.n) if ctx.needs_input_grad[4 + k]]
+        found: list[Any] = [None] * ctx.n
+        if head is not None and set(wanted) <= set(wrt) and gradients:
+            found = spread([head * x for x in gradients], wrt, ctx.n)
+        elif head is not None:
+            found = spread(recorded_gradients(*ctx.call[:3], wanted, head, *inputs), wanted, ctx.n)
+        vectors = {k: x for k, x in zip(wrt, heads[1:], strict=False) if x is not None}
+        if vectors:
+            for k, x in curvature(ctx, vectors, wanted_of(ctx, 4), None, inputs).items():
+                found[k] = x if found[k] is None else found[k] + x
+        return None, None, None, None, *found
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        expression, chunk_bytes, names, wrt = ctx.call
+        if not is_total(loss_of(expression)):
+            raise NotImplementedError(
+                "fastloss has no forward-mode derivatives of LinearLoss with a value for each row: differentiate a "
+                "total, with reduction='mean', 'weighted_mean' or 'sum'"
+            )
+        moved = {k: x for k, x in enumerate(tangents[4:]) if x is not None}
+        check_differentiable([names.split(",")[k] for k in moved])
+        inputs = ctx.saved_tensors[: ctx.n]
+        value, *gradients = cast(Any, Traced).apply(expression, chunk_bytes, names, list(moved), *inputs)
+        terms = [(x * tangent).sum(dtype=value.dtype) for x, tangent in zip(gradients, moved.values(), strict=True)]
+        if not ctx.has_gradients:
+            return (sum(terms),)
+        found = curvature(ctx, moved, wrt, None, inputs)
+        return sum(terms), *[found[k] for k in wrt]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        raise NotImplementedError("vmap does not take LinearLoss of tensors; call it in a loop, or on all rows at once")
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise NotImplementedError(
-            "fastloss has no forward-mode derivatives of LinearLoss of tensors; take the gradient, and multiply it"
-        )
+        return for_each(cast(Any, Traced).apply, info, in_dims, *args)
 
 
-class TracedGradient(torch.autograd.Function):
+class Gradients(torch.autograd.Function):
     """The operator for a head, likewise."""
 
     @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, ...]:
-        return tuple(of_list(*args))
+    def forward(
+        expression: str, chunk_bytes: int, names: str, wrt: list[int], head: Tensor, *inputs: Tensor
+    ) -> tuple[Tensor, ...]:
+        return tuple(gradients_for(expression, chunk_bytes, names, wrt, head, *inputs))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.is_gradient = True
+        ctx.call, ctx.n = inputs[:4], len(inputs) - 5
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[4:])
+        ctx.save_for_forward(*inputs[4:])
+
+    @staticmethod
+    def backward(ctx: Any, *heads: Tensor | None) -> Any:
+        head, *inputs = ctx.saved_tensors
+        if ctx.needs_input_grad[4]:
+            raise NotImplementedError(
+                "fastloss has no derivative in head_grad of the gradient of LinearLoss with a value for each row"
+            )
+        vectors = {k: x for k, x in zip(ctx.call[3], heads, strict=True) if x is not None}
+        found = curvature(ctx, vectors, wanted_of(ctx, 5), head, inputs)
+        return None, None, None, None, None, *[found.get(k) for k in range(ctx.n)]
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        head, *inputs = ctx.saved_tensors
+        moved = {k: x for k, x in enumerate(tangents[5:]) if x is not None}
+        terms = []
+        if moved:
+            found = curvature(ctx, moved, ctx.call[3], head, inputs)
+            terms.append([found[k] for k in ctx.call[3]])
+        if tangents[4] is not None:
+            terms.append(cast(Any, Gradients).apply(*ctx.call, tangents[4], *inputs))
+        return tuple([sum(parts) for parts in zip(*terms, strict=True)])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return for_each(cast(Any, Gradients).apply, info, in_dims, *args)
+
+
+class Product(torch.autograd.Function):
+    """The operator of the Hessian times a vector; no derivatives."""
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, ...]:
+        *call, n, head = args[:5]
+        return tuple(products(*call, list(args[5 : 5 + n]), list(args[5 + n :]), head))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, *heads: Any) -> Any:
-        return flow_back(ctx, heads)
+        raise NotImplementedError("fastloss has no third derivatives of LinearLoss")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError("fastloss has no third derivatives of LinearLoss")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        return for_each(cast(Any, Product).apply, info, in_dims, *args)
 
 
-def of_list(expression: str, chunk_bytes: int, names: str, wrt: list[int], head: Tensor, *inputs: Tensor) -> Any:
-    return value_and_gradients(expression, chunk_bytes, names, wrt, list(inputs), head)
+def curvature(
+    ctx: Any, vectors: dict[int, Tensor], wanted: Sequence[int], head: Tensor | None, inputs: Sequence[Tensor]
+) -> dict[int, Tensor]:
+    """The Hessian times a vector, whose parts are at the places of inputs, for weight and bias."""
+    expression, chunk_bytes, names, _ = ctx.call
+    known = names.split(",")
+    if any(known[k] == "X" for k in (*vectors, *wanted)):
+        raise NotImplementedError("fastloss has no second derivatives of LinearLoss in X, only in weight and bias")
+    places = [k for k, name in enumerate(known) if name in ("weight", "bias")]
+    whole = [vectors[k] if k in vectors else torch.zeros_like(inputs[k]) for k in places]
+    found = cast(Any, Product).apply(expression, chunk_bytes, names, len(inputs), head, *inputs, *whole)
+    return dict(zip(places, found, strict=True))
+
+
+def wanted_of(ctx: Any, first: int) -> list[int]:
+    """The inputs to which this backward pass goes on."""
+    nodes = [node for node, _ in ctx.next_functions][-ctx.n :]
+    return [k for k, node in enumerate(nodes) if ctx.needs_input_grad[first + k] and is_wanted(node)]
+
+
+def recorded_gradients(
+    expression: str, chunk_bytes: int, names: str, wrt: list[int], head: Tensor, *inputs: Tensor
+) -> Sequence[Tensor]:
+    """The gradients for a head, to be differentiated once more."""
+    if not is_total(loss_of(expression)):
+        found: Sequence[Tensor] = cast(Any, Gradients).apply(expression, chunk_bytes, names, wrt, head, *inputs)
+        return found
+    _, *gradients = cast(Any, Traced).apply(expression, chunk_bytes, names, wrt, *inputs)
+    return [head * x for x in gradients]
+
+
+def gradients_for(
+    expression: str, chunk_bytes: int, names: str, wrt: list[int], head: Tensor, *inputs: Tensor
+) -> list[Tensor]:
+    found: list[Tensor] = value_and_gradients(expression, chunk_bytes, names, wrt, list(inputs), head)
+    return found
 
 
 def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -245,13 +390,12 @@ def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def flow_back(ctx: Any, heads: Any) -> list[Any]:
     if ctx.is_gradient or any(x is not None for x in heads[1:]):
-        raise NotImplementedError("fastloss has no second derivatives of LinearLoss of tensors; its method hvp has")
+        raise NotImplementedError("fastloss has no second derivatives of a compiled LinearLoss; its method hvp has")
     head, wrt = heads[0], ctx.call[3]
     if ctx.is_ready:
         found = [head * x for x in ctx.saved_tensors]
     else:
-        find: Any = cast(Any, TracedGradient).apply if is_transformed() else of_list
-        found = find(*ctx.call, head, *ctx.saved_tensors)
+        found = gradients_for(*ctx.call, head, *ctx.saved_tensors)
     return spread(found, wrt, ctx.n)
 
 
