@@ -327,8 +327,8 @@ class LinearLoss:
     chunk in a buffer of ``chunk_bytes``, which is all the memory that the call takes beside its results. It sums in the
     dtype of X, in an order of its own. Rows of weight 0 and rows with an ignored id are left out of the products.
 
-    Tensors of PyTorch get their gradients in the forward pass, rows of Dask are read by a task for each chunk. JAX and
-    autograd differentiate the product and the loss, with stored predictions.
+    Tensors of PyTorch and arrays of JAX get their gradients in the forward pass, rows of Dask are read by a task for
+    each chunk. autograd differentiates the product and the loss, with stored predictions, as JAX does for few outputs.
 
     Source: Gluon, JAX: none; PyTorch's linear_cross_entropy, of class ids alone; scikit-learn's LinearModelLoss, which
     is private, makes two passes.

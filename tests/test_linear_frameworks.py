@@ -14,6 +14,7 @@ import fastloss as fl
 
 RNG = np.random.default_rng(5)
 N, D = 50, 8
+WRT = ("weight", "bias", "X")
 
 
 def loss_of(outputs: int, reduction: str) -> fl.LinearLoss:
@@ -240,6 +241,130 @@ class TestTorch:
 def numpy_inputs(outputs: int) -> tuple[Any, Any, Any, Any]:
     X, weight, bias = (RNG.normal(size=shape) for shape in ((N, D), (outputs, D), outputs))
     return X, weight, bias, RNG.integers(0, outputs, N)
+
+
+class TestJax:
+    """By chunks of at most seven rows."""
+
+    @pytest.fixture(autouse=True)
+    def jax(self) -> Any:
+        return pytest.importorskip("jax", reason="JAX is not installed")
+
+    def case(self, jax: Any, reduction: str) -> tuple[fl.LinearLoss, dict[str, Any], tuple[Any, ...]]:
+        """A loss of classes, with all that a weighted mean counts; and the same inputs of NumPy, in float64."""
+        X, weight, bias, label = (np.asarray(x, np.float32) for x in numpy_inputs(40))
+        loss = fl.SoftmaxCELoss(
+            reduction=reduction, ignore_index=0, class_weight=np.linspace(1, 2, 40).tolist(), weight=1.5
+        )
+        examples = (np.arange(N) % 4).astype(np.float32)
+        given = {"X": X, "weight": weight, "label": label.astype(int), "sample_weight": examples, "bias": bias}
+        expected = fl.LinearLoss(loss).value_and_grad(
+            **{name: x if name == "label" else x.astype(float) for name, x in given.items()}, wrt=WRT
+        )
+        arrays = {name: jax.numpy.asarray(x) for name, x in given.items()}
+        return fl.LinearLoss(loss, chunk_bytes=7 * 4 * 40), arrays, expected
+
+    @pytest.mark.parametrize("reduction", ["mean", "weighted_mean", "sum", "none"])
+    def test_values_and_gradients(self, jax: Any, reduction: str) -> None:
+        linear, given, (value, slopes) = self.case(jax, reduction)
+
+        def total(*own: Any) -> Any:
+            return linear(**given | dict(zip(WRT, own, strict=True))).sum()
+
+        own = [given[name] for name in WRT]
+        for wrap in (jax.jit, lambda f: f)[: 1 + (reduction == "weighted_mean")]:
+            np.testing.assert_allclose(wrap(linear)(**given), value, rtol=1e-5, atol=1e-6)
+            found, gradients = wrap(jax.value_and_grad(total, (0, 1, 2)))(*own)
+            np.testing.assert_allclose(found, np.sum(value), rtol=1e-5)
+            for a, b in zip(gradients, slopes, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+    def test_other_derivatives(self, jax: Any) -> None:
+        """Forward mode, second derivatives, batches, and derivatives in the weights of examples."""
+        linear, given, (value, slopes) = self.case(jax, "weighted_mean")
+        vector = given["weight"] + 1
+
+        def total(weight: Any, examples: Any = given["sample_weight"]) -> Any:
+            return linear(**given | {"weight": weight, "sample_weight": examples})
+
+        def derivatives(weight: Any) -> Any:
+            forward = jax.jvp(jax.grad(total), (weight,), (vector,))[1]
+            backward = jax.grad(lambda w: (jax.grad(total)(w) * vector).sum())(weight)
+            both = jax.vmap(jax.value_and_grad(total))(jax.numpy.stack([weight, vector]))
+            return jax.jvp(total, (weight,), (vector,)), (forward, backward), both
+
+        (found, change), products, both = jax.jit(derivatives)(given["weight"])
+        np.testing.assert_allclose(found, value, rtol=1e-5)
+        np.testing.assert_allclose(change, (slopes[0] * np.asarray(vector)).sum(), rtol=1e-4)
+        numbers = {name: np.asarray(x) for name, x in given.items()}
+        want = linear.hvp(**numbers, vector=(np.asarray(vector), 0 * numbers["bias"]))[0]
+        for product in products:
+            np.testing.assert_allclose(product, want, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(both[0], [value, total(vector)], rtol=1e-5)
+        np.testing.assert_allclose(both[1][0], slopes[0], rtol=1e-4, atol=1e-5)
+        examples, step = given["sample_weight"], np.where(np.arange(N) == 7, 0.25, 0)
+        ends = [total(given["weight"], examples + sign * step) for sign in (1, -1)]
+        slope = jax.grad(total, 1)(given["weight"], examples)
+        np.testing.assert_allclose(slope[7], (ends[0] - ends[1]) / 0.5, rtol=1e-2)
+
+    def test_what_is_left_out_may_hold_anything(self, jax: Any) -> None:
+        linear, given, (value, slopes) = self.case(jax, "mean")
+        lost = (np.asarray(given["sample_weight"]) == 0) | (np.asarray(given["label"]) == 0)
+        given["X"] = jax.numpy.where(lost[:, None], np.inf, given["X"])
+        found, slope = jax.value_and_grad(lambda w: linear(**given | {"weight": w}))(given["weight"])
+        np.testing.assert_allclose(found, value, rtol=1e-5)
+        np.testing.assert_allclose(slope, slopes[0], rtol=1e-4, atol=1e-5)
+
+    def test_inputs_of_rows_and_of_all(self, jax: Any) -> None:
+        """Numbers for each output, a label of which all rows share a part, and no weights."""
+        X, weight, _, _ = (np.asarray(x, np.float32) for x in numpy_inputs(40))
+        labels, numbers = RNG.random((N, 40)).astype(np.float32), RNG.uniform(0.2, 0.8, 40).astype(np.float32)
+        for reduction in ("weighted_mean", "example", "none"):
+            linear = fl.LinearLoss(fl.QuantileLoss(reduction=reduction), chunk_bytes=7 * 4 * 40)
+            want = linear(X, weight, labels, quantile=numbers)
+            found = linear(*map(jax.numpy.asarray, (X, weight, labels)), quantile=jax.numpy.asarray(numbers))
+            np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
+        ids = fl.LinearLoss(fl.SoftmaxCELoss(reduction="weighted_mean"))
+        none = ids(jax.numpy.zeros((0, D)), jax.numpy.asarray(weight), jax.numpy.zeros(0, int))
+        assert none == 0
+
+    @pytest.mark.parametrize("reduction", ["mean", "none"])
+    def test_halves(self, jax: Any, reduction: str) -> None:
+        """Products and sums are made in float32."""
+        jnp = jax.numpy
+        X, weight, bias, label = numpy_inputs(40)
+        halves = [jnp.asarray(x, jnp.bfloat16) for x in (X, weight, bias)]
+        single = [x.astype(np.float32) for x in halves]
+        linear = loss_of(40, reduction)
+
+        def call(X: Any, weight: Any, bias: Any) -> Any:
+            return linear(X, weight, label, bias=bias).sum()
+
+        assert linear(*halves[:2], label).dtype == (jnp.bfloat16 if reduction == "none" else jnp.float32)
+        gradients = jax.jit(jax.grad(call, (0, 1, 2)))
+        for a, b in zip(gradients(*halves), gradients(*single), strict=True):
+            assert a.dtype == jnp.bfloat16
+            np.testing.assert_allclose(a.astype(np.float32), b, rtol=1e-2, atol=1e-4)
+
+    def test_memory(self, jax: Any) -> None:
+        """A compiled program takes little more than the scores of a chunk and their gradient."""
+        shapes = ((2048, 64), "f4"), ((8000, 64), "f4"), ((2048,), "i4")
+        X, weight, label = (jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes)
+        linear = fl.LinearLoss(fl.SoftmaxCELoss(reduction="mean"), chunk_bytes=1 << 21)
+        program = jax.jit(jax.value_and_grad(lambda X, w, y: linear(X, w, y), (0, 1))).lower(X, weight, label).compile()
+        assert program.memory_analysis().temp_size_in_bytes < 3 << 21
+
+    def test_refusals(self, jax: Any) -> None:
+        X, weight, bias, label = (jax.numpy.asarray(x) for x in numpy_inputs(40))
+        linear = loss_of(40, "mean")
+        with pytest.raises(ValueError, match=r"weight must have shape \(7,\), or one of these for each output"):
+            linear(X[:, 1:], weight, label)
+        with pytest.raises(ValueError, match=r"bias must have shape \(40,\)"):
+            linear(X, weight, label, bias=bias[1:])
+        with pytest.raises(ValueError, match=r"label must have pred's shape \(50, 40\) without axis 1"):
+            linear(X, weight, label[1:])
+        with pytest.raises(ValueError, match="loss must have batch_axis=0 and axis=-1"):
+            fl.LinearLoss(fl.SoftmaxCELoss(axis=0))(X, weight, jax.numpy.zeros(40, int))
 
 
 @pytest.mark.parametrize("library", ["jax", "autograd"])

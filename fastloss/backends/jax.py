@@ -25,7 +25,6 @@ from fastloss.backends import (
     check_differentiable,
     check_own,
     check_second_derivatives,
-    compose,
     is_total,
     jax_calls,
     jax_partition,
@@ -91,7 +90,10 @@ def as_array(name: str, x: Any) -> jax.Array:
 
 
 def evaluate_linear(linear: LinearLoss, method: str, given: dict[str, Any], options: dict[str, Any]) -> Any:
-    return compose(linear, method, given, options, "JAX")
+    # imports this module
+    from fastloss.backends import jax_linear
+
+    return jax_linear.evaluate(linear, method, given, options)
 
 
 def as_numpy(name: str, x: Any) -> Any:
@@ -151,10 +153,14 @@ def lie_alike(loss: Loss, names: Sequence[str], arrays: tuple[jax.Array, ...]) -
             raise TypeError(
                 f"{name} must have no unreduced or reduced mesh axes, got {typeof(x)}; jax.reshard changes them"
             )
+    arrays = vary_alike(arrays)
+    return (cut_like(arrays[0], arrays[1:]), *arrays[1:])
+
+
+def vary_alike(arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     axes = [varying_axes(x) for x in arrays]
     every = frozenset().union(*axes)
-    arrays = tuple([vary(x, tuple(every - own)) if every - own else x for x, own in zip(arrays, axes, strict=True)])
-    return (cut_like(arrays[0], arrays[1:]), *arrays[1:])
+    return tuple([vary(x, tuple(every - own)) if every - own else x for x, own in zip(arrays, axes, strict=True)])
 
 
 def vary(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
@@ -277,10 +283,10 @@ def split_call(ctx: Any, how: dict[str, Any]) -> Any:
     if cut is None:
         return None
 
-    def call(loss: Loss, *arrays: Any) -> Any:
-        return operation.bind(*arrays, is_part=True, is_constant=True, **how | {"loss": loss})
+    def call(loss: Loss, names: tuple[str, ...], *arrays: Any) -> Any:
+        return operation.bind(*arrays, is_part=True, is_constant=True, **how | {"loss": loss, "names": names})
 
-    return jax_partition.partitioned(call, cut, how["loss"], shapes, results)
+    return jax_partition.partitioned(call, cut, how["loss"], how["names"], shapes, results)
 
 
 mlir.register_lowering(operation, emit)

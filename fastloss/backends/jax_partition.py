@@ -17,8 +17,8 @@ from jax.experimental import custom_partitioning
 from jax.sharding import NamedSharding
 
 from fastloss._core import Loss
-from fastloss.backends import mapping
-from fastloss.backends.layout import Layout, Shape, layout_of
+from fastloss.backends import jax_weights, mapping
+from fastloss.backends.layout import Layout, Shape, layout_of, with_reduction
 
 # what has no types
 PartitionSpec: Any = jax.sharding.PartitionSpec
@@ -32,7 +32,7 @@ class Cut:
 
     inputs: tuple[int | None, ...]
     results: tuple[int | None, ...]
-    is_mean: bool = False  # over all devices
+    reduction: str = "sum"  # over all devices
 
     def rule(self, inputs: Sequence[Shape], results: Sequence[Shape]) -> str:
         """What Shardy's rules say: an axis of the examples is the same for all, any other an array's own."""
@@ -56,14 +56,15 @@ def cut_of(
         return Cut(tuple([0 if shape[0] > 1 else None for shape in shapes]), (0,) * len(found))
     layout = layout_of(loss, shapes[0])
     in_a_row = any(mapping.is_in_a_row(loss, name, shape) for name, shape in zip(names, shapes, strict=True))
-    # a weighted mean has a divisor of all devices' weights
-    if in_a_row or layout.batch in (None, *layout.whole) or layout.reduction == "weighted_mean":
+    # the derivative in a weight of a weighted mean depends on the mean over all devices
+    is_of_mean = layout.reduction == "weighted_mean" and "sample_weight" in wrt
+    if in_a_row or layout.batch in (None, *layout.whole) or is_of_mean:
         return None
     inputs = {name: place(layout, name, shape) for name, shape in zip(names, shapes, strict=True)}
     axes = layout.value_axes or ()
     inputs["value"] = axes.index(layout.batch) if layout.batch in axes else None
     where = [tuple([inputs[name] for name in every]) for every in (names, found)]
-    return Cut(where[0], where[1], layout.reduction == "mean")
+    return Cut(where[0], where[1], layout.reduction)
 
 
 def place(layout: Layout, name: str, shape: Shape) -> int | None:
@@ -79,26 +80,48 @@ def place(layout: Layout, name: str, shape: Shape) -> int | None:
     return long[before]
 
 
+def shared_mean(  # no cover: XLA's thread makes this call, which no tracer follows
+    loss: Loss, names: tuple[str, ...], arrays: Sequence[Any], axes: Any
+) -> tuple[Loss, dict[str, Any]]:
+    """A device's part of a weighted mean over several devices, as a sum with other weights."""
+    given: dict[str, Any] = dict(zip(names, arrays, strict=True))
+    layout = layout_of(loss, given[names[0]].shape)
+    total = jax_weights.total(layout, given)
+    share = jax_weights.reciprocal(psum(layout.size if total is None else total, axes))
+    weight = given.get("sample_weight")
+    given["sample_weight"] = share[None] if weight is None else jax_weights.wide(weight) * share
+    return with_reduction(loss, "sum"), given
+
+
 def partitioned(
-    call: Callable[..., Any], cut: Cut, loss: Loss, shapes: Sequence[Shape], results: Sequence[Shape]
+    call: Callable[..., Any],
+    cut: Cut,
+    loss: Loss,
+    names: tuple[str, ...],
+    shapes: Sequence[Shape],
+    results: Sequence[Shape],
 ) -> Any:
     """A call of a loss, as a function of arrays which XLA cuts."""
 
-    def split(mesh: Any, arrays: Any, _: Any) -> Any:  # no cover: XLA calls it in a thread that no tracer follows
-        names, parts = chosen(mesh, arrays)
+    def split(mesh: Any, arrays: Any, _: Any) -> Any:  # no cover: as above
+        axes, parts = chosen(mesh, arrays)
         local = loss
-        if cut.is_mean:
+        if cut.reduction == "mean":
             weight = dict(loss.arguments)["weight"]
             local = type(loss)(**dict(loss.arguments) | {"weight": (1 if weight is None else weight) / parts})
 
         def on_device(*arrays: Any) -> Any:
-            found = call(local, *arrays)
             if parts == 1:
-                return tuple(found)
-            return tuple([psum(x, names) if at is None else x for x, at in zip(found, cut.results, strict=True)])
+                return tuple(call(loss, names, *arrays))
+            if cut.reduction == "weighted_mean":
+                own, given = shared_mean(loss, names, arrays, axes)
+                found = call(own, tuple(given), *given.values())
+            else:
+                found = call(local, names, *arrays)
+            return tuple([psum(x, axes) if at is None else x for x, at in zip(found, cut.results, strict=True)])
 
         def sharding(shape: Shape, at: int | None) -> Any:
-            spec = [names if k == at and parts > 1 else None for k in range(len(shape))]
+            spec = [axes if k == at and parts > 1 else None for k in range(len(shape))]
             return NamedSharding(mesh, PartitionSpec(*spec))
 
         where = [
@@ -109,13 +132,13 @@ def partitioned(
     def chosen(mesh: Any, arrays: Any) -> tuple[Any, int]:  # no cover: as above
         """The axes of the mesh along which the examples lie, and into how many parts."""
         for x, at in zip(arrays, cut.inputs, strict=True):
-            names = None if at is None or len(x.sharding.spec) <= at else x.sharding.spec[at]
-            if names is not None:
-                names = names if isinstance(names, tuple) else (names,)
-                parts = math.prod([mesh.shape[name] for name in names])
-                return (names, parts) if x.shape[at] % parts == 0 else (None, 1)
+            axes = None if at is None or len(x.sharding.spec) <= at else x.sharding.spec[at]
+            if axes is not None:
+                axes = axes if isinstance(axes, tuple) else (axes,)
+                parts = math.prod([mesh.shape[name] for name in axes])
+                return (axes, parts) if x.shape[at] % parts == 0 else (None, 1)
         return None, 1
 
-    function = Partitioned(lambda *arrays: tuple(call(loss, *arrays)))
+    function = Partitioned(lambda *arrays: tuple(call(loss, names, *arrays)))
     function.def_partition(partition=split, sharding_rule=cut.rule(shapes, results))
     return function

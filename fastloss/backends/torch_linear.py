@@ -244,7 +244,8 @@ class Traced(torch.autograd.Function):
         if head is not None and set(wanted) <= set(wrt) and gradients:
             found = spread([head * x for x in gradients], wrt, ctx.n)
         elif head is not None:
-            found = spread(recorded_gradients(*ctx.call[:3], wanted, head, *inputs), wanted, ctx.n)
+            expression, chunk_bytes, names, _ = ctx.call
+            found = spread(recorded_gradients(expression, chunk_bytes, names, wanted, head, *inputs), wanted, ctx.n)
         vectors = {k: x for k, x in zip(wrt, heads[1:], strict=False) if x is not None}
         if vectors:
             for k, x in curvature(ctx, vectors, wanted_of(ctx, 4), None, inputs).items():
@@ -406,7 +407,7 @@ def flow_back_from_list(ctx: Any, heads: Any) -> tuple[Any, ...]:
 value_and_gradients.register_autograd(flow_back_from_list, setup_context=setup_context)
 
 
-def spread(gradients: list[Any], wrt: list[int], n: int) -> list[Any]:
+def spread(gradients: Sequence[Any], wrt: list[int], n: int) -> list[Any]:
     """Gradients in the places of the inputs that they are in."""
     results: list[Any] = [None] * n
     for k, x in zip(wrt, gradients, strict=True):
