@@ -314,10 +314,13 @@ def batches_that_are_cut() -> None:
     """Each device computes its own examples, and nothing is gathered."""
     mesh = automatic(2, 2)
     factor = jnp.asarray([1.0, 2, 3])
-    for name, reduction in itertools.product(LOSSES, ("none", "example", "sum", "mean")):
+    for name, reduction in itertools.product(LOSSES, ("none", "example", "sum", "mean", "weighted_mean")):
         loss: Any = LOSSES[name][1](reduction=reduction)  # type: ignore[call-arg]
         given: Any = (*data(name), factor) if name == "BCE" else data(name)
         wrt = (0, 2, 3)[: len(given) - 1]
+        if reduction == "weighted_mean":
+            # what a weight's derivative needs is gathered
+            wrt = tuple([k for k in wrt if k != 2])
 
         def program(*x: Any, loss: Any = loss, wrt: Any = wrt) -> Any:
             total = lambda *x: (loss(*x) ** 2).sum()  # noqa: E731
@@ -329,6 +332,15 @@ def batches_that_are_cut() -> None:
             assert not gathers(program, *cut), (name, reduction)
             same_as_on_one_device(program, given, cut)
     x, y, _ = data("softmax")
+    for weights in (None, [0.5, 2, 3]):
+        for loss in (
+            fl.SoftmaxCELoss(reduction="weighted_mean", ignore_index=1, class_weight=weights),
+            fl.SoftmaxCELoss(reduction="weighted_mean", sparse_label=False, class_weight=weights),
+        ):
+            label = y if loss.sparse_label else jax.nn.one_hot(y, 3)
+            slopes = jax.value_and_grad(loss)
+            assert not gathers(slopes, *sharded(mesh, x, label))
+            same_as_on_one_device(slopes, (x, label), sharded(mesh, x, label))
     loss = fl.SoftmaxCELoss(reduction="mean")
     cut = sharded(mesh, x[:, None], y[:, None])
     each = jax.vmap(jax.value_and_grad(loss))
@@ -349,8 +361,10 @@ def what_is_gathered() -> None:
         names = [name for name, a in zip(loss.inputs, plain, strict=False) if a is not None]
 
         def program(*x: Any, loss: Any = loss, names: Any = names) -> Any:
-            call = lambda p: loss(**dict(zip(names, (p, *x[1:]), strict=True)))  # noqa: E731
-            return jax.value_and_grad(call)(x[0])
+            call = lambda *x: loss(**dict(zip(names, x, strict=True)))  # noqa: E731
+            return jax.value_and_grad(call, [k for k in range(len(x)) if names[k] in ("pred", "x1", "sample_weight")])(
+                *x
+            )
 
         same_as_on_one_device(program, given, sharded(mesh, *given))
     # 6 examples for 4 devices, and classes
@@ -362,6 +376,36 @@ def what_is_gathered() -> None:
     row = jnp.stack([x, x + 1, x], 2), jnp.ones(16, int), jnp.full(8, 2)
     one = lambda p, y, n: fl.CTCLoss()(p, y, label_lengths=n)  # noqa: E731
     same_as_on_one_device(one, row, sharded(mesh, *row))
+
+
+def linear_predictors() -> None:
+    """The loss of a linear predictor, of rows that are cut: each device's chunks inside shard_map, else all or none."""
+    rng = np.random.default_rng(5)
+    X, weight = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((8, 3), (20, 3))]
+    label, examples = jnp.asarray(rng.integers(0, 20, 8)), jnp.asarray(rng.uniform(0.5, 2, 8), jnp.float32)
+    for reduction in ("mean", "sum", "none", "weighted_mean"):
+        loss = fl.SoftmaxCELoss(reduction=reduction)
+        linear = fl.LinearLoss(loss, chunk_bytes=240)
+
+        def slopes(call: Function) -> Any:
+            return jax.jit(jax.value_and_grad(lambda *x: call(*x).sum(), (0, 1)))
+
+        def composed(X: Any, w: Any, y: Any, *rest: Any, loss: Any = loss) -> Any:
+            return loss(X @ w.T, y, *rest)
+
+        want = slopes(composed)(X, weight, label, examples)
+        mesh = automatic(2)
+        cut = [*sharded(mesh, X), *sharded(mesh, weight, spec=P()), *sharded(mesh, label, examples)]
+        for got in (slopes(linear)(X, weight, label, examples), slopes(linear)(*cut)):
+            for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        specs = {"mesh": mesh, "in_specs": (P("b"), P(), P("b"), P("b"))}
+        got, want = [slopes(mapped(total(call), **specs))(*cut) for call in (linear, composed)]
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    with jax.set_mesh(jax.make_mesh((2,), ("b",))):
+        got = slopes(linear)(jax.device_put(X, P("b")), weight, jax.device_put(label, P("b")))
+        assert kinds(got[1][0]) == ["float32[8@b,3]"]
 
 
 def explicit_mesh() -> None:
@@ -463,6 +507,7 @@ PROGRAMS: dict[str, Function] = {
         bad_values,
         batches_that_are_cut,
         what_is_gathered,
+        linear_predictors,
         explicit_mesh,
         explicit_programs,
         explicit_weights,

@@ -40,6 +40,7 @@ ENGINE = [
     *("backends/__init__.py", "backends/layout.py", "backends/torch.py", "backends/torch_operators.py"),
     *("backends/jax.py", "backends/jax_calls.py", "backends/autograd.py", "backends/dask.py", "backends/mapping.py"),
     *("_chunks.py", "backends/jax_partition.py", "backends/torch_linear.py", "backends/dask_linear.py"),
+    *("backends/jax_linear.py", "backends/jax_weights.py"),
 ]
 # what every loss takes, or so many that it is the engine's affair, and words of every language
 SHARED = {"weight", "batch_axis", "reduction", "axis", "layout", "scale", "pred", "label", "sample_weight"}

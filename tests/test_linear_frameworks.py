@@ -347,12 +347,12 @@ class TestJax:
             np.testing.assert_allclose(a.astype(np.float32), b, rtol=1e-2, atol=1e-4)
 
     def test_memory(self, jax: Any) -> None:
-        """A compiled program takes little more than the scores of a chunk and their gradient."""
+        """A compiled program takes little more than the scores of a chunk: parts of a product with the weights."""
         shapes = ((2048, 64), "f4"), ((8000, 64), "f4"), ((2048,), "i4")
         X, weight, label = (jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes)
         linear = fl.LinearLoss(fl.SoftmaxCELoss(reduction="mean"), chunk_bytes=1 << 21)
         program = jax.jit(jax.value_and_grad(lambda X, w, y: linear(X, w, y), (0, 1))).lower(X, weight, label).compile()
-        assert program.memory_analysis().temp_size_in_bytes < 3 << 21
+        assert program.memory_analysis().temp_size_in_bytes < (1 << 21) + (5 << 20)
 
     def test_refusals(self, jax: Any) -> None:
         X, weight, bias, label = (jax.numpy.asarray(x) for x in numpy_inputs(40))

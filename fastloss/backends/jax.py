@@ -208,17 +208,20 @@ def call(
     arrays: Sequence[Any],
     wrt: tuple[str, ...] = (),
     is_constant: bool = False,
+    in_place: bool = False,
 ) -> list[Any]:
-    """Calls a method of a loss."""
+    """Calls a method of a loss. in_place: value_and_grad may put the gradient where pred was."""
     mesh = manual_mesh()
     is_part = mesh is not None and mesh.size > 1
-    found: list[Any] = operation.bind(
-        *arrays, loss=loss, method=method, names=names, wrt=wrt, added=0, is_part=is_part, is_constant=is_constant
-    )
+    how = {"loss": loss, "method": method, "names": names, "wrt": wrt, "added": 0}
+    found: list[Any] = operation.bind(*arrays, **how, is_part=is_part, is_constant=is_constant, in_place=in_place)
     return found
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "method", "names", "wrt", "added", "is_part", "is_constant"))
+STATIC = ("loss", "method", "names", "wrt", "added", "is_part", "is_constant", "in_place")
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
 def run(*arrays: Any, **how: Any) -> Any:
     return operation.bind(*arrays, **how)
 
@@ -258,7 +261,7 @@ def result_like(kinds: Sequence[Any], kind: Any, axes: Sequence[int] | None, add
     return kind.update(shape=tuple(shape), dtype=dtype, weak_type=False, **more)
 
 
-def emit(ctx: Any, *operands: Any, is_part: bool, is_constant: bool, **how: Any) -> Any:
+def emit(ctx: Any, *operands: Any, is_part: bool, is_constant: bool, in_place: bool, **how: Any) -> Any:
     loss, method, added = how["loss"], how["method"], how["added"]
     if method == PUSH:
         refuse_forward(loss, how["wrt"])
@@ -267,7 +270,8 @@ def emit(ctx: Any, *operands: Any, is_part: bool, is_constant: bool, **how: Any)
         return mlir.lower_fun(split, multiple_results=True)(ctx, *operands)
     ndim = len(ctx.avals_out[0].shape) - added
     text = jax_calls.spell(method, loss, how["names"], how["wrt"], ndim, is_part)
-    return jax.ffi.ffi_lowering(jax_calls.TARGET)(ctx, *operands, call=text)
+    aliases = {0: 1} if in_place and method == "value_and_grad" and not added else None
+    return jax.ffi.ffi_lowering(jax_calls.TARGET, operand_output_aliases=aliases)(ctx, *operands, call=text)
 
 
 def split_call(ctx: Any, how: dict[str, Any]) -> Any:
@@ -284,7 +288,8 @@ def split_call(ctx: Any, how: dict[str, Any]) -> Any:
         return None
 
     def call(loss: Loss, names: tuple[str, ...], *arrays: Any) -> Any:
-        return operation.bind(*arrays, is_part=True, is_constant=True, **how | {"loss": loss, "names": names})
+        flags = {"is_part": True, "is_constant": True, "in_place": False}
+        return operation.bind(*arrays, **flags, **how | {"loss": loss, "names": names})
 
     return jax_partition.partitioned(call, cut, how["loss"], how["names"], shapes, results)
 

@@ -157,7 +157,7 @@ def value_and_gradients(plan: Plan, held: Arrays, inputs: Arrays, names: tuple[s
     def slopes_of(held: Arrays, inputs: Arrays, k: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         x, given = chunk(plan, held, inputs, k)
         names, arrays = ("pred", *given), (predictions(held, x), *given.values())
-        found, slopes = call(plan.loss, "value_and_grad", names, arrays, ("pred",))
+        found, slopes = call(plan.loss, "value_and_grad", names, arrays, ("pred",), in_place=True)
         return found, slopes, x
 
     def step(k: Any, sums: Arrays) -> Arrays:
