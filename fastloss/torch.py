@@ -47,7 +47,7 @@ class LossModule(torch.nn.Module):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__()
-        self._hold(self.kind(*args, **named), named.get("class_weight"))
+        self._hold(built(self.kind, args, named), named.get("class_weight"))
 
     def _hold(self, loss: losses.Loss, like: Any) -> None:
         """Keep a loss, and its class weights separately, as a tensor of another tensor's dtype."""
@@ -55,7 +55,7 @@ class LossModule(torch.nn.Module):
         weights = arguments.get("class_weight")
         self._buffers.pop("weight", None)
         if weights is not None:
-            loss = type(loss)(**arguments | {"class_weight": None})
+            loss = built(type(loss), (), arguments | {"class_weight": None})
             dtype = like.dtype if isinstance(like, Tensor) and like.is_floating_point() else torch.float64
             # The class has an attribute of that name, which would prevent registration.
             self._buffers["weight"] = torch.tensor(weights, dtype=dtype)
@@ -99,6 +99,28 @@ class LossModule(torch.nn.Module):
         raise TypeError(
             f"torch.jit.script does not take {type(self).__name__}: use torch.jit.trace, torch.compile or torch.export"
         )
+
+
+class Built:
+    """Losses that compiled functions build, as attributes: the compiler looks up each anew, and guards it."""
+
+
+BUILT = Built()
+
+
+def built(kind: type[losses.Loss], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    if torch.compiler.is_compiling():
+        return getattr(BUILT, build(kind, args, tuple(named.items())))
+    return kind(*args, **named)
+
+
+@torch.compiler.assume_constant_result
+def build(kind: type[losses.Loss], args: tuple[Any, ...], named: tuple[tuple[str, Any], ...]) -> str:
+    """The name of a loss of constants, built while PyTorch's compiler traces: it does not trace constructors in C."""
+    loss = kind(*args, **dict(named))
+    name = f"loss_{loss.expression.encode().hex()}"
+    setattr(BUILT, name, loss)
+    return name
 
 
 def is_plain(*inputs: Any) -> bool:

@@ -478,6 +478,23 @@ def test_under_autocast() -> None:
     torch.testing.assert_close(*gradients)
 
 
+def test_modules_are_built_inside_of_compiled_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = {
+        "numbers": lambda x, y: modules.L1Loss(weight=2.0, reduction="mean")(x, y),
+        "classes": lambda x, y: modules.SoftmaxCELoss(class_weight=(1.0, 2.0, 3.0), sparse_label=False)(x, y).sum(),
+        "linear": lambda x, y: modules.LinearLoss(modules.HuberLoss(0.5, reduction="sum"))(x, y[0], y[:, 0]),
+    }
+    x, y = torch.rand(4, 3, requires_grad=True), torch.rand(4, 3)
+    for function in functions.values():
+        value, want = torch.compile(function, fullgraph=True, backend="aot_eager")(x, y), function(x, y)
+        assert value.equal(want)
+        for a, b in zip(torch.autograd.grad(value, x), torch.autograd.grad(want, x), strict=True):
+            torch.testing.assert_close(a, b)
+    # the compiler does not run what it traces
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert modules.L1Loss(weight=2.0).loss == fl.L1Loss(weight=2.0)
+
+
 # PyTorch's own
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 @pytest.mark.usefixtures("compiler")
