@@ -116,6 +116,13 @@ class TestTorch:
             traced = make_fx(linear, tracing_mode="fake")(X, weight, label)
             torch.testing.assert_close(traced(X, weight, label), linear(X, weight, label))
 
+        def product(X: Any, weight: Any, label: Any) -> Any:
+            slope = torch.func.grad(lambda w: loss_of(40, "mean")(X, w, label))
+            return torch.func.vjp(slope, weight)[1](weight)[0]
+
+        traced = make_fx(product, tracing_mode="fake")(X, weight, label)
+        torch.testing.assert_close(traced(X, weight, label), product(X, weight, label))
+
     def test_modules(self, torch: Any) -> None:
         import fastloss.torch
 
@@ -325,8 +332,18 @@ class TestJax:
             found = linear(*map(jax.numpy.asarray, (X, weight, labels)), quantile=jax.numpy.asarray(numbers))
             np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
         ids = fl.LinearLoss(fl.SoftmaxCELoss(reduction="weighted_mean"))
+        label = RNG.integers(0, 3, N)
+        want = fl.LinearLoss(fl.SoftmaxCELoss()).grad(X, weight[:3], label)
+        few = jax.grad(lambda w: fl.LinearLoss(fl.SoftmaxCELoss())(X, w, label).sum())(jax.numpy.asarray(weight[:3]))
+        np.testing.assert_allclose(few, want, rtol=1e-4, atol=1e-5)
         none = ids(jax.numpy.zeros((0, D)), jax.numpy.asarray(weight), jax.numpy.zeros(0, int))
         assert none == 0
+        # one chunk, and the derivative in rows alone
+        each = fl.LinearLoss(fl.SoftmaxCELoss(reduction="none"))
+        slope = jax.grad(lambda X: ids(X, weight, label))(jax.numpy.asarray(X))
+        np.testing.assert_allclose(slope, ids.grad(X, weight, label, wrt="X"), rtol=1e-4, atol=1e-6)
+        found = each(jax.numpy.asarray(X), weight, label)
+        np.testing.assert_allclose(found, each(X, weight, label), rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("reduction", ["mean", "none"])
     def test_halves(self, jax: Any, reduction: str) -> None:

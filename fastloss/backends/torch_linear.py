@@ -276,7 +276,7 @@ class Traced(torch.autograd.Function):
 
 
 class Gradients(torch.autograd.Function):
-    """The operator for a head, likewise."""
+    """The operator for the flow into each row's value. Forward mode ends at the values, whose derivatives it wants."""
 
     @staticmethod
     def forward(
@@ -289,7 +289,6 @@ class Gradients(torch.autograd.Function):
         ctx.call, ctx.n = inputs[:4], len(inputs) - 5
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[4:])
-        ctx.save_for_forward(*inputs[4:])
 
     @staticmethod
     def backward(ctx: Any, *heads: Tensor | None) -> Any:
@@ -301,18 +300,6 @@ class Gradients(torch.autograd.Function):
         vectors = {k: x for k, x in zip(ctx.call[3], heads, strict=True) if x is not None}
         found = curvature(ctx, vectors, wanted_of(ctx, 5), head, inputs)
         return None, None, None, None, None, *[found.get(k) for k in range(ctx.n)]
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        head, *inputs = ctx.saved_tensors
-        moved = {k: x for k, x in enumerate(tangents[5:]) if x is not None}
-        terms = []
-        if moved:
-            found = curvature(ctx, moved, ctx.call[3], head, inputs)
-            terms.append([found[k] for k in ctx.call[3]])
-        if tangents[4] is not None:
-            terms.append(cast(Any, Gradients).apply(*ctx.call, tangents[4], *inputs))
-        return tuple([sum(parts) for parts in zip(*terms, strict=True)])
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
