@@ -377,7 +377,7 @@ cdef class Loss:
                 self.checked[slot], self.low[slot] = True, spec.integers.low
                 self.high[slot] = NAN if spec.integers.high is None else spec.integers.high
                 self.also[slot] = NAN if spec.integers.also is None else spec.integers.also
-        self.vector_slot = FOURTH if self.layout == ELEMENTS else THIRD
+        self.vector_slot = THIRD if self.layout != ELEMENTS and slot_names[THIRD] is None else FOURTH
         if slot_names[self.vector_slot] is None:
             slot_names[self.vector_slot], self.lies[self.vector_slot] = "vector", LIKE_FIRST
         self.inputs, self.fixed, self.slot_names = tuple(names), tuple(fixed), tuple(slot_names)

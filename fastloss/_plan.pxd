@@ -17,7 +17,7 @@ cdef enum:
     SHORT_ROWS = 256        # most rows at once
 
 # The arrays that a call reads: those of the loss in the order of its arguments, sample_weight, and head_grad. A vector
-# that the Hessian is multiplied by is the fourth of a loss over elements, the third of any other.
+# that the Hessian is multiplied by is the third of a loss over rows with two others, else the fourth.
 cdef enum:
     FIRST
     SECOND

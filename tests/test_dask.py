@@ -82,8 +82,8 @@ def check(loss: fl.Loss, given: dict[str, NDArray[Any]], lazy: dict[str, Any], h
         wants += [*loss.grad_and_hess(**given), *loss.value_grad_and_hess(**given, head_grad=head)]
         found += [*loss.grad_and_hess(**lazy), *loss.value_grad_and_hess(**lazy, head_grad=lazy_head)]
     if loss.no_product is None:
-        wants.append(loss.hvp(**given, vector=given["pred"], head_grad=head))
-        found.append(loss.hvp(**lazy, vector=lazy["pred"], head_grad=lazy_head))
+        wants.append(loss.hvp(**given, vector=given[loss.inputs[0]], head_grad=head))
+        found.append(loss.hvp(**lazy, vector=lazy[loss.inputs[0]], head_grad=lazy_head))
     terms = np.max(np.abs(type(loss)(**(dict(loss.arguments) | {"reduction": "none"}))(**given)), initial=1)
     for x, got, want in zip(found, computed(*found), wants, strict=True):
         assert isinstance(x, da.Array)

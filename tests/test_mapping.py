@@ -62,7 +62,7 @@ def test_every_loss(name: str, rng: np.random.Generator) -> None:
             check(loss, "value_and_grad", spread(loss, inputs, way, rng), wrt, dtype)
             check(loss, "grad", spread(loss, inputs | {"head_grad": head}, way, rng), (loss.inputs[0],), dtype)
             if loss.no_product is None:
-                more = {"vector": inputs["pred"], "head_grad": head}
+                more = {"vector": inputs[loss.inputs[0]], "head_grad": head}
                 check(loss, "hvp", spread(loss, inputs | more, way, rng), (), dtype)
             if loss.no_hessian is None:
                 check(loss, "grad_and_hess:exact", spread(loss, plain, way, rng), loss.inputs[:1], dtype)

@@ -240,7 +240,7 @@ cdef void look_at_strips(plan_t* p, Py_ssize_t itemsize) noexcept:
 cdef int tiles(const plan_t* p) noexcept:
     """How many arrays a loss of rows may copy: up to the last one not read or written in place."""
     cdef int k, n = 0
-    for k in range(FOURTH):
+    for k in range(WEIGHT):
         if p.inputs[k].data != NULL and not p.inputs[k].in_place and (p.inputs[k].has_rows or not p.row_length):
             n = k + 1
     for k in range(GRAD, GRAD_WEIGHT):

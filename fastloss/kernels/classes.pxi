@@ -960,11 +960,3 @@ cdef class SoftmaxDivergence(Kernel):
         self.table.rows[1] = <rows_t>divergence_rows[double]
         # the exponentials, the targets, and the differences of logarithms
         self.table.row_buffers = 3
-
-
-# that give the Hessian times a vector where a row comes with one
-ctypedef fused product_t:
-    SoftmaxCrossEntropy
-    AdjustedCrossEntropy
-    EntropyFunction
-    SoftmaxDivergence

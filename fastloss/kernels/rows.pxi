@@ -6,7 +6,7 @@ NULL. The kernel returns the loss without the example's weight, which is in the 
 
 from fastloss._math cimport real_t
 from fastloss._plan cimport (
-    BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, GRAD_THIRD, HESS, OUTPUTS, SECOND, THIRD, plan_t,
+    BLOCK_BYTES, FIRST, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD, HESS, OUTPUTS, SECOND, THIRD, plan_t,
 )
 
 cdef enum:
@@ -33,16 +33,17 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
     cdef Py_ssize_t width = p.row_length, first = start * width, tile = p.block * width, i, y = 0
     cdef real_t* scratch = buffers + BLOCK_BYTES // sizeof(real_t)
     cdef real_t* tiles = scratch + p.row_buffers * width
-    cdef real_t* numbers[THIRD + 1]     # of the current row
+    cdef real_t* numbers[FOURTH + 1]    # of the current row
     cdef real_t* out[OUTPUTS]
     cdef real_t* row[OUTPUTS]
-    cdef Py_ssize_t[THIRD + 1] step = [0, 0, 0]
+    cdef Py_ssize_t[FOURTH + 1] step = [0, 0, 0, 0]
     cdef Py_ssize_t[OUTPUTS] row_step = [0, 0, 0, 0, 0, 0, 0]
     cdef double labels[LABELS_AT_ONCE]
     cdef double factor, weight = 1, own = 0, loss
     cdef int kind, label = 0
     cdef bint known
-    for kind in range(THIRD + 1):
+    # a fourth one comes without a wanted gradient, whose place it takes among the copies
+    for kind in range(FOURTH + 1):
         numbers[kind] = NULL
         if p.inputs[kind].data != NULL and p.inputs[kind].has_rows:
             numbers[kind] = fetch(&p.inputs[kind], first, n * width, tiles + kind * tile)
@@ -66,15 +67,15 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
                 known = find_class(kernel, own, width, &y, &weight, &loss)
         if known:
             loss = kernel.row(
-                p, numbers[FIRST], numbers[SECOND], numbers[THIRD], own, factor * weight,
-                row[GRAD], row[HESS], row[GRAD_SECOND], row[GRAD_THIRD], buffers)
+                p, numbers[FIRST], numbers[SECOND], numbers[THIRD] if numbers[THIRD] != NULL else numbers[FOURTH],
+                own, factor * weight, row[GRAD], row[HESS], row[GRAD_SECOND], row[GRAD_THIRD], buffers)
             loss = weighted_loss(weight, loss) if row_loss_t in class_loss_t else loss
         l[i] = <real_t>loss
         if not known or l[i] != l[i]:
             set_row(row, l[i], width)
         if w != NULL and w[i] == 0:
             set_row(row, <real_t>0, width)
-        for kind in range(THIRD + 1):
+        for kind in range(FOURTH + 1):
             numbers[kind] += step[kind]
         for kind in range(GRAD, GRAD_THIRD + 1):
             row[kind] += row_step[kind]

@@ -199,6 +199,24 @@ cdef void turn(const angle_t* t, const real_t* x, const real_t* y, Py_ssize_t n,
             h[i] = <real_t>(-ch * (2 * u * v + t.c - 3 * t.c * u * u) * t.scale_x * t.scale_x)
 
 
+cdef void bend(const angle_t* t, const real_t* x, const real_t* y, const real_t* q, Py_ssize_t n, double factor,
+               real_t* h) noexcept nogil:
+    """factor times the second derivatives of the cosine in x, times a vector q, for vectors with a direction.
+
+    d^2c/dx^2 is -(u v' + v u' + c - 3 c u u')/|x|^2.
+    """
+    cdef double along = t.over_a * dot(x, q, t.scale_x, <double>1, n)
+    cdef double other = t.over_b * dot(y, q, t.scale_y, <double>1, n)
+    cdef double ch = factor * t.over_a * t.over_a, u, v
+    cdef Py_ssize_t i
+    if factor == 0:
+        set_all(h, <real_t>0, n)
+        return
+    for i in range(n):
+        u, v = t.over_a * (t.scale_x * x[i]), t.over_b * (t.scale_y * y[i])
+        h[i] = <real_t>(-ch * (u * other + v * along + t.c * (q[i] - 3 * u * along)) * t.scale_x * t.scale_x)
+
+
 @cython.final
 cdef class CosineEmbedding(Kernel):
     """l = 1 - c where the label is 1, max(0, c - margin) where it is -1, c = x.y / max(|x| |y|, 1e-12)."""
@@ -221,7 +239,10 @@ cdef class CosineEmbedding(Kernel):
             factor = <double>0 if loss <= 0 else factor
             loss = <double>0 if loss <= 0 else loss
         if t.regular:
-            turn(&t, x, y, n, factor, g, h, d)
+            if q != NULL:
+                bend(&t, x, y, q, n, factor, h)
+            else:
+                turn(&t, x, y, n, factor, g, h, d)
             return loss
         if g != NULL:
             for i in range(n):
@@ -235,5 +256,15 @@ cdef class CosineEmbedding(Kernel):
 
 
 ctypedef fused vector_loss_t:
+    Triplet
+    CosineEmbedding
+
+
+# that give the Hessian times a vector where a row comes with one
+ctypedef fused product_t:
+    SoftmaxCrossEntropy
+    AdjustedCrossEntropy
+    EntropyFunction
+    SoftmaxDivergence
     Triplet
     CosineEmbedding
