@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,3 +39,9 @@ class LogNormalizer(Loss):
             row_parameter=None if logit_bias is None else ("logit_bias", len(logit_bias)),
             link=None,
         )
+
+
+@functools.lru_cache(maxsize=16)
+def log_normalizer(axis: int, softcap: float, bias: bytes | None) -> LogNormalizer:
+    """The loss of a softcap, 0 for none, and of a bias as the bytes of doubles: built once, for that takes a while."""
+    return LogNormalizer(axis, softcap, None if bias is None else np.frombuffer(bias).tolist())

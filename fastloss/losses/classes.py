@@ -15,7 +15,7 @@ from fastloss._arguments import flag, fraction, integer, number
 from fastloss._core import Loss
 from fastloss._inputs import WEIGHT, Input, Integers, Reduction, pair
 from fastloss._isa import kernels
-from fastloss.losses._normalizer import LogNormalizer
+from fastloss.losses._normalizer import log_normalizer
 
 # 2^40: larger weights are divided by a power of two
 FAR = 2.0**40
@@ -283,9 +283,7 @@ class SoftmaxCrossEntropyLoss(Loss):
             sized_by=None if bias is None else "logit_bias",
             exact_is=() if limit else ("expected",),
             link=None if limit else "softmax",
-            normalizer=None
-            if is_log
-            else LogNormalizer(axis, limit, None if bias is None else np.frombuffer(bias).tolist()),
+            normalizer=None if is_log else log_normalizer(integer("axis", axis), limit, bias),
         )
 
     def lse(self, pred: ArrayLike, out: Any = None) -> Any:
