@@ -71,10 +71,8 @@ def evaluate(linear: LinearLoss, method: str, given: dict[str, Any], options: di
     if layout.value_axes != ():
         return values(plan, held, inputs).astype(result_dtype(X))
     own = dict(loss.arguments)
-    share = 1.0 if layout.reduction == "sum" else 1 / max(1, layout.size)
     whole = jax_weights.total(layout, arrays) if layout.reduction == "weighted_mean" else None
-    if whole is not None:
-        share = 1.0
+    share = 1.0 if layout.reduction == "sum" or whole is not None else 1 / max(1, layout.size)
     summed = type(loss)(**own | {"reduction": "sum", "weight": (1 if own["weight"] is None else own["weight"]) * share})
     found = total(Plan(summed, in_rows, plan.rows, chunks, dtype), held, inputs)
     return found if whole is None else found * jax_weights.reciprocal(whole)
