@@ -860,6 +860,17 @@ def test_forward_mode_of_other_methods_is_refused() -> None:
                 loss.grad(*inputs)
 
 
+# what PyTorch imports for it
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+def test_what_a_loss_does_not_have_is_refused_by_name() -> None:
+    x = torch.eye(3, dtype=torch.float64)
+    divergence, pairs = fl.KLDivLoss(from_logits=False, reduction="none"), fl.SDMLLoss()
+    with pytest.raises(NotImplementedError, match="forward-mode derivative of KLDivLoss in pred is not known"):
+        torch.func.jvp(lambda a: divergence(a, x), (x,), (x,))
+    with pytest.raises(NotImplementedError, match="SDMLLoss has no diagonal Hessian"):
+        make_fx(pairs.grad_and_hess)(x, x)
+
+
 @pytest.mark.parametrize(
     "expression", ["kernels.L2()", "number(name='x', x=1)", "L2Loss(1.0)", "L2Loss(weight=print())"]
 )
