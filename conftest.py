@@ -36,12 +36,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if item.get_closest_marker("slow")]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+    of_all, of_losses = config.getoption("--every"), config.getoption("--losses")
+    if of_all == of_losses == 1:
+        return
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     left_out = []
     for name, group in cases.items():
-        every = config.getoption("--every") * (config.getoption("--losses") if is_for_losses(group[0]) else 1)
+        every = of_all * (of_losses if of_losses > 1 and is_for_losses(group[0]) else 1)
         # each test begins with another case, so that together they reach all losses and layouts
         first = zlib.crc32(name.encode()) % min(every, len(group))
         left_out += [item for k, item in enumerate(group) if (k - first) % every]

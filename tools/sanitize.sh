@@ -71,7 +71,7 @@ check_address() {
         --deselect tests/test_processes.py::test_threads_that_the_system_refuses
         --deselect tests/test_threads.py::test_a_small_stack_is_enough
         --deselect tests/test_dask.py::test_more_than_fits_on_a_cluster
-        # minutes of JAX's compiler, whose calls of one device tests/test_jax.py makes, too
+        # JAX compiles these programs for minutes; tests/test_jax.py makes the same calls on one device
         --ignore tests/test_jax_sharding.py
         # times
         --deselect tests/test_threads.py::test_a_busy_neighbour

@@ -152,15 +152,9 @@ cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* tag) noex
             prefetch_512(p.inputs[kind].data + 2 * (start + p.block))
 
 
-cdef inline void clear_lanes(double* lane) noexcept nogil:
-    cdef Py_ssize_t k
-    for k in range(LANES):
-        lane[k] = 0
-
-
 cdef inline void compute(const plan_t* p, const real_t* x, const real_t* y, const real_t* q, real_t** out,
                          Py_ssize_t at, Py_ssize_t n, bint summed, bint fours, double* lane) noexcept nogil:
-    """Elements `at` to at + n of a block; losses that are summed are added to the lanes, and most are never stored."""
+    """Computes elements `at` to at + n of a block. Losses to be summed go to the lanes, most without being stored."""
     cdef Py_ssize_t whole = n & -LANES if summed else 0, j
     if whole:
         p.sum(p.parameters, NULL, whole, at if fours else -1, p.grad_scale, x + at, y + at, out[GRAD] + at, lane)
@@ -186,7 +180,7 @@ cdef void plain_block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_
     for kind in range(GRAD, GRAD_WEIGHT):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
     if summed:
-        clear_lanes(&lane[0])
+        set_all(&lane[0], <double>0, LANES)
     compute(p, x, y, q, &out[0], 0, n, summed, by_fours(n, buffers), &lane[0])
     if summed:
         put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
@@ -214,7 +208,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
     summed = p.sum != NULL and p.outputs[VALUE].data != NULL and n >= LANES and (p.pieces or n == p.run_length)
     if summed:
-        clear_lanes(lane)
+        set_all(lane, <double>0, LANES)
     # The gradient in the weights needs the values without weights.
     weighed = w != NULL and p.outputs[VALUE].data != NULL and p.outputs[GRAD_WEIGHT].data == NULL
     if q == NULL:
