@@ -196,6 +196,7 @@ cdef void cut_linear(call_t* c, linear_t* a, Py_ssize_t numbers) noexcept:
     p.task_elements = ceil_div(blocks, tasks) * p.block
     p.tasks = ceil_div(p.size, p.task_elements)
     p.pieces = p.first_task_short_by = p.misaligned = 0
+    p.plain = False
     p.run_length = run_length(&p.outputs[VALUE]) if c.wanted[VALUE] and p.outputs[VALUE].summed else 0
     p.work += numbers * a.outputs
     a.room = ceil_div(OWN_BUFFERS * p.buffer + p.extra, CACHE_LINE) * CACHE_LINE

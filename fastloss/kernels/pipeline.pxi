@@ -166,24 +166,41 @@ cdef inline void compute(const plan_t* p, const real_t* x, const real_t* y, cons
         lane[j] += out[VALUE][at + whole + j]
 
 
-cdef void plain_block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task, real_t* buffers) noexcept nogil:
-    """block() where the loss's loop is all there is to do, as is_plain() says."""
-    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t)
+cdef void plain_blocks(const plan_t* p, Py_ssize_t start, Py_ssize_t end, Py_ssize_t task,
+                       real_t* buffers) noexcept nogil:
+    """block() for each block of `start` to `end`, where the loss's loop is all there is to do, as is_plain() says.
+
+    If losses are summed, these are elements of one run, and each block is a task, of which `task` is the first.
+    """
+    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), n
     cdef double lane[LANES]
     cdef real_t* out[OUTPUTS]
+    cdef Py_ssize_t step[OUTPUTS]
     cdef const real_t* x = <const real_t*>p.inputs[FIRST].data + start
     cdef const real_t* y = <const real_t*>p.inputs[SECOND].data + start
     cdef const real_t* q = <const real_t*>p.inputs[THIRD].data + start if p.inputs[THIRD].data != NULL else x
-    cdef bint summed = p.outputs[VALUE].data != NULL and p.outputs[VALUE].summed
+    cdef bint summed = p.pieces > 0
     cdef int kind
     out[VALUE] = place(p, VALUE, start, buffers + 3 * size)
     for kind in range(GRAD, GRAD_WEIGHT):
         out[kind] = place(p, kind, start, buffers + (4 + kind) * size)
-    if summed:
-        set_all(&lane[0], <double>0, LANES)
-    compute(p, x, y, q, &out[0], 0, n, summed, by_fours(n, buffers), &lane[0])
-    if summed:
-        put_sum(p, VALUE, start, task, p.value_scale, add_lanes(&lane[0]), buffers)
+    for kind in range(GRAD_WEIGHT):
+        step[kind] = p.block if p.outputs[kind].data != NULL and not p.outputs[kind].summed else 0
+    # fewer numbers than lanes are added in another order
+    while end - start >= LANES:
+        n = min(p.block, end - start)
+        if summed:
+            set_all(&lane[0], <double>0, LANES)
+        compute(p, x, y, q, &out[0], 0, n, summed, by_fours(n, buffers), &lane[0])
+        if summed:
+            p.partial[VALUE][task] = add_lanes(&lane[0])
+        for kind in range(GRAD_WEIGHT):
+            out[kind] += step[kind]
+        x, y, q = x + n, y + n, q + n
+        start += n
+        task += 1
+    if start < end:
+        block(p, start, end - start, task, buffers)
 
 
 cdef enum:
@@ -305,12 +322,26 @@ cdef void block(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_ssize_t task
         finish(p, VALUE, start, n, task, p.value_scale, out[VALUE])
 
 
-cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* tag) noexcept nogil:
-    cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
-    cdef Py_ssize_t start, end, n, since = 0
-    if p.linear != NULL:
-        run_linear(p, task, buffers)
-        return
+cdef void plain_tasks(const plan_t* p, Py_ssize_t task, Py_ssize_t last, real_t* buffers) noexcept nogil:
+    """Tasks of a plan whose blocks are plain: those of neighbours at once."""
+    cdef Py_ssize_t run, next, start, end
+    while task < last:
+        if p.pieces:
+            run = task // p.pieces
+            next = min(last, (run + 1) * p.pieces)
+            start = run * p.run_length + (task - run * p.pieces) * p.block
+            end = min((run + 1) * p.run_length, start + (next - task) * p.block)
+        else:
+            # the first task may be a short one
+            next = last if task else 1
+            start = max(<Py_ssize_t>0, task * p.task_elements - p.first_task_short_by)
+            end = min(p.size, next * p.task_elements - p.first_task_short_by)
+        plain_blocks(p, start, end, task, buffers)
+        task = next
+
+
+cdef void run_task(const plan_t* p, Py_ssize_t task, real_t* buffers) noexcept nogil:
+    cdef Py_ssize_t start, end, since = 0
     if p.pieces:
         start = task // p.pieces * p.run_length
         end = start + p.run_length
@@ -320,28 +351,37 @@ cdef void run_in(const plan_t* p, Py_ssize_t task, char* memory, real_t* tag) no
         start = max(<Py_ssize_t>0, task * p.task_elements - p.first_task_short_by)
         end = min(p.size, (task + 1) * p.task_elements - p.first_task_short_by)
     while True:
-        n = min(p.block, end - start)
-        # fewer numbers than lanes are added in another order
-        if p.plain and n >= LANES:
-            plain_block(p, start, n, task, buffers)
-        else:
-            block(p, start, n, task, buffers)
+        block(p, start, min(p.block, end - start), task, buffers)
         start += p.block
         if start >= end or stopped(p, &since, p.block):
             return
 
 
-cdef void run_small(const plan_t* p, Py_ssize_t task, real_t* tag) noexcept nogil:
+cdef void run_in(const plan_t* p, Py_ssize_t task, Py_ssize_t last, char* memory, real_t* tag) noexcept nogil:
+    cdef real_t* buffers = <real_t*>((<size_t>memory + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
+    if p.plain:
+        plain_tasks(p, task, last, buffers)
+        return
+    while task < last:
+        if p.linear != NULL:
+            run_linear(p, task, buffers)
+        else:
+            run_task(p, task, buffers)
+        task += 1
+
+
+cdef void run_small(const plan_t* p, Py_ssize_t task, Py_ssize_t last, real_t* tag) noexcept nogil:
     cdef char stack[BUFFERS * SMALL_BYTES + CACHE_LINE]
-    run_in(p, task, &stack[0], tag)
+    run_in(p, task, last, &stack[0], tag)
 
 
-cdef void run_task(const plan_t* p, Py_ssize_t task, Py_ssize_t thread, real_t* tag) noexcept nogil:
+cdef void run_tasks(const plan_t* p, Py_ssize_t task, Py_ssize_t last, Py_ssize_t thread, real_t* tag) noexcept nogil:
+    """Runs tasks from `task` to `last`."""
     # A function of its own: run_small's buffers would take stack from threads that do not need them.
     if p.scratch == NULL:
-        run_small(p, task, tag)
+        run_small(p, task, last, tag)
     else:
-        run_in(p, task, p.scratch + thread * p.scratch_size, tag)
+        run_in(p, task, last, p.scratch + thread * p.scratch_size, tag)
 
 
 cdef void add_up(const plan_t* p, int kind, double scale, real_t* tag) noexcept nogil:
@@ -372,18 +412,16 @@ cdef void work_off(const plan_t* p, int thread, real_t* tag) noexcept nogil:
     """
     # An atomic operation waits for all stores before it, so many small tasks are taken in batches.
     cdef Py_ssize_t each = max(<Py_ssize_t>1, p.work // p.tasks), since = 0
-    cdef Py_ssize_t task, end, i, batch = max(<Py_ssize_t>1, min(p.tasks // (BATCHES * p.threads), LOOK_WORK // each))
+    cdef Py_ssize_t task, end, batch = max(<Py_ssize_t>1, min(p.tasks // (BATCHES * p.threads), LOOK_WORK // each))
     cdef int k, owner
     if not p.shared:
-        for task in range(first_task(p, thread), first_task(p, thread + 1)):
-            run_task(p, task, thread, tag)
+        run_tasks(p, first_task(p, thread), first_task(p, thread + 1), thread, tag)
     for k in range(p.threads if p.shared else 0):
         owner = (thread + k) % p.threads
         end = first_task(p, owner + 1)
         task = fetch_add(&p.ranges[owner].next, batch)
         while task < end and not stopped(p, &since, batch * each):
-            for i in range(task, min(task + batch, end)):
-                run_task(p, i, thread, tag)
+            run_tasks(p, task, min(task + batch, end), thread, tag)
             task = fetch_add(&p.ranges[owner].next, batch)
     end_streams()
 
@@ -429,19 +467,21 @@ cdef void run_threads(const plan_t* p, real_t* tag) noexcept nogil:
 
 
 cdef void run_as(const plan_t* p, real_t* tag) noexcept nogil:
-    cdef Py_ssize_t task, each, since = 0
+    cdef Py_ssize_t task = 1, each, batch, since = 0
     cdef int kind
     if p.threads == 1:
-        run_task(p, 0, 0, tag)
+        run_tasks(p, 0, 1, 0, tag)
         if p.tasks > 1:
-            each = p.work // p.tasks
-            for task in range(1, p.tasks):
-                if stopped(p, &since, each):
-                    break
-                run_task(p, task, 0, tag)
+            each = max(<Py_ssize_t>1, p.work // p.tasks)
+            batch = max(<Py_ssize_t>1, LOOK_WORK // each)
+            while task < p.tasks and not stopped(p, &since, min(batch, p.tasks - task) * each):
+                run_tasks(p, task, min(task + batch, p.tasks), 0, tag)
+                task += batch
             end_streams()
     else:
         run_threads(p, tag)
+    if p.watch != NULL and atomic_load(&p.watch.next) < 0:
+        return  # no cover: signals come by chance
     for kind in range(OUTPUTS):
         if p.partial[kind] != NULL:
             add_up(p, kind, p.value_scale if kind == VALUE else (p.grad_scale if kind == GRAD_WEIGHT else 1.), tag)
