@@ -81,6 +81,7 @@ cdef enum:
     AHEAD_BYTES = 4096
     LONG_ROW_BYTES = 1 << 15
     CHUNKS = 16
+    ALIGNED_BYTES = 1 << 15     # of a result: from there on it begins on a cache line
 
 # Bytes of an array from which on the next elements are prefetched. AMD's last cache feeds a core without prefetching if
 # it holds the three arrays of a light loss; prefetching would cost a fifth of that loss's time. Intel's is farther

@@ -239,6 +239,14 @@ def test_out_of_another_dtype(
             np.testing.assert_array_equal(a, b.astype(stored))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(100_000,), (400, 1000)])
+def test_large_results_begin_on_a_cache_line(shape: tuple[int, ...], dtype: str) -> None:
+    results = fl.L2Loss(reduction="none").value_grad_and_hess(np.zeros(shape, dtype), np.ones(shape, dtype))
+    assert [x.ctypes.data % 64 for x in results] == [0, 0, 0]
+    assert all(x.flags.c_contiguous and x.flags.writeable and x.shape == shape for x in results)
+
+
 @pytest.mark.parametrize("name", [name for name, reference in REPRESENTATIVES.items() if not reference.row])
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "__call__"])
 def test_fortran_order_has_the_same_bits(rng: np.random.Generator, name: str, method: str) -> None:
