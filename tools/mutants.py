@@ -3,9 +3,9 @@
     python tools/mutants.py [--only WORD] [--first N] [--jobs N] [--list]
 
 A mutant is a text that stands once in the package, and what to put in its place. The copy is built for this processor
-alone, with little optimisation, again only where a source of an extension has changed. The quick tests run until the first
-that fails. Prints that test for each mutant, and fails if one survives. Needs gcc, and the active environment's pytest,
-Cython and setuptools.
+alone, with little optimisation, again only where a source of an extension has changed. The quick tests run until the
+first that fails. Prints that test for each mutant, and fails if one survives. Needs gcc, and the active environment's
+pytest, Cython and setuptools.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def place(folder: Path, old: str) -> Path:
 
 
 def compiler(folder: Path) -> Path:
-    """A compiler that takes half the time, for tests that take as long: setup.py's flags come before, the last counts."""
+    """A compiler that takes half the time, for tests that take as long: the last of several -O counts."""
     path = folder / "cc"
     path.write_text('#!/bin/sh\nexec gcc "$@" -O1\n', encoding="utf-8")
     path.chmod(0o755)
