@@ -1,6 +1,9 @@
 """Measures how far values, gradients and Hessians are from the exact ones, beside PyTorch and JAX, and prints a table.
 
     python -m bench.accuracy > docs/accuracy.md
+    python -m bench.accuracy --only Tweedie
+
+The second command prints the rows of those losses alone.
 
 Errors are in units in the last place (ULP) of the exact result for the given inputs, computed with 120 digits; where a
 result is a sum of terms of either sign, of its largest term. PyTorch and JAX get the same formula, epsilon included.
@@ -10,6 +13,7 @@ A second column has the errors in units of what rounding the inputs would change
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import platform
 from collections.abc import Callable, Iterable
@@ -461,9 +465,9 @@ def moved(case: Case | Rows, inputs: tuple[Any, ...], exact: Exact) -> list[Any]
     return by
 
 
-def rows(contenders: Iterable[str]) -> Iterable[list[str]]:
+def rows(contenders: Iterable[str], word: str) -> Iterable[list[str]]:
     rational = np.frompyfunc(lambda a: mp.mpf(float(a)), 1, 1)
-    for name, case in CASES.items():
+    for name, case in [pair for pair in CASES.items() if word in pair[0]]:
         for dtype in (np.float32, np.float64):
             inputs = case.inputs(dtype)
             rationals = tuple(rational(a) if a.dtype.kind == "f" else a for a in inputs)
@@ -484,7 +488,17 @@ def rows(contenders: Iterable[str]) -> Iterable[list[str]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
+    parser.add_argument("--only", metavar="WORD", help="print the rows of losses with this word in their name")
+    word = parser.parse_args().only
     contenders = [name for name in CONTENDERS if name == "fastloss" or importlib.util.find_spec(name)]
+    if word is None:
+        print_head(contenders)
+    for row in rows(contenders, word or ""):
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+def print_head(contenders: list[str]) -> None:
     print("# Accuracy\n")
     print(
         "The largest errors found in any element, in units in the last place of the exact result. 1e7 in float32, or\n"
@@ -509,8 +523,6 @@ def main() -> None:
     columns = contenders[0], "beside inputs", *contenders[1:]
     print(f"| loss | dtype | result | worst at (pred, label), or shape | {' | '.join(columns)} |")
     print(f"|---|---|---|---|{'---:|' * len(columns)}")
-    for row in rows(contenders):
-        print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -391,12 +391,15 @@ cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const do
                      real_t* l, real_t* scale, real_t* at_label) noexcept nogil:
     """From n rows' sums their losses, what turns exponentials into gradients, and the gradients at the labels."""
     cdef Py_ssize_t i
-    cdef double high, own_, w, c, loss
+    cdef double w, c, loss
+    cdef real_t rest, one = 1
     for i in range(n):
-        high, own_, w = highest[i], own[i], weight[i]
-        loss = (<double>top[i] - <double>logit[i]) + log_sum(<double>1, (others[i] + (own_ - high)) / high)
+        # No digit cancels in what follows the sums, so these alone are in double, and factors, which may be any number.
+        rest = <real_t>(others[i] + (<double>own[i] - highest[i]))
+        w = weight[i]
+        loss = (<double>top[i] - <double>logit[i]) + log_sum(one, rest / highest[i])
         l[i] = <real_t>(w * loss)
-        c = w * factor / (others[i] + own_)
+        c = w * factor * (one / <real_t>(others[i] + own[i]))
         scale[i] = <real_t>c
         at_label[i] = <real_t>(-others[i] * c)
 
