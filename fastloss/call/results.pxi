@@ -131,8 +131,7 @@ cdef cnp.ndarray half_result(call_t* c, int ndim, const Py_ssize_t* shape, int k
 
 
 cdef cnp.ndarray new_array(int ndim, const Py_ssize_t* shape, bint is_double):
-    """An array for the loops to fill. A large one begins on a cache line, because stores across two lines take twice
-    as long; NumPy's memory begins anywhere."""
+    """An array for the loops to fill. A large one begins on a cache line: a store across two lines is two stores."""
     cdef Py_ssize_t itemsize = 8 if is_double else 4, size = 1
     cdef int k, type = cnp.NPY_DOUBLE if is_double else cnp.NPY_FLOAT
     cdef cnp.npy_intp room
