@@ -138,7 +138,7 @@ cdef cnp.ndarray new_array(int ndim, const Py_ssize_t* shape, bint is_double):
     cdef char* data
     for k in range(ndim):
         size *= shape[k]
-    if size * itemsize < ALIGNED_BYTES:
+    if size < ALIGNED_BYTES // itemsize:
         return cnp.PyArray_SimpleNew(ndim, <cnp.npy_intp*>shape, type)
     room = size + CACHE_LINE // itemsize
     memory = cnp.PyArray_SimpleNew(1, &room, type)
