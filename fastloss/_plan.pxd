@@ -45,7 +45,7 @@ cdef enum:
     PASS_VALUE_GRADIENT
     PASS_GRADIENT_HESSIAN
     PASS_EVERYTHING
-    PASS_SURROGATE      # everything, with the kernel's surrogate in place of the Hessian
+    PASS_SURROGATE      # all in the predictions, with the kernel's surrogate in place of the Hessian
     PASSES
 
 # the type of elements, by kind and size: NumPy has several type numbers for the same

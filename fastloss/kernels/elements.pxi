@@ -153,11 +153,12 @@ cdef void evaluate(loss_t kernel, pass_t* tag, Py_ssize_t n, double scale, apart
     """
     cdef Py_ssize_t i
     for i in range(n & -GRAIN):
+        # a Hessian is wanted beside derivatives in predictions alone
         evaluate_one(
             kernel, pass_t is not Gradient and pass_t is not GradientHessian, pass_t is not Value,
             pass_t is GradientHessian or pass_t is Everything or pass_t is Surrogate,
-            pass_t is Everything or pass_t is Surrogate, pass_t is Surrogate, scale, x[i], y[i], q[i], l + i, g + i,
-            h + i, d + i, e + i, f + i)
+            pass_t is Everything or pass_t is Surrogate and loss_t in two_predictions_t, pass_t is Surrogate, scale,
+            x[i], y[i], q[i], l + i, g + i, h + i, d + i, e + i, f + i)
 
 
 cdef inline void evaluate_all(loop_t loop, void* kernel, Py_ssize_t n, double scale, const real_t* x, const real_t* y,
