@@ -39,7 +39,7 @@ def as_method(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 # NumPy computes the functions of objects by their methods
-for numpy_name in ("exp", "expm1", "log", "log1p", "sqrt", "sinh", "cosh", "tanh", "arctan", "erfc"):
+for numpy_name in ("exp", "expm1", "log", "log1p", "sqrt", "sinh", "cosh", "tanh", "arctan", "erfc", "loggamma"):
     setattr(mp.mpf, numpy_name, as_method(getattr(mp, numpy_name.replace("arc", "a"))))
 POINTS = 2000
 RESULTS = ("value", "gradient", "Hessian")
@@ -159,6 +159,16 @@ def capped_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exa
     """The softcap of 3 has a curvature of its own, which the gradient multiplies."""
     bent = abs(2 * np.tanh(x / 3) / 3 * gradient)
     return value, gradient, hessian, value, gradient, np.maximum(abs(hessian), bent)
+
+
+def full_terms(name: str) -> Callable[..., Exact]:
+    """Return the largest terms of a likelihood with its constant, by the name of the case without it."""
+
+    def terms(value: Any, gradient: Any, hessian: Any, *inputs: Any) -> Exact:
+        plain_value = LOSSES[name].value(*inputs)
+        return value, gradient, hessian, np.maximum(plain_value, abs(value - plain_value)), gradient, hessian
+
+    return terms
 
 
 def divergence_terms(value: Any, gradient: Any, hessian: Any, x: Any, y: Any) -> Exact:
@@ -392,6 +402,8 @@ CASES |= {
     "SoftmaxCELoss, softcap and logit_bias": of_option("softmax softcap logit_bias", capped_terms),
     "TweedieLoss, deviance": of_option("deviance power=1.5"),
     "AFTLoss, normal": of_option("AFT normal"),
+    "NegativeBinomialLoss, full": of_option("negative binomial full", full_terms("negative binomial")),
+    "BinomialLoss, full": of_option("binomial full", full_terms("binomial")),
 }
 
 
@@ -460,7 +472,9 @@ def moved(case: Case | Rows, inputs: tuple[Any, ...], exact: Exact) -> list[Any]
     # together: the bounds of a time that is known are one number
     fixed = {k for k in reals if names[k] in case.loss.fixed}
     for moving in filter(None, (fixed, *({k} for k in reals if k not in fixed))):
-        others = case.exact(*(a * (1 + step) if k in moving else a for k, a in enumerate(inputs)))
+        # a count down, as it may be that of all trials
+        by_name = [(-step if name == "label" else step) * (k in moving) for k, name in enumerate(names)]
+        others = case.exact(*(a * (1 + move) if move else a for a, move in zip(inputs, by_name, strict=False)))
         by = [most + abs(b - a) / step for most, a, b in zip(by, exact[:3], others, strict=False)]
     return by
 
@@ -506,7 +520,7 @@ def print_head(contenders: list[str]) -> None:
         "Where terms of either sign cancel, the unit is that of another number:\n\n"
         "| result | unit in the last place of |\n"
         "|---|---|\n"
-        "| Poisson, Kullback-Leibler, values of triplets | the largest term |\n"
+        "| Poisson, Kullback-Leibler, values of triplets and with a coefficient | the largest term |\n"
         "| gradients of soft and dense labels, of CTC and of SDML | the largest term |\n"
         "| Hessians with a softcap | the largest term |\n"
         "| values of cosines | 1 |\n"

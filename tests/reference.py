@@ -139,6 +139,32 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
+def special(name: str, function: Callable[[float], float]) -> Formula:
+    """A function that NumPy lacks; numbers of mpmath have it as a method."""
+
+    def result(z: Array) -> Array:
+        found = np.frompyfunc(lambda v: getattr(v, name)() if hasattr(v, name) else function(v), 1, 1)(z)
+        return np.asarray(found, None if np.asarray(z).dtype == object else np.float64)
+
+    return result
+
+
+complementary_error = special("erfc", math.erfc)
+
+
+def log_gamma(z: Array) -> Array:
+    """log Gamma of numbers above 0; of others no formula has a value."""
+    return special("loggamma", math.lgamma)(np.clip(z, 1e-30, 1e300))
+
+
+def digamma(z: Array) -> Array:
+    """The derivative of log_gamma, by its recurrence up to beyond 40, and by its series there."""
+    near = np.clip(z, 1e-30, 1e300)
+    far = near + 40
+    series = np.log(far) - 1 / (2 * far) - 1 / (12 * far**2) + 1 / (120 * far**4)
+    return series - sum(1 / (near + k) for k in range(40))
+
+
 def stirling(y: Array) -> Array:
     c = np.maximum(y, 1)
     return np.where(y > 1, c * np.log(c) - c + 0.5 * np.log(2 * np.pi * c), 0)
@@ -443,12 +469,6 @@ def extreme_duration(sigma: float) -> dict[str, Any]:
     }
 
 
-def complementary_error(z: Array) -> Array:
-    """erfc, which NumPy lacks; numbers of mpmath have it as a method."""
-    found = np.frompyfunc(lambda v: v.erfc() if hasattr(v, "erfc") else math.erfc(v), 1, 1)(z)
-    return np.asarray(found, None if np.asarray(z).dtype == object else np.float64)
-
-
 def normal_duration(sigma: float) -> dict[str, Any]:
     def root(z: Array) -> Array:
         """The square root of 2 pi, in the digits of z."""
@@ -651,6 +671,45 @@ def negative_binomial(theta: float) -> dict[str, Any]:
         "hessian": lambda x, y: (y + theta) * theta * np.exp(x) / (theta + np.exp(x)) ** 2,
         "label_gradient": lambda x, y: np.log(1 + theta * np.exp(-x)),
     }
+
+
+def of_counts(formula: Formula) -> Formula:
+    """A formula of a count, perhaps one among n trials, which has no value for other numbers."""
+    return lambda x, y, *n: np.where((y >= 0) & (y <= (n[0] if n else np.inf)), formula(x, y, *n), np.nan)
+
+
+def negative_binomial_full(theta: float) -> dict[str, Any]:
+    def value(x: Array, y: Array) -> Array:
+        # 0 y is of the type that has more digits
+        ways = log_gamma(y + theta) - log_gamma(theta + 0 * y) - log_gamma(y + 1)
+        return y * np.log(1 + theta * np.exp(-x)) + theta * np.log(1 + np.exp(x) / theta) - ways
+
+    plain = negative_binomial(theta)
+    return {
+        "value": of_counts(value),
+        "gradient": of_counts(plain["gradient"]),
+        "hessian": of_counts(plain["hessian"]),
+        "label_gradient": of_counts(lambda x, y: plain["label_gradient"](x, y) + digamma(y + 1) - digamma(y + theta)),
+    }
+
+
+BINOMIAL: dict[str, Any] = {
+    "value": lambda x, y, n=1: y * np.log(1 + np.exp(-x)) + (n - y) * np.log(1 + np.exp(x)),
+    "gradient": lambda x, y, n=1: n * sigmoid(x) - y,
+    "hessian": lambda x, y, n=1: n * sigmoid(x) * sigmoid(-x),
+    "label_gradient": lambda x, y, n=1: -x,
+    "third_gradient": lambda x, y, n: np.log(1 + np.exp(x)),
+}
+
+BINOMIAL_FULL: dict[str, Any] = {
+    "value": of_counts(
+        lambda x, y, n: BINOMIAL["value"](x, y, n) + log_gamma(y + 1) + log_gamma(n - y + 1) - log_gamma(n + 1)
+    ),
+    "gradient": of_counts(BINOMIAL["gradient"]),
+    "hessian": of_counts(BINOMIAL["hessian"]),
+    "label_gradient": of_counts(lambda x, y, n: -x + digamma(y + 1) - digamma(n - y + 1)),
+    "third_gradient": of_counts(lambda x, y, n: np.log(1 + np.exp(x)) + digamma(n - y + 1) - digamma(n + 1)),
+}
 
 
 def class_id_data(ignore: int | None) -> Callable[..., tuple[Array, ...]]:
@@ -1082,16 +1141,25 @@ LOSSES = {
         source="Lawless 1987",
         parameters={"theta": 2.5},
     ),
+    "negative binomial full": Reference(
+        fl.NegativeBinomialLoss,
+        **negative_binomial_full(2.5),
+        data=count_data,
+        source="Lawless 1987",
+        is_traced=False,
+        parameters={"theta": 2.5, "compute_full": True},
+    ),
     "binomial": Reference(
+        fl.BinomialLoss, **BINOMIAL, data=trials_data, source="McCullagh and Nelder 1989", third="trials"
+    ),
+    "binomial full": Reference(
         fl.BinomialLoss,
-        lambda x, y, n=1: y * np.log(1 + np.exp(-x)) + (n - y) * np.log(1 + np.exp(x)),
-        lambda x, y, n=1: n * sigmoid(x) - y,
-        lambda x, y, n=1: n * sigmoid(x) * sigmoid(-x),
-        lambda x, y, n=1: -x,
-        trials_data,
-        "McCullagh and Nelder 1989",
+        **BINOMIAL_FULL,
+        data=trials_data,
+        source="McCullagh and Nelder 1989",
         third="trials",
-        third_gradient=lambda x, y, n: np.log(1 + np.exp(x)),
+        is_traced=False,
+        parameters={"compute_full": True},
     ),
     "gamma": Reference(
         fl.GammaLoss,

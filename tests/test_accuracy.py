@@ -174,6 +174,63 @@ def test_infinite_predictions(dtype: Any) -> None:
     assert (value[0], *[g[0] for g in gradients]) == (np.inf, -2, np.inf)
 
 
+def log_ways(z: Any, n: Any) -> Any:
+    """log(Gamma(z + n)/(Gamma(z) n!))."""
+    return mpmath.loggamma(z + n) - mpmath.loggamma(z) - mpmath.loggamma(n + 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_coefficients_of_binomials(dtype: Any) -> None:
+    """Log-likelihoods of counts of every size, in units in the last place of the larger of both terms, or of 1."""
+    rng = np.random.default_rng(10)
+    count = np.concatenate([np.arange(20), np.floor(10.0 ** rng.uniform(0, 6, 300))]).astype(dtype)
+    trials = count + np.floor(10.0 ** rng.uniform(0, 10, count.size)).astype(dtype)
+    x = rng.normal(scale=3, size=count.size).astype(dtype)
+    rows = [[mpmath.mpf(float(a)) for a in row] for row in zip(x, count, trials, strict=True)]
+
+    def worst(loss: fl.Loss, terms: list[tuple[Any, Any]], *others: Any) -> float:
+        found = loss(x, count, None, *others)
+        units = [float(np.spacing(dtype(max(1, a, abs(b))))) for a, b in terms]
+        return max(float(abs(v - (a - b)) / u) for v, (a, b), u in zip(found.tolist(), terms, units, strict=True))
+
+    terms = [(b * softplus(-a) + (n - b) * softplus(a), log_ways(n - b + 1, b)) for a, b, n in rows]
+    assert worst(fl.BinomialLoss(compute_full=True), terms, trials) <= 3
+    for theta in map(mpmath.mpf, (1e-3, 0.37, 1.0, 2.5, 137.0, 1e6, 1e10)):
+        shifted = [(a - mpmath.log(theta), b) for a, b, _ in rows]
+        terms = [(b * softplus(-t) + theta * softplus(t), log_ways(theta, b)) for t, b in shifted]
+        assert worst(fl.NegativeBinomialLoss(float(theta), compute_full=True), terms) <= (8 if theta < 1 else 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_coefficient_of_1_costs_nothing(dtype: Any) -> None:
+    """Not even a rounding error, beside which a confident prediction's loss would be lost."""
+    x, y = np.linspace(-60, 60, 241).astype(dtype), np.arange(241, dtype=dtype)
+    for label in (0 * y, y):
+        full, plain = (fl.BinomialLoss(compute_full=full)(x, label, None, y) for full in (True, False))
+        np.testing.assert_array_equal(full, plain)
+    for theta, label in ((1, y), (0.3, 0 * y), (1e9, 0 * y)):
+        full, plain = (fl.NegativeBinomialLoss(theta, compute_full=full)(x, label) for full in (True, False))
+        np.testing.assert_array_equal(full, plain)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_counts_of_any_size(dtype: Any) -> None:
+    """Infinite counts lose and have gradients as without a coefficient; what is no count has neither."""
+    most, inf = float(np.finfo(dtype).max), np.inf
+    x, y = np.array([0.5] * 6, dtype), np.array([0, 3, most, inf, -1, np.nan], dtype)
+    for theta in (1e-300, 2.5, 1e300):
+        full, plain = (fl.NegativeBinomialLoss(theta, compute_full=f).value_and_grad(x, y) for f in (True, False))
+        assert np.isnan(full)[:, 4:].all()
+        assert np.isfinite(full[0][:2]).all()
+        assert full[0][3] == plain[0][3] == inf
+        np.testing.assert_array_equal(full[1][:4], plain[1][:4])
+    y, trials = np.array([0, 3, 3, 3, -1, 4], dtype), np.array([inf, inf, most, 3, 3, 3], dtype)
+    full, plain = (fl.BinomialLoss(compute_full=f).value_and_grad(x, y, None, trials) for f in (True, False))
+    assert np.isnan(full)[:, 4:].all()
+    np.testing.assert_array_equal(full[0][:3], plain[0][:3])
+    np.testing.assert_array_equal(full[1][:4], plain[1][:4])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_polynomial_losses(dtype: Any) -> None:
     rng = np.random.default_rng(7)

@@ -86,13 +86,21 @@ def likelihood(formula: Callable[..., Any]) -> Peer:
     return results
 
 
+def negative_binomial_full(stats: Any, special: Any, x: Array, y: Array) -> Any:
+    return stats.nbinom.logpmf(y, 2.5, 2.5 / (2.5 + np.exp(x)))
+
+
 def negative_binomial(stats: Any, special: Any, x: Array, y: Array) -> Any:
     coefficient = special.gammaln(y + 2.5) - special.gammaln(2.5) - special.gammaln(y + 1)
-    return stats.nbinom.logpmf(y, 2.5, 2.5 / (2.5 + np.exp(x))) - coefficient
+    return negative_binomial_full(stats, special, x, y) - coefficient
+
+
+def binomial_full(stats: Any, special: Any, x: Array, y: Array, n: Array) -> Any:
+    return stats.binom.logpmf(y, n, special.expit(x))
 
 
 def binomial(stats: Any, special: Any, x: Array, y: Array, n: Array) -> Any:
-    return stats.binom.logpmf(y, n, special.expit(x)) - np.log(special.comb(n, y))
+    return binomial_full(stats, special, x, y, n) - np.log(special.comb(n, y))
 
 
 def student(stats: Any, special: Any, x: Array, y: Array, q: Array) -> Any:
@@ -205,7 +213,13 @@ PEERS: dict[str, tuple[fl.Loss, Callable[..., tuple[Array, ...]], Peer]] = {
     ),
     "Crammer-Singer": (fl.CrammerSingerLoss(), rows_of("Crammer-Singer"), torch(highest_of_others)),
     "negative binomial": (fl.NegativeBinomialLoss(theta=2.5), data.count_data, likelihood(negative_binomial)),
+    "negative binomial full": (
+        fl.NegativeBinomialLoss(2.5, compute_full=True),
+        data.count_data,
+        likelihood(negative_binomial_full),
+    ),
     "binomial": (fl.BinomialLoss(), data.trials_data, likelihood(binomial)),
+    "binomial full": (fl.BinomialLoss(compute_full=True), data.trials_data, likelihood(binomial_full)),
     "Gaussian": (
         fl.GaussianNLLLoss("variance", True, 0.75),
         data.gaussian_of_variance(0.75)["data"],

@@ -73,10 +73,13 @@ class NegativeBinomialLoss(Loss):
 
     .. math:: \ell = (y + \theta) \log(\theta + e^x) - y x - \theta \log \theta
 
+    With ``compute_full=True``, :math:`\log y! + \log \Gamma(\theta) - \log \Gamma(y + \theta)` is added.
+
     Args:
         theta: the number of failures, above 0: a count of mean m has the variance m + m²/theta.
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
+        compute_full: whether to add the term of y and theta; without it, compare values of one theta only.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None)``, pred the logarithm of the mean, label a count from 0 up and of the
@@ -84,13 +87,13 @@ class NegativeBinomialLoss(Loss):
 
     Raises ValueError for a theta that is not above 0.
 
-    The formula leaves out the logarithm of the coefficient, which depends on y and theta alone: compare values of one
-    theta only. As theta grows, the loss becomes Poisson's; theta = 1 is the geometric distribution. With a large theta,
-    values near a mean of theta are within abs(log(theta)) units in the last place in float64. float32 loses digits
-    where the mean divided by theta is below 1e-38.
+    As theta grows, the loss becomes Poisson's; theta = 1 is the geometric distribution. With a large theta, values near
+    a mean of theta are within abs(log(theta)) units in the last place in float64. float32 loses digits where the mean
+    divided by theta is below 1e-38. A value with the added term is within 3 units in the last place of the larger of
+    both or of 1, and within 8 for a theta below 1. It is NaN for a label below 0.
 
     Source: Lawless 1987; Cameron and Trivedi 1986 (NB2). Gluon, PyTorch: none. scipy: ``nbinom(theta, theta / (theta +
-    exp(x)))``. statsmodels: alpha = 1/theta.
+    exp(x)))``, which adds the term. statsmodels: alpha = 1/theta, with the term.
 
     >>> import fastloss as fl
     >>> fl.NegativeBinomialLoss(theta=2).value_and_grad([0.0, 1.0], [1, 3])[1].round(4)
@@ -100,10 +103,17 @@ class NegativeBinomialLoss(Loss):
     __slots__ = ()
 
     def __init__(
-        self, theta: float = 1, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example"
+        self,
+        theta: float = 1,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        compute_full: bool = False,
+        *,
+        reduction: Reduction = "example",
     ) -> None:
+        kernel = kernels.NegativeBinomialFull if flag("compute_full", compute_full) else kernels.NegativeBinomial
         super().__init__(
-            kernels.NegativeBinomial(number("theta", theta, above=0)),
+            kernel(number("theta", theta, above=0)),
             weight,
             batch_axis,
             reduction,
@@ -119,31 +129,44 @@ class BinomialLoss(Loss):
 
     .. math:: \ell = y \log(1 + e^{-x}) + (n - y) \log(1 + e^x)
 
+    With ``compute_full=True``, :math:`-\log \binom{n}{y}` is added, which is 0 for one trial.
+
     Args:
         weight: a number that multiplies the loss; None is 1.
         batch_axis: the axis of the examples.
+        compute_full: whether to add the term of y and n; without it, compare values of one n only.
         reduction: see :class:`Loss`.
 
     Call: ``loss(pred, label, sample_weight=None, trials=None)``, pred the log-odds, label the successes, of the same
     shape. trials is n, which broadcasts to pred: (C,) gives one per column; None is 1. ``wrt="trials"`` gives its
     gradient.
 
-    The formula leaves out the logarithm of the number of ways to choose the successes, which depends on y and n alone.
     For one trial the loss is :class:`SigmoidBinaryCrossEntropyLoss`. For n trials it is that of the label y/n with the
-    sample_weight n, except that a weighted mean divides by other weights.
+    sample_weight n, except that a weighted mean divides by other weights. A value with the added term is within 3 units
+    in the last place of the larger of both or of 1. It is NaN for a label below 0 or above trials.
 
-    Source: Bernoulli 1713; McCullagh and Nelder 1989. Gluon, PyTorch: none. scipy: ``binom(n, 1 / (1 + exp(-x)))``.
+    Source: Bernoulli 1713; McCullagh and Nelder 1989. Gluon, PyTorch: none. scipy: ``binom(n, 1 / (1 + exp(-x)))``,
+    which adds the term.
 
     >>> import fastloss as fl
     >>> fl.BinomialLoss()([0.0, 40.0], [3, 10], None, 10).round(4)
     array([6.9315, 0.    ])
+    >>> fl.BinomialLoss(compute_full=True)([0.0, 40.0], [3, 10], None, 10).round(4)
+    array([2.144, 0.   ])
     """
 
     __slots__ = ()
 
-    def __init__(self, weight: float | None = None, batch_axis: int = 0, *, reduction: Reduction = "example") -> None:
+    def __init__(
+        self,
+        weight: float | None = None,
+        batch_axis: int = 0,
+        compute_full: bool = False,
+        *,
+        reduction: Reduction = "example",
+    ) -> None:
         super().__init__(
-            kernels.Binomial(),
+            kernels.BinomialFull() if flag("compute_full", compute_full) else kernels.Binomial(),
             weight,
             batch_axis,
             reduction,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastloss as fl
+from fastloss._domains import COUNT
 from tests import reference, structured
 from tests.reference import Reference
 from tests.specimens import (
@@ -147,8 +148,11 @@ def draw_inputs(call: Call, s: Specimen, lay: Lay, rng: np.random.Generator) -> 
         arrays["label"] = wild_label(s, arrays, rng)
     for k, spec in s.specs.items():
         if spec.lies == "broadcast":
-            weights = rng.integers(-6 if call.wild else 0, 13, partial(lay.unreduced(shape), call.third_axes))
-            arrays[k] = np.asarray(weights / 4)
+            is_wild = call.wild and spec.domain is not COUNT
+            weights = rng.integers(-6 if is_wild else 0, 13, partial(lay.unreduced(shape), call.third_axes))
+            # no count is above that of the trials
+            most = np.ceil(np.max(arrays["label"], initial=0)) if spec.domain is COUNT else 0
+            arrays[k] = np.asarray(weights / 4 + most)
     if call.family == "poisson" and "epsilon" in arrays:
         arrays["epsilon"] = np.array(rng.choice([1e-8, 0.25]))
     inputs: dict[str, Array] = {}

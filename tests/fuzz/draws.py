@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from fastloss._domains import COUNT
 from fastloss._domains import REAL as REAL_NUMBERS
 from tests.fuzz.call import FAMILIES, SPECIMENS, Call
 from tests.fuzz.mistakes import MISTAKES
@@ -117,10 +118,11 @@ def draw_dtypes(draw: Any, family: str, kind: str) -> dict[str, str]:
 
 
 def is_exact(s: Specimen, name: str) -> bool:
-    """Whether an input has to be as it was drawn: all but labels, and logits, which know no kink."""
+    """Whether an input has to be as it was drawn: trials, and all but labels beside logits, which know no kink."""
     domain = s.specs[s.names[0]].domain
     has_logits = domain is not REAL_NUMBERS and np.isinf(domain.low)
-    return name not in s.ids and name != "label" and not has_logits
+    is_trials = s.specs[name].lies == "broadcast" and s.specs[name].domain is COUNT
+    return name not in s.ids and (is_trials or (name != "label" and not has_logits))
 
 
 @st.composite

@@ -239,9 +239,89 @@ cdef class Deviance(Power):
         d[0] = first * s + (c / y * more if positive else -inf)
 
 
-@cython.final
-cdef class NegativeBinomial(Kernel):
-    """l = theta log(1 + e^t) + y log(1 + e^-t), t = x - log theta; theta = m 2^n with m in [1/2, 1)."""
+cdef inline real_t stirling(real_t w, real_t* slope) noexcept nogil:
+    """log Gamma(w) - (w - 1/2) log w + w - log(2 pi)/2 for w from 6 up, and digamma(w) - log w.
+
+    Stirling's series are w^-1 and w^-2 times polynomials in w^-2, which here interpolate at Chebyshev nodes.
+    """
+    cdef real_t one = 1, half = .5, r = one / w, s = r * r, p, q
+    if real_t is float:
+        p = fma(s, <float>-2.756120947691013e-03, <float>.08333325832792247)
+        q = fma(s, <float>-8.225802791796251e-03, <float>.08333296129270003)
+    else:
+        p = fma(s, 4.298394281325464e-03, -1.8449995052567591e-03)
+        p = fma(s, p, 8.404447851602169e-04)
+        p = fma(s, p, -5.952257418022643e-04)
+        p = fma(s, p, 7.936507373369848e-04)
+        p = fma(s, p, -2.7777777776807643e-03)
+        p = fma(s, p, .0833333333333333)
+        q = fma(s, .0527835788020277, -.02005781319935496)
+        q = fma(s, q, 7.557240349829397e-03)
+        q = fma(s, q, -4.16649213380119e-03)
+        q = fma(s, q, 3.968253174196778e-03)
+        q = fma(s, q, -8.33333333196673e-03)
+        q = fma(s, q, .08333333333333294)
+    slope[0] = -r * fma(r, q, half)
+    return r * p
+
+
+cdef inline real_t rising(real_t w, real_t* slope) noexcept nogil:
+    """w (w + 1) ... (w + 5), and the derivative of its logarithm; g = w (w + 5) is a part of each pair's product."""
+    cdef real_t g = w * (w + <real_t>5), p = g * fma(g, g + <real_t>10, <real_t>24)
+    slope[0] = fma(w, <real_t>2, <real_t>5) * (fma(g, fma(g, <real_t>3, <real_t>20), <real_t>24) / p)
+    return p
+
+
+cdef inline real_t bounded(real_t n) noexcept nogil:
+    """n, of which the largest keep sums and products in the range: an infinite count is no inf - inf."""
+    cdef real_t most
+    if real_t is float:
+        most = <float>1e30
+    else:
+        most = 1e300
+    return most if n > most else n
+
+
+cdef inline real_t log_ways(real_t z, real_t n, real_t* by_z, real_t* by_n) noexcept nogil:
+    """log(Gamma(z + n)/(Gamma(z) n!)) for z > 0 and n >= 0, which are far from the ends of the range; its derivatives.
+
+    Gamma(z) and n! = Gamma(n + 1) may change places: u = k + 1 is the nearer to 1 of z and n + 1, v is the other. With
+    a = v, b = v + k and c = u, each 6 larger where v or u is below 7, the logarithm is k log(a/c) + (b - 1/2) log(b/a)
+    and terms that grow as log c alone. So nothing cancels, as logarithms of Gamma would, and all is exactly 0 for n = 0
+    and for z = 1.
+    """
+    cdef real_t one = 1, zero = 0, half = .5, six = 6, seven = 7, bias, k, u, v, a, b, c, s_a, s_b, s_c, of_a, of_b
+    cdef real_t of_c, p_u, p_v, p_t, of_u, of_v, of_t, shift, ratio, power, high, low, rest, by_u, by_v, unused
+    cdef bint swapped = n > absolute(z - one), few_u, few_v
+    if real_t is float:
+        bias = 127
+    else:
+        bias = 1023
+    k = z - one if swapped else n
+    u = z if swapped else n + one
+    v = n + one if swapped else z
+    few_u, few_v = u < seven, v < seven
+    shift = six if few_v else zero
+    a, b, c = v + shift, (z + n) + shift, u + (six if few_u else zero)
+    p_u, p_v, p_t = rising(u, &of_u), rising(v, &of_v), rising(z + n, &of_t)
+    s_a, s_b, s_c = stirling(a, &of_a), stirling(b, &of_b), stirling(c, &of_c)
+    high, ratio = log_normal(a / c, bias, zero, &unused), k / a
+    low = log_reduced((ratio - one) * half if ratio > half else ratio, one if ratio > half else zero, zero, &unused)
+    # (7/c)^6 p_u/6!, or its limit for a number that is not shifted
+    power = c * c * c
+    rest = p_u * <real_t>117649 / (power * power * <real_t>720) if few_u else <real_t>.4050315483786396
+    rest = log_normal(rest * (p_v / p_t if few_v else one) * sqrt(seven / c), bias, zero, &unused)
+    rest += (s_b - s_a) - (s_c - stirling(seven, &unused))
+    of_b -= of_t if few_v else zero
+    by_v = low + (of_b - (of_a - (of_v if few_v else zero)))
+    by_u = (low + high) + (of_b - (of_c - (of_u if few_u else zero)))
+    by_z[0] = by_u if swapped else by_v
+    by_n[0] = by_v if swapped else by_u
+    return fma(k, high, fma(b - half, low, rest))
+
+
+cdef class Dispersed(Kernel):
+    """A count whose variance is above its mean by a parameter theta = m 2^n, m in [1/2, 1)."""
     cdef double theta, log_theta, m, n
 
     def __cinit__(self, double theta):
@@ -250,24 +330,65 @@ cdef class NegativeBinomial(Kernel):
         self.m = frexp(theta, &n)
         self.n = n
 
+
+cdef inline void negative_binomial(Dispersed of, real_t x, real_t y, real_t* l, real_t* g, real_t* h,
+                                   real_t* d) noexcept nogil:
+    """l = theta log(1 + e^t) + y log(1 + e^-t), t = x - log theta."""
+    cdef real_t high = <real_t>of.log_theta, low = <real_t>(of.log_theta - high), zero = 0, one = 1
+    cdef real_t t = (x - high) - low, theta = <real_t>of.theta, m = <real_t>of.m, n = <real_t>of.n
+    cdef bint above = signed_as(one, t) > 0
+    cdef real_t k = -n if above else n, depth, u, tail
+    if real_t is float:
+        depth = 104
+    else:
+        depth = 746
+    # e^-|t| is theta e^-x or e^x/theta, free of the rounding of t
+    u = exp_from(-x if above else x, fma(k, <real_t>.6931471805599453, -depth), k) * (m if above else one / m)
+    tail = logistic_from(u, t, theta if above else -y, y + theta, l, g, h)
+    d[0] = tail + (-t if t < 0 else zero)
+
+
+cdef inline real_t expected_bend(Dispersed of, real_t x) noexcept nogil:
+    """theta m/(theta + m) for the mean m = e^x."""
+    cdef real_t t = x - <real_t>of.log_theta, u = exp_nonpositive(minus_absolute(t)), one = 1
+    return <real_t>of.theta * ((one if t > 0 else u) / (one + u))
+
+
+@cython.final
+cdef class NegativeBinomial(Dispersed):
+    """l = theta log(1 + e^t) + y log(1 + e^-t), t = x - log theta."""
     cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
-        cdef real_t high = <real_t>self.log_theta, low = <real_t>(self.log_theta - high), zero = 0, one = 1
-        cdef real_t t = (x - high) - low, theta = <real_t>self.theta, m = <real_t>self.m, n = <real_t>self.n
-        cdef bint above = signed_as(one, t) > 0
-        cdef real_t k = -n if above else n, depth, u, tail
-        if real_t is float:
-            depth = 104
-        else:
-            depth = 746
-        # e^-|t| is theta e^-x or e^x/theta, free of the rounding of t
-        u = exp_from(-x if above else x, fma(k, <real_t>.6931471805599453, -depth), k) * (m if above else one / m)
-        tail = logistic_from(u, t, theta if above else -y, y + theta, l, g, h)
-        d[0] = tail + (-t if t < 0 else zero)
+        negative_binomial(self, x, y, l, g, h, d)
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
-        """theta m/(theta + m) for the mean m = e^x."""
-        cdef real_t t = x - <real_t>self.log_theta, u = exp_nonpositive(minus_absolute(t)), one = 1
-        return <real_t>self.theta * ((one if t > 0 else u) / (one + u))
+        return expected_bend(self, x)
+
+
+@cython.final
+cdef class NegativeBinomialFull(Dispersed):
+    """l = theta log(1 + e^t) + y log(1 + e^-t) - log(Gamma(theta + y)/(Gamma(theta) y!)), t = x - log theta."""
+    cdef double within[2]   # theta far from the ends of the range, for float32 and float64
+
+    def __cinit__(self, double theta):
+        self.within[0], self.within[1] = min(max(theta, 1e-30), 1e30), min(max(theta, 1e-300), 1e300)
+
+    cdef inline void at(self, real_t x, real_t y, real_t* l, real_t* g, real_t* h, real_t* d) noexcept nogil:
+        cdef real_t by_theta, by_y, within = <real_t>self.within[real_t is double]
+        # a count below 0 has no value
+        negative_binomial(self, x, nan_unless(y >= 0, y), l, g, h, d)
+        l[0] -= log_ways(within, bounded(y), &by_theta, &by_y)
+        d[0] -= by_y
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t g, real_t h) noexcept nogil:
+        return expected_bend(self, x)
+
+
+cdef inline void binomial(real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                          real_t* e) noexcept nogil:
+    """l = y log(1 + e^-x) + (q - y) log(1 + e^x)."""
+    cdef real_t zero = 0, one = 1, tail = logistic(x, q - y if signed_as(one, x) > 0 else -y, q, l, g, h)
+    d[0] = -x
+    e[0] = tail + (x if x > 0 else zero)
 
 
 @cython.final
@@ -275,9 +396,23 @@ cdef class Binomial(Kernel):
     """l = y log(1 + e^-x) + (q - y) log(1 + e^x)."""
     cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
                         real_t* e) noexcept nogil:
-        cdef real_t zero = 0, one = 1, tail = logistic(x, q - y if signed_as(one, x) > 0 else -y, q, l, g, h)
-        d[0] = -x
-        e[0] = tail + (x if x > 0 else zero)
+        binomial(x, y, q, l, g, h, d, e)
+
+    cdef inline real_t surrogate(self, real_t x, real_t y, real_t q, real_t g, real_t h) noexcept nogil:
+        return q * logistic_bend(x)
+
+
+@cython.final
+cdef class BinomialFull(Kernel):
+    """l = y log(1 + e^-x) + (q - y) log(1 + e^x) - log(q!/(y! (q - y)!))."""
+    cdef inline void at(self, real_t x, real_t y, real_t q, real_t* l, real_t* g, real_t* h, real_t* d,
+                        real_t* e) noexcept nogil:
+        cdef real_t one = 1, by_failures, by_y
+        # a count below 0 or above that of the trials has no value
+        binomial(x, nan_unless((y >= 0) & (q >= y), y), q, l, g, h, d, e)
+        l[0] -= log_ways(bounded(q - y) + one, bounded(y), &by_failures, &by_y)
+        d[0] -= by_y - by_failures
+        e[0] -= by_failures
 
     cdef inline real_t surrogate(self, real_t x, real_t y, real_t q, real_t g, real_t h) noexcept nogil:
         return q * logistic_bend(x)
@@ -291,21 +426,27 @@ ctypedef fused count_t:
     Tweedie
     Deviance
     NegativeBinomial
+    NegativeBinomialFull
 
 ctypedef fused count_heavy_t:
     Tweedie
 
 ctypedef fused count_heaviest_t:
     Deviance
+    NegativeBinomialFull
+    BinomialFull
 
 ctypedef fused rate_t:
     PoissonRate
     PoissonRateFull
     Binomial
+    BinomialFull
 
 ctypedef fused count_surrogate_t:
     Gamma
     InverseGaussian
     Tweedie
     NegativeBinomial
+    NegativeBinomialFull
     Binomial
+    BinomialFull
