@@ -106,7 +106,7 @@ cdef inline real_t* place(const plan_t* p, int kind, Py_ssize_t start, real_t* b
 
 
 cdef enum:
-    LOOK_WORK = 1 << 20     # work between two looks at the clock: a few milliseconds
+    LOOK_WORK = 1 << 18     # work between two looks at the clock: a millisecond at most
     # nanoseconds between two questions to Python, which may wait for the interpreter's lock
     PATIENCE = 50000000
 
