@@ -871,6 +871,15 @@ def test_what_a_loss_does_not_have_is_refused_by_name() -> None:
         make_fx(pairs.grad_and_hess)(x, x)
 
 
+def test_the_gradient_in_the_label_alone_is_not_differentiated() -> None:
+    x, label = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in "xy")
+    values = fl.L2Loss(reduction="none")(x, label)
+    gradients = torch.autograd.grad(values, (x, label), torch.ones(3), create_graph=True)
+    for gradient in gradients:
+        with pytest.raises(NotImplementedError, match="no second derivatives of L2Loss in pred, label"):
+            gradient.sum().backward(retain_graph=True)
+
+
 @pytest.mark.parametrize(
     "expression", ["kernels.L2()", "number(name='x', x=1)", "L2Loss(1.0)", "L2Loss(weight=print())"]
 )

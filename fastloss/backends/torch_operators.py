@@ -647,8 +647,6 @@ class Gradients(torch.autograd.Function):
     @for_each_head
     def backward(ctx: Any, *heads: Tensor | None) -> Any:
         none = (None,) * (5 + len(ctx.given))
-        if heads[0] is None:
-            return none
         wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[5:], strict=True) if needed]
         loss = loss_of(ctx.expression)
         check_second_derivatives(loss, ctx.wrt, wanted)
