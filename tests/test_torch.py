@@ -871,6 +871,12 @@ def test_what_a_loss_does_not_have_is_refused_by_name() -> None:
         make_fx(pairs.grad_and_hess)(x, x)
 
 
+def test_values_that_share_logits_are_differentiated_twice() -> None:
+    x, target = torch.randn(3, 4, dtype=torch.float64, requires_grad=True), torch.rand(3, 4, dtype=torch.float64)
+    loss = fl.KLDivLoss(from_logits=False, reduction="none")
+    assert gradgradcheck(lambda pred: loss(pred, target), x, torch.ones(3, 4, dtype=torch.float64))
+
+
 def test_the_gradient_in_the_label_alone_is_not_differentiated() -> None:
     x, label = (torch.ones(3, dtype=torch.float64, requires_grad=True) for _ in "xy")
     values = fl.L2Loss(reduction="none")(x, label)

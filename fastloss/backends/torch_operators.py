@@ -650,6 +650,8 @@ class Gradients(torch.autograd.Function):
         wanted = [k for k, needed in zip(ctx.given, ctx.needs_input_grad[5:], strict=True) if needed]
         loss = loss_of(ctx.expression)
         check_second_derivatives(loss, ctx.wrt, wanted)
+        if heads[0] is None:
+            return none
         if ctx.needs_input_grad[4]:
             refuse_head(loss)
         found = cast(Any, Product).apply(ctx.expression, ctx.given, ctx.added, heads[0], *ctx.saved_tensors)
