@@ -82,9 +82,11 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 
 def draw(results: dict[str, Any], figure: Any) -> None:
-    """Draw a panel for each dtype, and in it a line for each loss."""
+    """Draw a panel for each dtype, and in it a line for each loss that both dtypes have: others have a single size."""
     dtypes = sorted({case["dtype"] for case in results["cases"]})
-    losses = list(dict.fromkeys(case["loss"] for case in results["cases"]))
+    of_dtype = [{case["loss"] for case in results["cases"] if case["dtype"] == dtype} for dtype in dtypes]
+    shared = set.intersection(*of_dtype)
+    losses = list(dict.fromkeys(case["loss"] for case in results["cases"] if case["loss"] in shared))
     panels = figure.subplots(1, len(dtypes), sharey=True, squeeze=False)
     for axes, dtype in zip(panels[0], dtypes, strict=True):
         for number, loss in enumerate(losses):
