@@ -268,6 +268,13 @@ def test_pairs_that_are_all_as_far_apart(dtype: Any, distance: float) -> None:
     np.testing.assert_array_equal(gradients, 0)
 
 
+@pytest.mark.parametrize(("dtype", "far"), [(np.float32, 2.0**12), (np.float64, 2.0**40)])
+def test_a_positive_near_its_negative(dtype: Any, far: float) -> None:
+    """The squares of both distances round to more than what they differ by."""
+    pred, positive, negative = (np.full((1, 1), k, dtype) for k in (0, far + 0.5, far + 0.25))
+    assert fl.TripletLoss()(pred, positive, negative) == [0.25 * (2 * far + 0.75) + 1]
+
+
 def test_near_pairs_keep_their_distance(rng: np.random.Generator) -> None:
     """Far from the origin, |x|^2 + |y|^2 - 2 x.y would be 0."""
     x = 1e8 + rng.normal(size=(6, 3))

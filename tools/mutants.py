@@ -61,7 +61,6 @@ MUTANTS = [
     ("small cosines lose their digits", "if -.5 < t.c < .5:", "if False:"),
     ("one pair too many", "s.other * (far + (n - 1) *", "s.other * (far + n *"),
     ("pairs are summed with the other sign", "gu[k] = 2 * first[k]", "gu[k] = -2 * first[k]"),
-    ("a label repeated needs no blank", "needed += c.label[j] == c.label[j - 1]", "needed += 0"),
     ("a repeated label is skipped to", "c.skip[j] = c.label[j] != c.label[j - 1]", "c.skip[j] = 1"),
     ("a label that does not fit costs nothing", "impossible = 0 if s.zero_infinity else INFINITY", "impossible = 0"),
     # labels and weights
