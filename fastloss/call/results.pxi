@@ -219,8 +219,7 @@ cdef int use_contiguous_copies(call_t* c, bint has_shares) except -1:
         a = <cnp.ndarray>c.results[k]
         if p.outputs[k].type == c.real and cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_ISALIGNED(a):
             continue
-        contiguous = cnp.PyArray_SimpleNew(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.NPY_DOUBLE if c.is_double
-                                           else cnp.NPY_FLOAT)
+        contiguous = new_array(cnp.PyArray_NDIM(a), <Py_ssize_t*>cnp.PyArray_DIMS(a), c.is_double)
         own(&c.results[k], contiguous)
         describe(&p.outputs[k], contiguous, c.shape, &c.value_axes[0] if k == VALUE else &c.along[WEIGHT][0]
                  if k == GRAD_WEIGHT else &c.along[THIRD][0], c.n, False, c.real)
