@@ -192,10 +192,12 @@ cdef struct plan_t:
     Py_ssize_t coupled                  # neighbours in the unreduced loss that depend on each other
     bint lanes_over_rows                # rows lie with their axis first
 
+    bint light                          # waits for memory, not for arithmetic
     Py_ssize_t work                     # in elements of a light loss
     Py_ssize_t block                    # elements per block
     # distance in bytes from reading to prefetching; 0: all is in the cache
     Py_ssize_t ahead
+    bint stores_ahead                   # whether prefetching is for results, too
     Py_ssize_t strip                    # bytes of one array between two prefetches
     # neighbours that each element of a summed result adds up; 0: no such runs
     Py_ssize_t run_length

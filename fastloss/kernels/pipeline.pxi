@@ -138,8 +138,11 @@ cdef bint look(watch_t* w) noexcept nogil:
     return next < 0
 
 
-cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* tag) noexcept nogil:
-    """Prefetches a strip of each input: the next of those read in place, one of the next block of halves."""
+cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, bint stores, real_t* tag) noexcept nogil:
+    """Prefetches a strip of each input: the next of those read in place, one of the next block of halves.
+
+    A store waits for its cache line, too: `stores` fetches the next strip of results written in place.
+    """
     cdef const char* at
     cdef int kind
     for kind in range(INPUTS):
@@ -150,6 +153,12 @@ cdef inline void look_ahead(const plan_t* p, Py_ssize_t start, real_t* tag) noex
                 prefetch_512(at + 512)
         elif p.inputs[kind].data != NULL and p.inputs[kind].halves:
             prefetch_512(p.inputs[kind].data + 2 * (start + p.block))
+    for kind in range(GRAD_WEIGHT if stores else 0):
+        if p.outputs[kind].data != NULL and p.outputs[kind].in_place and not p.outputs[kind].summed:
+            at = p.outputs[kind].data + start * <Py_ssize_t>sizeof(real_t) + p.ahead
+            prefetch_512(at)
+            if p.strip == STRIP_BYTES:
+                prefetch_512(at + 512)
 
 
 cdef inline void compute(const plan_t* p, const real_t* x, const real_t* y, const real_t* q, real_t** out,
@@ -233,7 +242,7 @@ cdef inline int elementwise(const plan_t* p, Py_ssize_t start, Py_ssize_t n, Py_
         q = x
     while i < n:
         if p.ahead:
-            look_ahead(p, start + i, x)
+            look_ahead(p, start + i, p.stores_ahead and m == NULL and w == NULL, x)
         k = min(strip, n - i)
         compute(p, x, y, q, out, i, k, summed, fours, lane)
         i += k
