@@ -32,6 +32,8 @@ include "fastloss/kernels/pipeline.pxi"
 include "fastloss/kernels/checks.pxi"
 include "fastloss/kernels/labels.pxi"
 include "fastloss/kernels/classes.pxi"
+include "fastloss/kernels/few_classes.pxi"
+include "fastloss/kernels/divergences.pxi"
 include "fastloss/kernels/vectors.pxi"
 include "fastloss/kernels/rows.pxi"
 include "fastloss/kernels/pairs.pxi"
@@ -56,7 +58,10 @@ def table(any_loss_t kernel):
     if any_loss_t in loss_t:
         fill[any_loss_t, floats_apart](kernel, kernel.table.loops[0], NULL)
         fill[any_loss_t, doubles_apart](kernel, kernel.table.loops[1], NULL)
-    if any_loss_t in row_loss_t:
+    if any_loss_t in short_loss_t:
+        kernel.table.rows[0] = <rows_t>class_rows[any_loss_t, float]
+        kernel.table.rows[1] = <rows_t>class_rows[any_loss_t, double]
+    elif any_loss_t in row_loss_t:
         kernel.table.rows[0] = <rows_t>rows_of[any_loss_t, float]
         kernel.table.rows[1] = <rows_t>rows_of[any_loss_t, double]
     if any_loss_t in class_loss_t:

@@ -15,6 +15,8 @@ cdef enum:
     SMALL_BYTES = 512       # of one buffer; buffers of a call that needs no more are on the stack
     CACHE_LINE = 64
     SHORT_ROWS = 256        # most rows at once
+    SHORT_TILES = 5         # arrays of short rows that a loss may need, turned
+    SHORT_NUMBERS = 16      # doubles that it may need for each short row
 
 # The arrays that a call reads: those of the loss in the order of its arguments, sample_weight, and head_grad. A vector
 # that the Hessian is multiplied by is the third of a loss over rows with two others, else the fourth.

@@ -1276,13 +1276,20 @@ LOSSES = {
     ),
     "softmax smoothing": Reference(**softmax(smoothing=0.1, ignore=-100)),
     "softmax smoothing class_weight": Reference(
-        **softmax(smoothing=0.1, class_weight=CLASS_WEIGHT), loop="class ids that become targets"
+        **softmax(smoothing=0.1, class_weight=CLASS_WEIGHT),
+        loop="class ids that become targets, of rows taken several at a time",
     ),
-    "softmax dense": Reference(**softmax(sparse=False), loop="targets, which have a gradient"),
+    "softmax dense": Reference(
+        **softmax(sparse=False), loop="targets, which have a gradient, of rows taken several at a time"
+    ),
     "softmax dense smoothing": Reference(**softmax(sparse=False, smoothing=0.25)),
     "softmax dense smoothing class_weight": Reference(
         **softmax(sparse=False, smoothing=0.2, class_weight=CLASS_WEIGHT),
         loop="targets that are changed before they are used",
+    ),
+    "softmax dense smoothing 193 classes": Reference(
+        **softmax(sparse=False, smoothing=0.2, classes=193, class_weight=193 * (0.5,)),
+        loop="targets over more classes than the loop over few takes",
     ),
     "softmax z_loss": Reference(**softmax(z_loss=0.125, class_weight=CLASS_WEIGHT, ignore=-1)),
     "softmax dense z_loss": Reference(**softmax(z_loss=0.125, sparse=False, smoothing=0.1)),

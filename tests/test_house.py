@@ -123,7 +123,7 @@ def test_each_file_of_kernels_says_what_it_uses(name: str) -> None:
 
 
 # shapes of loops, of which none may lean on another
-LOOPS = [["labels", "classes", "vectors", "rows"], ["pairs"], ["sequences"]]
+LOOPS = [["labels", "classes", "few_classes", "divergences", "vectors", "rows"], ["pairs"], ["sequences"]]
 
 
 def parts() -> dict[str, list[str]]:

@@ -219,9 +219,12 @@ cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
     else:
         p.block = max(1, all // p.coupled) * p.coupled
         p.buffer = max(p.buffer, p.block * itemsize)
-    if p.rows != NULL:
+    if p.lanes_over_rows:
+        # besides the tiles: a label, a weight and a class for each row
+        p.extra = p.block * (SHORT_TILES * row + (SHORT_NUMBERS + 3) * <Py_ssize_t>sizeof(double))
+    elif p.rows != NULL:
         # a part of a row, and whole rows
-        k = BUFFERS if p.lanes_over_rows else 0 if p.counts_only else p.row_buffers + tiles(p)
+        k = 0 if p.counts_only else p.row_buffers + tiles(p)
         p.extra = BLOCK_BYTES + k * max(row, p.buffer)
     elif p.size * itemsize <= SMALL_BYTES:
         p.buffer = SMALL_BYTES

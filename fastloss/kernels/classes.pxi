@@ -1,4 +1,4 @@
-"""Losses over classes: softmax cross-entropy with class ids or targets, and divergence from logits."""
+"""Losses over classes: the softmax cross-entropy of class ids or targets, functions of it, and hinges."""
 
 cimport cython
 from libc.math cimport INFINITY
@@ -6,12 +6,10 @@ from libc.string cimport memcpy
 
 from fastloss._machine cimport prefetch_512
 from fastloss._math cimport (
-    absolute, exp_from, exp_nonpositive, exp_range, expm1_nonpositive, expm1_sum, fma, log_from_one, log_sum, lost,
-    minus_absolute, normal, real_t, signed_as,
+    absolute, exp_from, exp_range, expm1_nonpositive, expm1_sum, fma, log_from_one, log_sum, lost, minus_absolute,
+    normal, real_t, signed_as,
 )
-from fastloss._plan cimport (
-    BLOCK_BYTES, FIRST, GRAD, GRAD_SECOND, HESS, SECOND, STRIP_BYTES, THIRD, plan_t, rows_t,
-)
+from fastloss._plan cimport BLOCK_BYTES, HESS, STRIP_BYTES, plan_t
 
 cdef enum:
     SHORT_ROW_BYTES = 768
@@ -373,160 +371,6 @@ cdef inline void set_targets(TargetKernel kernel, const plan_t* p, const real_t*
             t[j] *= <real_t>kernel.class_weight[j]
 
 
-cdef void open_rows(Py_ssize_t n, const real_t* top, real_t* base, real_t* lowest, real_t* shift,
-                    real_t* highest) noexcept nogil:
-    """The constants of n rows' exponentials, and the largest of them."""
-    cdef Py_ssize_t i
-    cdef real_t b, low, k
-    for i in range(n):
-        exp_range(top[i], &b, &low, &k)
-        highest[i] = exp_from(top[i] - b, low, k)
-        base[i] = b
-        lowest[i] = low
-        shift[i] = k
-
-
-cdef void close_rows(Py_ssize_t n, double factor, const double* weight, const double* others, const real_t* own,
-                     const real_t* highest, const real_t* top, const real_t* logit,
-                     real_t* l, real_t* scale, real_t* at_label) noexcept nogil:
-    """From n rows' sums their losses, what turns exponentials into gradients, and the gradients at the labels."""
-    cdef Py_ssize_t i
-    cdef double w, c, loss
-    cdef real_t rest, one = 1
-    for i in range(n):
-        # No digit cancels in what follows the sums, so these alone are in double, and factors, which may be any number.
-        rest = <real_t>(others[i] + (<double>own[i] - highest[i]))
-        w = weight[i]
-        loss = (<double>top[i] - <double>logit[i]) + log_sum(one, rest / highest[i])
-        l[i] = <real_t>(w * loss)
-        c = w * factor * (one / <real_t>(others[i] + own[i]))
-        scale[i] = <real_t>c
-        at_label[i] = <real_t>(-others[i] * c)
-
-
-cdef void sum_columns_below(Py_ssize_t n, Py_ssize_t classes, const real_t* y, const real_t* tile, const real_t* own,
-                            const real_t* highest, double* below, real_t* ties) noexcept nogil:
-    """For each of n rows the sum of the exponentials below the highest, and how many equal it."""
-    cdef Py_ssize_t i, j
-    cdef const real_t* e
-    cdef real_t u, zero = 0
-    set_all(below, <double>0, n)
-    set_all(ties, zero, n)
-    for j in range(classes):
-        e = tile + j * n
-        for i in range(n):
-            u = own[i] if y[i] == j else e[i]
-            ties[i] += u == highest[i]
-            below[i] += zero if u == highest[i] else u
-
-
-cdef void short_hessians(Py_ssize_t n, Py_ssize_t classes, const real_t* y, const real_t* tile,
-                         const real_t* highest, const double* others, const real_t* own, const double* below,
-                         const real_t* scale, real_t* hess) noexcept nogil:
-    """e_j (S - e_j)/S^2 times the scales of n rows, where the S - e of the highest is the sum of all below it."""
-    cdef Py_ssize_t i, j
-    cdef const real_t* e
-    cdef real_t u, total, rest
-    for j in range(classes):
-        e = tile + j * n
-        for i in range(n):
-            u = own[i] if y[i] == j else e[i]
-            total = <real_t>(others[i] + own[i])
-            rest = <real_t>below[i] if u == highest[i] else total - u
-            hess[j * n + i] = scale[i] * u * (rest / total)
-
-
-cdef void exponentiate_rows(Py_ssize_t n, Py_ssize_t classes, const real_t* y, const real_t* base,
-                            const real_t* lowest, const real_t* shift, real_t* tile, real_t* logit, real_t* own,
-                            double* others) noexcept nogil:
-    """The exponentials of n rows and their sums without the labels', which are kept apart and are 0 in the tile."""
-    cdef Py_ssize_t i, j
-    cdef real_t* e
-    cdef real_t u, zero = 0
-    set_all(logit, zero, n)
-    set_all(own, zero, n)
-    set_all(others, <double>0, n)
-    for j in range(classes):
-        e = tile + j * n
-        for i in range(n):
-            u = exp_from(e[i] - base[i], lowest[i], shift[i])
-            logit[i] = e[i] if y[i] == j else logit[i]
-            own[i] = u if y[i] == j else own[i]
-            u = zero if y[i] == j else u
-            others[i] += u
-            e[i] = u
-
-
-cdef void few_classes(const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y, const double* weight,
-                      real_t* tile, real_t* hess, real_t* l, double* memory) noexcept nogil:
-    """The losses and derivatives of n rows, whose logits are in the tile, class by class."""
-    cdef Py_ssize_t i, j, classes = p.row_length
-    cdef double* others = memory
-    cdef double* below = others + n
-    cdef real_t* top = <real_t*>(below + n)
-    cdef real_t* base = top + n
-    cdef real_t* lowest = base + n
-    cdef real_t* shift = lowest + n
-    cdef real_t* highest = shift + n
-    cdef real_t* ties = highest + n
-    cdef real_t* logit = ties + n
-    cdef real_t* own = logit + n
-    cdef real_t* scale = own + n
-    cdef real_t* at_label = scale + n
-    cdef real_t* e
-    cdef bint has_hessian = p.outputs[HESS].data != NULL
-    memcpy(top, tile, n * sizeof(real_t))
-    for j in range(1, classes):
-        e = tile + j * n
-        for i in range(n):
-            top[i] = e[i] if e[i] > top[i] else top[i]
-    open_rows(n, top, base, lowest, shift, highest)
-    exponentiate_rows(n, classes, y, base, lowest, shift, tile, logit, own, others)
-    if has_hessian:
-        sum_columns_below(n, classes, y, tile, own, highest, below, ties)
-    close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
-    if m != NULL:
-        multiply(scale, m, n)
-        multiply(at_label, m, n)
-    if has_hessian:
-        for i in range(n):
-            below[i] += (ties[i] - 1) * <double>highest[i]
-        short_hessians(n, classes, y, tile, highest, others, own, below, scale, hess)
-    for j in range(classes if p.outputs[GRAD].data != NULL else 0):
-        e = tile + j * n
-        for i in range(n):
-            e[i] = at_label[i] if y[i] == j else e[i] * scale[i]
-
-
-cdef void two_classes(Py_ssize_t n, double factor, const real_t* m, const real_t* y, const double* weight,
-                      real_t* tile, real_t* hess, real_t* l) noexcept nogil:
-    """few_classes() for two: a logistic loss of z, the other's logit less the label's, and of a label of 0.
-
-    e^z would magnify the rounding error of z, so z comes in two parts. The Hessian is the same for both logits.
-    """
-    cdef Py_ssize_t i
-    cdef real_t own, other, z, rest, u, loss, g, h, scale, one = 1, zero = 0
-    for i in range(n):
-        own = tile[i] if y[i] == 0 else tile[n + i]
-        other = tile[n + i] if y[i] == 0 else tile[i]
-        # no number where the higher logit is infinite
-        z = fma(zero, own if own > other else other, other - own)
-        rest = lost(other, -own, z)
-        rest = rest if rest == rest else zero
-        u = exp_nonpositive(minus_absolute(z))
-        u = fma(u, rest if z < 0 else -rest, u)
-        logistic_from(u, z, one if signed_as(one, z) > 0 else zero, one, &loss, &g, &h)
-        l[i] = <real_t>weight[i] * (loss + (rest if z > 0 else zero))
-        scale = <real_t>(factor * weight[i])
-        g = scale * g
-        hess[i] = hess[n + i] = scale * h
-        tile[i] = -g if y[i] == 0 else g
-        tile[n + i] = g if y[i] == 0 else -g
-    for i in range(2 if m != NULL else 0):
-        multiply(tile + i * n, m, n)
-        multiply(hess + i * n, m, n)
-
-
 cdef double picked_row(const real_t* x, Py_ssize_t y, Py_ssize_t classes, double factor, real_t* g,
                        real_t* h) noexcept nogil:
     """-x_y of one row of log-probabilities."""
@@ -554,14 +398,15 @@ cdef class SoftmaxCrossEntropy(TargetKernel):
         self.weighs_rows = has_ids and smoothing == 0
 
     cdef void fill(self) noexcept:
-        self.table.rows[0] = <rows_t>softmax_rows[float]
-        self.table.rows[1] = <rows_t>softmax_rows[double]
-        self.table.short_row_bytes = SHORT_ROW_BYTES if self.weighs_rows and not self.from_logits else 0
+        self.table.short_row_bytes = 0 if self.from_logits else SHORT_ROW_BYTES
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
         cdef real_t* t = piece + BLOCK_BYTES // sizeof(real_t)
         cdef real_t* e = t + p.row_length
+        if p.row_length == 0:
+            # no classes, no targets
+            return 0
         if self.weighs_rows and self.from_logits:
             return picked_row(x, <Py_ssize_t>label, p.row_length, factor, g, h)
         if self.weighs_rows and q != NULL:
@@ -574,12 +419,17 @@ cdef class SoftmaxCrossEntropy(TargetKernel):
         return dense_row(self, p, x, t, factor, e, piece, g, h, d, q)
 
     cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y, const double* weight,
-                   real_t* tile, real_t* hess, real_t* l, double* memory) noexcept nogil:
-        """What sparse_row() does for one row, for n at once; tile and hess become the gradient and the Hessian."""
-        if p.row_length == 2:
+                   real_t* t, real_t* tile, real_t* hess, real_t* d, real_t* unused, real_t* l,
+                   double* memory) noexcept nogil:
+        if self.weighs_rows and p.row_length == 2:
             two_classes(n, p.grad_scale, m, y, weight, tile, hess, l)
+        elif self.weighs_rows:
+            few_classes(self, p, n, m, y, weight, tile, hess, l, memory)
         else:
-            few_classes(p, n, m, y, weight, tile, hess, l, memory)
+            tile_targets(self, n, p.row_length, y, t)
+            few_targets(p, n, m, t, 0, tile, hess, d, l, memory)
+            if d != NULL:
+                few_label_gradients(self, p, n, m, d)
 
 
 cdef inline real_t cap(real_t x, real_t c, real_t* slope, real_t* bend) noexcept nogil:
@@ -637,6 +487,7 @@ cdef class AdjustedCrossEntropy(TargetKernel):
     cdef void fill(self) noexcept:
         # targets, exponentials, v, and of a product the gradient in v and the vector times v'
         self.table.row_buffers = 5
+        self.table.short_row_bytes = 0 if self.alone else SHORT_ROW_BYTES
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
@@ -660,6 +511,36 @@ cdef class AdjustedCrossEntropy(TargetKernel):
         if c > 0:
             uncap_row(n, x, c, g, h)
         return loss
+
+    cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y, const double* weight,
+                   real_t* t, real_t* tile, real_t* hess, real_t* d, real_t* spare, real_t* l,
+                   double* memory) noexcept nogil:
+        cdef Py_ssize_t i, j, all = n * p.row_length
+        cdef real_t c = <real_t>self.limit
+        if c > 0:
+            memcpy(spare, tile, all * sizeof(real_t))
+            cap_row(all, spare, c, tile)
+        for j in range(p.row_length if self.bias != NULL else 0):
+            for i in range(n):
+                tile[j * n + i] += <real_t>self.bias[j]
+        tile_targets(self, n, p.row_length, y, t)
+        few_targets(p, n, m, t, self.penalty, tile, hess, d, l, memory)
+        if d != NULL:
+            few_label_gradients(self, p, n, m, d)
+        if c > 0:
+            uncap_row(all, spare, c, tile, hess if p.outputs[HESS].data != NULL else NULL)
+        for i in range(n if self.weighs_rows and self.class_weight != NULL else 0):
+            weigh_column(i, n, p.row_length, weight[i], tile, hess, l)
+
+
+cdef void weigh_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, double weight, real_t* tile, real_t* hess,
+                       real_t* l) noexcept nogil:
+    """Multiplies the loss of row i of a tile of n rows, and its derivatives."""
+    cdef Py_ssize_t j
+    l[i] = <real_t>weighted_loss(weight, l[i])
+    for j in range(width):
+        tile[j * n + i] *= <real_t>weight
+        hess[j * n + i] *= <real_t>weight
 
 
 cdef const real_t* adjusted(AdjustedCrossEntropy kernel, Py_ssize_t n, const real_t* x, real_t* v) noexcept nogil:
@@ -721,6 +602,14 @@ cdef class EntropyFunction(ClassKernel):
         if q != NULL:
             return product_row(self, p, x, <Py_ssize_t>label, factor, q, e, piece, h)
         return sparse_row(self, p, x, <Py_ssize_t>label, factor, e, piece, g, h)
+
+    cdef void fill(self) noexcept:
+        self.table.short_row_bytes = SHORT_ROW_BYTES
+
+    cdef void tile(self, const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y, const double* weight,
+                   real_t* t, real_t* tile, real_t* hess, real_t* d, real_t* unused, real_t* l,
+                   double* memory) noexcept nogil:
+        few_classes(self, p, n, m, y, weight, tile, hess, l, memory)
 
 
 cdef inline double fractional_power(double k, double v) noexcept nogil:
@@ -875,91 +764,5 @@ ctypedef fused class_loss_t:
 # lanes run over rows of these, where they are short
 ctypedef fused short_loss_t:
     SoftmaxCrossEntropy
-
-
-cdef void softmax_rows(SoftmaxCrossEntropy kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
-                       const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
-    if p.row_length == 0:
-        # no classes, no targets
-        set_all(l, <real_t>0, n)
-    elif p.lanes_over_rows:
-        short_rows_of(kernel, p, start, n, m, w, l, buffers)
-    else:
-        rows_of(kernel, p, start, n, m, w, l, buffers)
-
-
-cdef inline bint has_weight(const real_t* w, Py_ssize_t n) noexcept nogil:
-    """Whether a weight of n is not 0."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        if w[i] != 0:
-            return True
-    return False
-
-
-cdef void divergence_rows(void* parameters, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
-                          const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
-    """y_j (log(y_j + eps) - log softmax(x)_j) for the elements j of whole rows; the gradient is for targets m_j y_j."""
-    cdef Py_ssize_t size = p.buffer // <Py_ssize_t>sizeof(real_t), block_row, row, i, classes = p.coupled
-    cdef real_t* piece = buffers
-    cdef real_t* e = piece + BLOCK_BYTES // sizeof(real_t)
-    cdef real_t* t = e + size
-    cdef real_t* z = t + size
-    cdef real_t* tiles = z + size
-    cdef real_t* x = fetch(&p.inputs[FIRST], start, n, tiles)
-    cdef real_t* y = fetch(&p.inputs[SECOND], start, n, tiles + SECOND * size)
-    cdef real_t* g = place(p, GRAD, start, tiles + (THIRD + GRAD) * size)
-    cdef real_t* v = fetch(&p.inputs[THIRD], start, n, tiles + THIRD * size)
-    cdef real_t* h = place(p, HESS, start, tiles + (THIRD + HESS) * size)
-    cdef real_t* d = place(p, GRAD_SECOND, start, tiles + (THIRD + GRAD_SECOND) * size)
-    cdef real_t eps = 1e-12, zero = 0, scale = <real_t>p.grad_scale, top, log_total, yi, zi, li
-    cdef double mean, base
-    cdef softmax_t s
-    cdef bint needs_d = p.outputs[GRAD_SECOND].data != NULL
-    for block_row in range(n // classes):
-        row = block_row * classes
-        s = exponentials(x + row, classes, p.ahead, e, piece)
-        top, log_total = <real_t>s.top, <real_t>s.log_total
-        for i in range(classes):
-            z[i] = log_sum(y[row + i], eps) + ((top - x[row + i]) + log_total)
-            t[i] = y[row + i]
-        for i in range(classes):
-            li = zero if t[i] == 0 and z[i] == <real_t>INFINITY else t[i] * z[i]
-            # an element without a loss leaves its row without derivatives, unless its weight is 0
-            t[i] = t[i] if li == li else li
-            l[row + i] = li
-        if needs_d:
-            for i in range(classes):
-                yi, zi = t[i], z[i]
-                d[row + i] = scale * (zi + yi / (yi + eps))
-        if m != NULL:
-            weigh(t, m + row, w + row if w != NULL else NULL, 0, classes)
-            weigh(d, m, w, row, classes if needs_d else 0)
-        if w != NULL and not has_weight(w + row, classes):
-            set_all(g + row, zero, classes if p.outputs[GRAD].data != NULL else 0)
-            set_all(h + row, zero, classes if p.outputs[HESS].data != NULL else 0)
-            continue
-        if v != NULL:
-            mean = centre(s, classes, e, v + row, h + row, piece, &base)
-            spread(classes, e, p.grad_scale / s.total, sum_of(t, classes), mean, <double>0, h + row)
-            continue
-        softmax_derivatives(s, classes, e, t, sum_of(t, classes), p.grad_scale,
-                            g + row if p.outputs[GRAD].data != NULL else NULL,
-                            h + row if p.outputs[HESS].data != NULL else NULL)
-    if p.outputs[GRAD].data != NULL and not p.outputs[GRAD].in_place:
-        scatter(&p.outputs[GRAD], start, n, g)
-    if p.outputs[HESS].data != NULL and not p.outputs[HESS].in_place:
-        scatter(&p.outputs[HESS], start, n, h)
-    if needs_d and not p.outputs[GRAD_SECOND].in_place:
-        scatter(&p.outputs[GRAD_SECOND], start, n, d)
-
-
-@cython.final
-cdef class SoftmaxDivergence(Kernel):
-    """l_j = y_j (log(y_j + eps) - log softmax(x)_j)."""
-
-    cdef void fill(self) noexcept:
-        self.table.rows[0] = <rows_t>divergence_rows[float]
-        self.table.rows[1] = <rows_t>divergence_rows[double]
-        # the exponentials, the targets, and the differences of logarithms
-        self.table.row_buffers = 3
+    AdjustedCrossEntropy
+    EntropyFunction

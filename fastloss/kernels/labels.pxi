@@ -70,13 +70,13 @@ cdef inline bint find_class(ClassKernel kernel, double id, Py_ssize_t classes, P
     return weight[0] != 0
 
 
-cdef Py_ssize_t find_classes(ClassKernel kernel, Py_ssize_t n, Py_ssize_t classes, double* id, real_t* y,
-                             double* weight) noexcept nogil:
-    """Finds the classes y of n rows, and their weights; returns how many rows have no class.
+cdef void find_classes(ClassKernel kernel, Py_ssize_t n, Py_ssize_t classes, double* id, real_t* y,
+                       double* weight) noexcept nogil:
+    """Finds the classes y of n rows, and their weights.
 
     A row without a class gets the class -1, and its loss in place of the id, as in find_class().
     """
-    cdef Py_ssize_t i, missing = 0
+    cdef Py_ssize_t i
     cdef double ignored = kernel.ignored if kernel.has_ignored else <double>NAN
     cdef bint known
     for i in range(n):
@@ -84,13 +84,10 @@ cdef Py_ssize_t find_classes(ClassKernel kernel, Py_ssize_t n, Py_ssize_t classe
         y[i] = <real_t>(id[i] if known else <double>-1)
         id[i] = <double>0 if id[i] == ignored else <double>NAN
         weight[i] = 1
-        missing += not known
-    if kernel.class_weight == NULL:
-        return missing
+    if kernel.class_weight == NULL or not kernel.weighs_rows:
+        return
     for i in range(n):
         if y[i] >= 0:
             weight[i] = kernel.class_weight[<Py_ssize_t>y[i]]
             if weight[i] == 0:
                 y[i], id[i] = -1, 0
-                missing += 1
-    return missing

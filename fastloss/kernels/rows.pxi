@@ -6,7 +6,7 @@ NULL. The kernel returns the loss without the example's weight, which is in the 
 
 from fastloss._math cimport real_t
 from fastloss._plan cimport (
-    BLOCK_BYTES, FIRST, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD, HESS, OUTPUTS, SECOND, THIRD, plan_t,
+    BLOCK_BYTES, FIRST, FOURTH, GRAD, GRAD_SECOND, GRAD_THIRD, HESS, OUTPUTS, SECOND, SHORT_NUMBERS, THIRD, plan_t,
 )
 
 cdef enum:
@@ -84,37 +84,68 @@ cdef void rows_of(row_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize
             scatter(&p.outputs[kind], first, n * width, out[kind])
 
 
-cdef void clear_column(Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t value, real_t* tile,
-                       real_t* hess) noexcept nogil:
-    """Sets the derivatives of row i of a tile of n rows to the same value."""
+cdef inline void set_column(real_t* tile, Py_ssize_t i, Py_ssize_t n, Py_ssize_t width, real_t value) noexcept nogil:
+    """Sets row i of a tile of n rows to the same value; NULL is no tile."""
     cdef Py_ssize_t j
-    for j in range(width):
-        tile[j * n + i] = hess[j * n + i] = value
+    for j in range(width if tile != NULL else 0):
+        tile[j * n + i] = value
+
+
+cdef inline bint has_exceptions(Py_ssize_t n, const real_t* l, const real_t* y, const real_t* w) noexcept nogil:
+    """Whether one of n rows has a loss of NaN, a class below 0, or a weight of 0."""
+    cdef Py_ssize_t i
+    cdef int found = 0
+    for i in range(n):
+        found |= l[i] != l[i]
+    for i in range(n if y != NULL else 0):
+        found |= y[i] < 0
+    for i in range(n if w != NULL else 0):
+        found |= w[i] == 0
+    return found
 
 
 cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
                         const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
     """Rows start to start + n, all at once: a vector lane per row, so that their tile is stored number by number."""
-    cdef Py_ssize_t width = p.row_length, missing, i
+    cdef Py_ssize_t width = p.row_length, i
     cdef double* weight = <double*>buffers
     cdef double* label = weight + n
-    cdef real_t* y = <real_t*>(label + n)
+    cdef double* memory = label + n
+    cdef real_t* y = <real_t*>(memory + SHORT_NUMBERS * n)
     cdef real_t* tile = y + n
     cdef real_t* hess = tile + n * width
-    cdef real_t zero = 0
-    gather(&p.inputs[SECOND], start, n, label)
+    cdef real_t* t = hess + n * width
+    cdef real_t* d = t + n * width
+    cdef real_t* spare = d + n * width
+    cdef real_t* label_gradients = d if p.outputs[GRAD_SECOND].data != NULL else NULL
+    cdef real_t value, zero = 0
+    cdef bint missing
     gather_rows(&p.inputs[FIRST], start, n, p.size, width, tile)
-    missing = find_classes(kernel, n, width, label, y, weight)
-    # n (1 + 2 width) numbers lie before it, and a double is twice as long as a float
-    kernel.tile(p, n, m, y, weight, tile, hess, l, <double*>(hess + n * width + n % 2))
-    for i in range(n if missing else 0):
-        if y[i] < 0:
-            l[i] = <real_t>label[i]
-            clear_column(i, n, width, l[i], tile, hess)
-    for i in range(n if w != NULL else 0):
-        if w[i] == 0:
-            clear_column(i, n, width, zero, tile, hess)
+    if kernel.has_ids:
+        gather(&p.inputs[SECOND], start, n, label)
+        find_classes(kernel, n, width, label, y, weight)
+    else:
+        gather_rows(&p.inputs[SECOND], start, n, p.size, width, t)
+    kernel.tile(p, n, m, y, weight, t, tile, hess, label_gradients, spare, l, memory)
+    for i in range(n if has_exceptions(n, l, y if kernel.has_ids else NULL, w) else 0):
+        missing = kernel.has_ids and y[i] < 0
+        l[i] = <real_t>label[i] if missing else l[i]
+        value = zero if w != NULL and w[i] == 0 else l[i]
+        if missing or value != value or w != NULL and w[i] == 0:
+            set_column(tile, i, n, width, value)
+            set_column(hess, i, n, width, value)
+            set_column(label_gradients, i, n, width, value)
     if p.outputs[HESS].data != NULL:
         scatter_rows(&p.outputs[HESS], start, n, p.size, width, hess)
+    if label_gradients != NULL:
+        scatter_rows(&p.outputs[GRAD_SECOND], start, n, p.size, width, label_gradients)
     if p.outputs[GRAD].data != NULL:
         scatter_rows(&p.outputs[GRAD], start, n, p.size, width, tile)
+
+
+cdef void class_rows(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
+                     const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
+    if p.lanes_over_rows:
+        short_rows_of(kernel, p, start, n, m, w, l, buffers)
+    else:
+        rows_of(kernel, p, start, n, m, w, l, buffers)
