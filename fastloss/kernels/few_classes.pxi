@@ -105,8 +105,8 @@ cdef void exponentiate_rows(Py_ssize_t n, Py_ssize_t classes, const real_t* y, c
 cdef void close_functions(EntropyFunction kernel, const plan_t* p, Py_ssize_t n, const double* weight,
                           const double* others, const real_t* own, const real_t* highest, const real_t* top,
                           const real_t* logit, real_t* l, real_t* scale, real_t* at_label, real_t* bend,
-                          double* tail) noexcept nogil:
-    """close_rows() for a function of the entropy, and the functions' bends."""
+                          real_t* bend_at_label, double* tail) noexcept nogil:
+    """close_rows() for a function of the entropy, with its bends and the Hessians at the labels."""
     cdef Py_ssize_t i
     cdef double c, loss, slope, b, total
     for i in range(n):
@@ -116,25 +116,25 @@ cdef void close_functions(EntropyFunction kernel, const plan_t* p, Py_ssize_t n,
         loss = kernel.of_row(top[i], logit[i], tail[i], own[i] / total, others[i] / total, &slope, &b)
         l[i] = <real_t>(weight[i] * loss)
         c = weight[i] * p.grad_scale * slope
-        bend[i] = <real_t>(0 if p.surrogate and b < 0 else b)
+        b = 0 if p.surrogate and b < 0 else b
+        bend[i] = <real_t>b
+        bend_at_label[i] = <real_t>(c * (others[i] / total) * (own[i] / total + b))
         scale[i] = <real_t>(c / total)
         at_label[i] = <real_t>(-c * (others[i] / total))
 
 
 cdef void bend_rows(Py_ssize_t n, Py_ssize_t classes, const real_t* y, const real_t* tile, const double* others,
-                    const real_t* own, const real_t* scale, const real_t* at_label, const real_t* bend,
-                    real_t* hess) noexcept nogil:
+                    const real_t* scale, const real_t* bend, const real_t* bend_at_label, real_t* hess) noexcept nogil:
     """Gives n rows' Hessians the part of the functions' curvature, as bend_row() does, and sets those at the labels."""
     cdef Py_ssize_t i, j
     cdef const real_t* e
-    cdef real_t rest, h, at_own
+    cdef real_t rest, h
     for j in range(classes):
         e = tile + j * n
         for i in range(n):
             rest = <real_t>(others[i] if others[i] > 0 else <double>1)
-            at_own = -at_label[i] * (own[i] / <real_t>(others[i] + own[i]) + bend[i])
             h = hess[j * n + i] + scale[i] * e[i] * (bend[i] * (e[i] / rest))
-            hess[j * n + i] = at_own if y[i] == j else h
+            hess[j * n + i] = bend_at_label[i] if y[i] == j else h
 
 
 cdef void few_classes(sparse_t kernel, const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* y,
@@ -154,6 +154,7 @@ cdef void few_classes(sparse_t kernel, const plan_t* p, Py_ssize_t n, const real
     cdef real_t* scale = own + n
     cdef real_t* at_label = scale + n
     cdef real_t* bend = at_label + n
+    cdef real_t* bend_at_label = bend + n
     cdef real_t* e
     cdef bint has_hessian = p.outputs[HESS].data != NULL
     open_rows(n, classes, tile, top, base, lowest, shift, highest)
@@ -163,18 +164,20 @@ cdef void few_classes(sparse_t kernel, const plan_t* p, Py_ssize_t n, const real
     if sparse_t is EntropyFunction:
         # a double for each row, behind twelve real numbers
         close_functions(kernel, p, n, weight, others, own, highest, top, logit, l, scale, at_label, bend,
-                        <double*>(top + 12 * n))
+                        bend_at_label, <double*>(top + 12 * n))
     else:
         close_rows(n, p.grad_scale, weight, others, own, highest, top, logit, l, scale, at_label)
     if m != NULL:
         multiply(scale, m, n)
         multiply(at_label, m, n)
+        if sparse_t is EntropyFunction:
+            multiply(bend_at_label, m, n)
     if has_hessian:
         for i in range(n):
             below[i] += (ties[i] - 1) * <double>highest[i]
         short_hessians(n, classes, y, tile, highest, others, own, below, scale, hess)
         if sparse_t is EntropyFunction:
-            bend_rows(n, classes, y, tile, others, own, scale, at_label, bend, hess)
+            bend_rows(n, classes, y, tile, others, scale, bend, bend_at_label, hess)
     for j in range(classes if p.outputs[GRAD].data != NULL else 0):
         e = tile + j * n
         for i in range(n):
