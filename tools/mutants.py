@@ -63,6 +63,15 @@ MUTANTS = [
     ("pairs are summed with the other sign", "gu[k] = 2 * first[k]", "gu[k] = -2 * first[k]"),
     ("a repeated label is skipped to", "c.skip[j] = c.label[j] != c.label[j - 1]", "c.skip[j] = 1"),
     ("a label that does not fit costs nothing", "impossible = 0 if s.zero_infinity else INFINITY", "impossible = 0"),
+    ("few targets: ties count twice", "set_all(ties, <real_t>-1, n)", "set_all(ties, <real_t>0, n)"),
+    ("few targets: 0 times infinity", "linear[i] += zero if t[j * n + i] == 0 else u", "linear[i] += u"),
+    ("few classes: ignored rows have gradients", "missing = kernel.has_ids and y[i] < 0", "missing = False"),
+    (
+        "few classes: a function has no curvature",
+        "hess[j * n + i] + scale[i] * e[i] * (bend",
+        "hess[j * n + i] + 0 * (bend",
+    ),
+    ("few divergences without weights", "weigh(t, turned, z if w != NULL else NULL, 0, all)", "pass"),
     # labels and weights
     ("a class id one too large", "return low <= x <= high and", "return low <= x <= high + 1 and"),
     ("ids of no weight are looked at", "return w == 0", "return False"),

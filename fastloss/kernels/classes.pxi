@@ -9,7 +9,7 @@ from fastloss._math cimport (
     absolute, exp_from, exp_range, expm1_nonpositive, expm1_sum, fma, log_from_one, log_sum, lost, minus_absolute,
     normal, real_t, signed_as,
 )
-from fastloss._plan cimport BLOCK_BYTES, HESS, STRIP_BYTES, plan_t
+from fastloss._plan cimport BLOCK_BYTES, HESS, SHORT_NUMBERS, STRIP_BYTES, plan_t
 
 cdef enum:
     SHORT_ROW_BYTES = 768
@@ -427,7 +427,7 @@ cdef class SoftmaxCrossEntropy(TargetKernel):
             few_classes(self, p, n, m, y, weight, tile, hess, l, memory)
         else:
             tile_targets(self, n, p.row_length, y, t)
-            few_targets(p, n, m, t, 0, tile, hess, d, l, memory)
+            few_targets(p, n, m, t, False, 0, tile, hess, d, l, memory)
             if d != NULL:
                 few_label_gradients(self, p, n, m, d)
 
@@ -487,7 +487,7 @@ cdef class AdjustedCrossEntropy(TargetKernel):
     cdef void fill(self) noexcept:
         # targets, exponentials, v, and of a product the gradient in v and the vector times v'
         self.table.row_buffers = 5
-        self.table.short_row_bytes = 0 if self.alone else SHORT_ROW_BYTES
+        self.table.short_row_bytes = SHORT_ROW_BYTES
 
     cdef double row(self, const plan_t* p, const real_t* x, const real_t* y, const real_t* q, double label,
                     double factor, real_t* g, real_t* h, real_t* d, real_t* unused, real_t* piece) noexcept nogil:
@@ -517,14 +517,22 @@ cdef class AdjustedCrossEntropy(TargetKernel):
                    double* memory) noexcept nogil:
         cdef Py_ssize_t i, j, all = n * p.row_length
         cdef real_t c = <real_t>self.limit
+        # behind what few_targets() needs
+        cdef double* edge = memory + (SHORT_NUMBERS - 1) * n
         if c > 0:
             memcpy(spare, tile, all * sizeof(real_t))
             cap_row(all, spare, c, tile)
         for j in range(p.row_length if self.bias != NULL else 0):
             for i in range(n):
                 tile[j * n + i] += <real_t>self.bias[j]
-        tile_targets(self, n, p.row_length, y, t)
-        few_targets(p, n, m, t, self.penalty, tile, hess, d, l, memory)
+        if self.alone:
+            set_all(t, <real_t>0, all)
+            find_edges(n, p.row_length, tile, edge)
+        else:
+            tile_targets(self, n, p.row_length, y, t)
+        few_targets(p, n, m, t, self.alone, self.penalty, tile, hess, d, l, memory)
+        for i in range(n if self.alone else 0):
+            l[i] = <real_t>edge[i] if edge[i] != 0 else l[i]
         if d != NULL:
             few_label_gradients(self, p, n, m, d)
         if c > 0:

@@ -265,11 +265,11 @@ cdef void exponentiate_tile(Py_ssize_t n, Py_ssize_t classes, const real_t* top,
         others[i] += ties[i] * <double>highest[i]
 
 
-cdef void few_targets(const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* t, double penalty, real_t* tile,
-                      real_t* hess, real_t* behind, real_t* l, double* memory) noexcept nogil:
+cdef void few_targets(const plan_t* p, Py_ssize_t n, const real_t* m, const real_t* t, bint alone, double penalty,
+                      real_t* tile, real_t* hess, real_t* behind, real_t* l, double* memory) noexcept nogil:
     """What dense_row() does for a row, for n, whose logits and targets are in tiles, class by class.
 
-    `behind` becomes the losses of the classes, log sum e^x - x_j, unless it is NULL.
+    `behind` becomes the losses of the classes, log sum e^x - x_j, unless it is NULL. Alone, targets of 0 count as 1.
     """
     cdef Py_ssize_t i, j, classes = p.row_length
     cdef double* others = memory
@@ -283,7 +283,12 @@ cdef void few_targets(const plan_t* p, Py_ssize_t n, const real_t* m, const real
     cdef real_t* ties = highest + n
     cdef real_t* scale = ties + n
     open_rows(n, classes, tile, top, base, lowest, shift, highest)
-    sum_targets(n, classes, t, tile, top, targets, linear)
+    if alone:
+        set_all(targets, <double>1, n)
+        for i in range(n):
+            linear[i] = top[i]
+    else:
+        sum_targets(n, classes, t, tile, top, targets, linear)
     exponentiate_tile(n, classes, top, base, lowest, shift, highest, tile, behind, ties, others)
     # the constants of the exponentials are not needed any more
     close_targets(n, p.grad_scale, penalty, targets, linear, others, highest, top, base, lowest, shift, scale, l)
@@ -294,6 +299,26 @@ cdef void few_targets(const plan_t* p, Py_ssize_t n, const real_t* m, const real
         multiply(scale, m, n)
     spread_targets(n, classes, t, lowest, base, highest, top, scale, <real_t>(2 * penalty), tile,
                    hess if p.outputs[HESS].data != NULL else NULL)
+
+
+cdef void find_edges(Py_ssize_t n, Py_ssize_t classes, const real_t* tile, double* edge) noexcept nogil:
+    """What level_of() says of those of n rows whose highest logit is infinite or none, for others 0."""
+    cdef Py_ssize_t i, j
+    cdef const real_t* x
+    cdef double top
+    set_all(edge, <double>0, n)
+    for j in range(classes):
+        x = tile + j * n
+        for i in range(n):
+            edge[i] += x[i] - x[i]
+    for i in range(n):
+        if edge[i] == 0:
+            continue
+        top = tile[i]
+        for j in range(1, classes):
+            # none stays none
+            top = top if top != top or tile[j * n + i] <= top else tile[j * n + i]
+        edge[i] = top if top - top != 0 else <double>0
 
 
 cdef void close_targets(Py_ssize_t n, double factor, double penalty, const double* targets, const double* linear,

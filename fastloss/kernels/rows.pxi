@@ -124,7 +124,7 @@ cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, 
     if kernel.has_ids:
         gather(&p.inputs[SECOND], start, n, label)
         find_classes(kernel, n, width, label, y, weight)
-    else:
+    elif p.inputs[SECOND].data != NULL:
         gather_rows(&p.inputs[SECOND], start, n, p.size, width, t)
     kernel.tile(p, n, m, y, weight, t, tile, hess, label_gradients, spare, l, memory)
     for i in range(n if has_exceptions(n, l, y if kernel.has_ids else NULL, w) else 0):
