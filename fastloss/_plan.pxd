@@ -130,6 +130,7 @@ cdef struct linear_t:
     const void* numbers         # sparse, in the loops' dtype
     Py_ssize_t columns
     Py_ssize_t outputs          # predictions of a row
+    bint turned                 # rows are read column by column, 32 at a time
     Py_ssize_t each             # elements of the unreduced loss of a row
     # rows of weights for each output, and a number that is added; in the loops' dtype
     const void* weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from typing import Any
 
@@ -697,3 +698,51 @@ def test_an_optimiser_arrives(method: str, name: str, dtype: Any) -> None:
     assert np.linalg.norm(f(found.x)[1]) < 1e-6 * first
     if method != "L-BFGS-B":
         assert found.success, found.message
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 1500])
+def test_several_outputs_in_any_number(n: int, order: Any, dtype: Any) -> None:
+    """Rows are read column by column in tiles of 32, outputs four at a time, columns two at a time."""
+    for d, outputs in itertools.product((1, 2, 3, 33), (2, 3, 4, 5, 9)):
+        X, weight, bias = problem(d, outputs, dtype, n)
+        X = np.asarray(X, order=order)
+        label = np.arange(n) % outputs
+        for loss in (fl.SoftmaxCELoss(reduction="sum"), fl.MultiMarginLoss(reduction="sum")):
+            found = fl.LinearLoss(loss).value_and_grad(X, weight, label, bias=bias, wrt=("weight", "bias"))
+            for result, expected in zip((found[0], *found[1]), dense(loss, X, weight, bias, label), strict=True):
+                # no term of the sums is above 1; NumPy adds them one after another
+                eps = 1.2e-7 if dtype == np.float32 else 1e-14
+                np.testing.assert_allclose(result, expected, 20 * eps, n * eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_several_outputs_of_which_some_have_no_derivative(dtype: Any) -> None:
+    """An output whose derivative is 0 leaves the row out, whatever it holds; all others have NaN."""
+    X, weight, _ = problem(5, 3, dtype, 70)
+    label = RNG.normal(size=(70, 3))
+    examples = np.ones(70)
+    examples[[3, 40, 69]] = 0
+    linear = fl.LinearLoss(fl.L2Loss(reduction="sum"))
+    want = linear.grad(X[examples > 0], weight, label[examples > 0])
+    X[3], X[40, 1], X[69, 4] = np.nan, np.inf, -np.inf
+    assert_close(linear.grad(X, weight, label, examples), want, dtype)
+    X[5, 2] = np.nan
+    found = linear.grad(X, weight, label, examples)
+    assert np.isnan(found).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_several_outputs_with_tiny_derivatives(dtype: Any) -> None:
+    """Derivatives below the normal numbers count with all the digits that they have."""
+    tiny = float(np.finfo(dtype).smallest_subnormal) * 12
+    X = np.asarray(RNG.integers(1, 16, (40, 6)), dtype) * dtype(2.0**60)
+    label = np.zeros((40, 3))
+    label[::3, 1] = -tiny
+    label[1::5, 2] = -1
+    found = fl.LinearLoss(fl.L2Loss(reduction="sum")).grad(X, np.zeros((3, 6), dtype), label)
+    expected = -label.T @ X.astype(np.float64)
+    assert expected[1].all()
+    np.testing.assert_allclose(found[:2], expected[:2], rtol=2e-7)
+    np.testing.assert_allclose(found[2], expected[2], rtol=2e-7)

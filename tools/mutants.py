@@ -28,7 +28,7 @@ COMPILED = {".pyx", ".pxi", ".pxd"}
 QUICK = [
     *(f"tests/test_{name}.py" for name in ("gluon", "no_value", "structured", "values", "left_out", "inputs", "sums")),
     *(f"tests/test_{name}.py" for name in ("range", "out", "accuracy", "errors", "validate", "api", "messages")),
-    "tests/test_threads.py",
+    *(f"tests/test_{name}.py" for name in ("threads", "halves", "linear")),
 ]
 BACKENDS = [f"tests/test_{name}.py" for name in ("dask", "autograd", "jax", "torch")]
 
@@ -89,6 +89,8 @@ MUTANTS = [
     ("the last bit of a bfloat16", "bits + <uint32_t>0x7fff + (bits >> 16 & 1)", "bits + <uint32_t>0x8000"),
     ("what is wanted", "c.wanted[GRAD] = want & WANT_GRAD != 0", "c.wanted[GRAD] = want & WANT_GRAD"),
     ("a row that a linear predictor leaves out", "p if a != 0 else zeros", "p"),
+    ("rows of several outputs that are left out", "if g[k * TILE + i] != 0:", "if True:"),
+    ("a tile of too few rows", "to[j * TILE + i] = 0", "pass"),
     ("a half between two", "(size >> 42 & 1)", "1"),
     ("byte order", "item[k] = src[i * stride + <Py_ssize_t>sizeof(any_t) - 1 - k]", "item[k] = src[i * stride + k]"),
     # the call

@@ -8,6 +8,8 @@ cdef enum:
     ROWS_BYTES = 1 << 17        # of rows at once: they stay in a core's own cache
     FEWEST_ROWS = 4
     TILE_ROWS = 32              # of the kernels
+    LANES_MOST = 16             # numbers of a vector
+    MOST_TURNED = 1 << 13
     LINEAR_TASKS = 64           # with sums of their own, at most
     SHARE = 8                   # the sums of all tasks have one number for so many of the rows', at most
 
@@ -122,6 +124,8 @@ cdef void describe_predictor(linear_t* a, const call_t* c, Rows rows, cnp.ndarra
     a.weight = cnp.PyArray_DATA(weight)
     a.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
     a.direction = a.direction_bias = NULL
+    # more sums than that would leave the cache; one output has too little to do for each number that is turned
+    a.turned = a.x.data != NULL and a.outputs > 1 and a.outputs * a.columns <= MOST_TURNED
     if direction is not None:
         a.direction = cnp.PyArray_DATA(<cnp.ndarray>direction[0])
         if direction[1] is not None:
@@ -191,6 +195,8 @@ cdef void cut_linear(call_t* c, linear_t* a, Py_ssize_t numbers) noexcept:
     if not p.extra:
         p.extra = (BUFFERS - OWN_BUFFERS) * p.buffer
     p.block = min(max(p.block // a.each, <Py_ssize_t>1), max(ROWS_BYTES // row, <Py_ssize_t>FEWEST_ROWS)) * a.each
+    if a.turned:
+        p.block = max(p.block // (TILE_ROWS * a.each), <Py_ssize_t>1) * TILE_ROWS * a.each
     blocks = ceil_div(p.size, p.block)
     tasks = max(<Py_ssize_t>1, min(<Py_ssize_t>LINEAR_TASKS, numbers // (SHARE * a.task_sums)))
     p.task_elements = ceil_div(blocks, tasks) * p.block
@@ -207,7 +213,11 @@ cdef Py_ssize_t linear_room(const plan_t* p, const linear_t* a) noexcept:
     """How many numbers a thread needs: see room_of() in the kernels."""
     cdef Py_ssize_t rows = p.block // a.each, n = 4 * rows * a.outputs
     if a.x.data != NULL:
-        n += (1 + a.outputs) * a.columns + (0 if a.x.in_place else TILE_ROWS * a.columns)
+        n += (1 + a.outputs) * a.columns + (0 if a.x.in_place and not a.turned else TILE_ROWS * a.columns)
+    if a.turned:
+        rows = ceil_div(rows, TILE_ROWS) * TILE_ROWS
+        n += rows * (a.columns + a.outputs) + TILE_ROWS * a.outputs + LANES_MOST * a.outputs * a.columns
+        n += 2 * CACHE_LINE
     return n
 
 

@@ -2,13 +2,16 @@
 
 A block stays in a core's own cache from the first product to the second: memory is read once. A tile of it stays in the
 nearest cache for all outputs. Rows of another dtype are gathered there; float32 in loops of double is widened as it is
-read. Sums are of a tile in the loops' dtype, and from there on in double: a sum in float32 alone would lose digits that
-its terms have.
+read. Sums are of some rows in the loops' dtype, and from there on in double: a sum in float32 alone would lose digits
+that its terms have.
+
+For one output lanes run along a row. For several a block is turned once, so that lanes run over rows: each number that
+is read is multiplied by the weights of four outputs, and no vector is summed across its lanes but at the end.
 """
 
 from fastloss._machine cimport doubles_apart, floats_apart
-from fastloss._math cimport real_t
-from fastloss._plan cimport FIRST, GRAD, HESS, THIRD, VALUE, linear_t, plan_t
+from fastloss._math cimport absolute, real_t
+from fastloss._plan cimport CACHE_LINE, FIRST, GRAD, HESS, THIRD, VALUE, linear_t, plan_t
 
 cdef extern from *:
     """
@@ -56,7 +59,142 @@ cdef extern from *:
     FL_DOT_LANES(float, float, float, FL_READ)
     FL_DOT_LANES(double, double, double, FL_READ)
     FL_DOT_LANES(widened, float, double, FL_WIDEN)
+    /* Of 32 rows turned to columns, lanes running over rows: the predictions of all outputs, and the sums over rows of
+       a column times an output's derivatives, whose lanes stay apart for many blocks. Four outputs at a time, and two
+       vectors or columns: eight sums stay in registers. Of outputs that do not fill four the last is computed again. */
+    #if defined(__GNUC__) && defined(__AVX512F__)
+    #include <immintrin.h>
+    #define FL_WIDE 64
+    #define FL_SPREAD_float _mm512_set1_ps
+    #define FL_SPREAD_double _mm512_set1_pd
+    #define FL_FUSED_float _mm512_fmadd_ps
+    #define FL_FUSED_double _mm512_fmadd_pd
+    #elif defined(__GNUC__) && defined(__FMA__)
+    #include <immintrin.h>
+    #define FL_WIDE 32
+    #define FL_SPREAD_float _mm256_set1_ps
+    #define FL_SPREAD_double _mm256_set1_pd
+    #define FL_FUSED_float _mm256_fmadd_ps
+    #define FL_FUSED_double _mm256_fmadd_pd
+    #else
+    #define FL_WIDE 16
+    #define FL_SPREAD_float
+    #define FL_SPREAD_double
+    #define FL_FUSED_float(u, v, sum) ((sum) + (u) * (v))
+    #define FL_FUSED_double(u, v, sum) ((sum) + (u) * (v))
+    #endif
+    #define FL_PLUS(type, sum, u, v) (sum = FL_FUSED_##type(u, v, sum))
+    #define FL_AT(k) ((k) < outputs ? (k) : outputs - 1)
+    #if defined(__GNUC__)
+    typedef float fl_wide_float __attribute__((vector_size(FL_WIDE)));
+    typedef double fl_wide_double __attribute__((vector_size(FL_WIDE)));
+    #define FL_TURNED(type)                                                                                           \
+        static void fl_predict_turned_##type(const type* x, ptrdiff_t width, const type* w, const type* bias,         \
+                                             ptrdiff_t outputs, type* to) {                                           \
+            const ptrdiff_t lanes = FL_WIDE / sizeof(type);                                                           \
+            for (ptrdiff_t k = 0; k < outputs; k += 4) {                                                              \
+                const ptrdiff_t k1 = FL_AT(k + 1), k2 = FL_AT(k + 2), k3 = FL_AT(k + 3);                              \
+                const type *p = w + k * width, *q = w + k1 * width, *r = w + k2 * width, *s = w + k3 * width;         \
+                const type c = bias ? bias[k] : 0, c1 = bias ? bias[k1] : 0;                                          \
+                const type c2 = bias ? bias[k2] : 0, c3 = bias ? bias[k3] : 0;                                        \
+                for (ptrdiff_t i = 0; i < 32; i += 2 * lanes) {                                                       \
+                    const fl_wide_##type zero = {0};                                                                  \
+                    fl_wide_##type u, v, a = zero + c, b = a, a1 = zero + c1, b1 = a1;                                \
+                    fl_wide_##type a2 = zero + c2, b2 = a2, a3 = zero + c3, b3 = a3;                                  \
+                    for (ptrdiff_t j = 0; j < width; j++) {                                                           \
+                        memcpy(&u, x + j * 32 + i, FL_WIDE), memcpy(&v, x + j * 32 + i + lanes, FL_WIDE);             \
+                        FL_PLUS(type, a, u, FL_SPREAD_##type(p[j])), FL_PLUS(type, b, v, FL_SPREAD_##type(p[j]));     \
+                        FL_PLUS(type, a1, u, FL_SPREAD_##type(q[j])), FL_PLUS(type, b1, v, FL_SPREAD_##type(q[j]));   \
+                        FL_PLUS(type, a2, u, FL_SPREAD_##type(r[j])), FL_PLUS(type, b2, v, FL_SPREAD_##type(r[j]));   \
+                        FL_PLUS(type, a3, u, FL_SPREAD_##type(s[j])), FL_PLUS(type, b3, v, FL_SPREAD_##type(s[j]));   \
+                    }                                                                                                 \
+                    memcpy(to + k * 32 + i, &a, FL_WIDE), memcpy(to + k * 32 + i + lanes, &b, FL_WIDE);               \
+                    memcpy(to + k1 * 32 + i, &a1, FL_WIDE), memcpy(to + k1 * 32 + i + lanes, &b1, FL_WIDE);           \
+                    memcpy(to + k2 * 32 + i, &a2, FL_WIDE), memcpy(to + k2 * 32 + i + lanes, &b2, FL_WIDE);           \
+                    memcpy(to + k3 * 32 + i, &a3, FL_WIDE), memcpy(to + k3 * 32 + i + lanes, &b3, FL_WIDE);           \
+                }                                                                                                     \
+            }                                                                                                         \
+        }                                                                                                             \
+        static void fl_add_turned_##type(const type* x, ptrdiff_t n, ptrdiff_t width, const type* g,                  \
+                                         ptrdiff_t outputs, type* sums) {                                             \
+            const ptrdiff_t lanes = FL_WIDE / sizeof(type);                                                           \
+            for (ptrdiff_t k = 0; k < outputs; k += 4) {                                                              \
+                const ptrdiff_t k1 = FL_AT(k + 1), k2 = FL_AT(k + 2), k3 = FL_AT(k + 3);                              \
+                for (ptrdiff_t j = 0; j < width; j += 2) {                                                            \
+                    const ptrdiff_t next = j + 1 < width ? 1 : 0;                                                     \
+                    type *to = sums + (k * width + j) * lanes, *to1 = sums + (k1 * width + j) * lanes;                \
+                    type *to2 = sums + (k2 * width + j) * lanes, *to3 = sums + (k3 * width + j) * lanes;              \
+                    fl_wide_##type a, b, a1, b1, a2, b2, a3, b3, u, v, w;                                             \
+                    memcpy(&a, to, FL_WIDE), memcpy(&b, to + next * lanes, FL_WIDE);                                  \
+                    memcpy(&a1, to1, FL_WIDE), memcpy(&b1, to1 + next * lanes, FL_WIDE);                              \
+                    memcpy(&a2, to2, FL_WIDE), memcpy(&b2, to2 + next * lanes, FL_WIDE);                              \
+                    memcpy(&a3, to3, FL_WIDE), memcpy(&b3, to3 + next * lanes, FL_WIDE);                              \
+                    for (ptrdiff_t tile = 0; tile < n; tile += 32) {                                                  \
+                        const type *p = x + tile * width + j * 32, *q = g + tile * outputs;                           \
+                        for (ptrdiff_t i = 0; i < 32; i += lanes) {                                                   \
+                            memcpy(&u, p + i, FL_WIDE), memcpy(&v, p + next * 32 + i, FL_WIDE);                       \
+                            memcpy(&w, q + k * 32 + i, FL_WIDE), FL_PLUS(type, a, u, w), FL_PLUS(type, b, v, w);      \
+                            memcpy(&w, q + k1 * 32 + i, FL_WIDE), FL_PLUS(type, a1, u, w), FL_PLUS(type, b1, v, w);   \
+                            memcpy(&w, q + k2 * 32 + i, FL_WIDE), FL_PLUS(type, a2, u, w), FL_PLUS(type, b2, v, w);   \
+                            memcpy(&w, q + k3 * 32 + i, FL_WIDE), FL_PLUS(type, a3, u, w), FL_PLUS(type, b3, v, w);   \
+                        }                                                                                             \
+                    }                                                                                                 \
+                    memcpy(to, &a, FL_WIDE), memcpy(to + next * lanes, &b, FL_WIDE);                                  \
+                    memcpy(to1, &a1, FL_WIDE), memcpy(to1 + next * lanes, &b1, FL_WIDE);                              \
+                    memcpy(to2, &a2, FL_WIDE), memcpy(to2 + next * lanes, &b2, FL_WIDE);                              \
+                    memcpy(to3, &a3, FL_WIDE), memcpy(to3 + next * lanes, &b3, FL_WIDE);                              \
+                }                                                                                                     \
+            }                                                                                                         \
+        }
+    #else
+    #define FL_TURNED(type)                                                                                           \
+        static void fl_predict_turned_##type(const type* x, ptrdiff_t width, const type* w, const type* bias,         \
+                                             ptrdiff_t outputs, type* to) {                                           \
+            for (ptrdiff_t k = 0; k < outputs; k++) {                                                                 \
+                for (ptrdiff_t i = 0; i < 32; i++) to[k * 32 + i] = bias ? bias[k] : 0;                               \
+                for (ptrdiff_t j = 0; j < width; j++)                                                                 \
+                    for (ptrdiff_t i = 0; i < 32; i++) to[k * 32 + i] += x[j * 32 + i] * w[k * width + j];            \
+            }                                                                                                         \
+        }                                                                                                             \
+        static void fl_add_turned_##type(const type* x, ptrdiff_t n, ptrdiff_t width, const type* g,                  \
+                                         ptrdiff_t outputs, type* sums) {                                             \
+            const ptrdiff_t lanes = FL_WIDE / sizeof(type);                                                           \
+            for (ptrdiff_t tile = 0; tile < n; tile += 32)                                                            \
+                for (ptrdiff_t k = 0; k < outputs; k++)                                                               \
+                    for (ptrdiff_t j = 0; j < width; j++)                                                             \
+                        for (ptrdiff_t i = 0; i < 32; i++)                                                            \
+                            sums[(k * width + j) * lanes + i % lanes] +=                                              \
+                                x[tile * width + j * 32 + i] * g[tile * outputs + k * 32 + i];                        \
+        }
+    #endif
+    /* Adds the lanes of n sums, halves first, and clears them. */
+    #define FL_SUM_LANES(type)                                                                                        \
+        static void fl_sum_lanes_##type(type* lanes, ptrdiff_t n, double* sums) {                                     \
+            enum { LANES_OF = FL_WIDE / sizeof(type) };                                                               \
+            for (ptrdiff_t i = 0; i < n; i++, lanes += LANES_OF) {                                                    \
+                type t[LANES_OF];                                                                                     \
+                memcpy(t, lanes, FL_WIDE), memset(lanes, 0, FL_WIDE);                                                 \
+                for (int half = LANES_OF / 2; half; half /= 2)                                                        \
+                    for (int k = 0; k < half; k++) t[k] += t[k + half];                                               \
+                sums[i] += t[0];                                                                                      \
+            }                                                                                                         \
+        }
+    FL_TURNED(float)
+    FL_TURNED(double)
+    FL_SUM_LANES(float)
+    FL_SUM_LANES(double)
     """
+    enum: FL_WIDE
+    void predict_turned_f "fl_predict_turned_float"(const float* x, Py_ssize_t width, const float* w,
+                                                    const float* bias, Py_ssize_t outputs, float* to) noexcept nogil
+    void predict_turned_d "fl_predict_turned_double"(const double* x, Py_ssize_t width, const double* w,
+                                                     const double* bias, Py_ssize_t outputs, double* to) noexcept nogil
+    void add_turned_f "fl_add_turned_float"(const float* x, Py_ssize_t n, Py_ssize_t width, const float* g,
+                                            Py_ssize_t outputs, float* sums) noexcept nogil
+    void add_turned_d "fl_add_turned_double"(const double* x, Py_ssize_t n, Py_ssize_t width, const double* g,
+                                             Py_ssize_t outputs, double* sums) noexcept nogil
+    void sum_lanes_f "fl_sum_lanes_float"(float* lanes, Py_ssize_t n, double* sums) noexcept nogil
+    void sum_lanes_d "fl_sum_lanes_double"(double* lanes, Py_ssize_t n, double* sums) noexcept nogil
     void dot_lanes_f "fl_dot_float"(const float* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole,
                                     const float* w, float* to) noexcept nogil
     void dot_lanes_d "fl_dot_double"(const double* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole,
@@ -73,6 +211,7 @@ cdef enum:
     TILE = 32               # rows, a multiple of four
     VECTOR = 32             # bytes of the lanes of a dot product
     LANES_OF_TILE = 8 * TILE    # at most
+    ROWS_SUMMED = 256       # in float32; many more would lose digits
     LONG = 24               # numbers: lanes along a shorter row take longer to sum than to fill
 
 
@@ -85,15 +224,23 @@ cdef struct room_t:
     void* zeros             # a row
     void* sums              # of a tile, for each output
     void* rows
+    void* turned            # the rows of a block, a tile after the other, each column by column
+    void* outputs           # the predictions of a tile, output by output
+    void* slopes            # the derivatives of a block, a tile after the other, each output by output
+    void* lanes             # the sums of blocks, for each output and column
+
+
+cdef inline Py_ssize_t tiles_of(Py_ssize_t rows) noexcept nogil:
+    return (rows + TILE - 1) // TILE
 
 
 cdef room_t room_of(const plan_t* p, real_t* memory) noexcept nogil:
     """How a thread's memory is used; linear_room() in the call says how much there is."""
     cdef room_t room
     cdef const linear_t* a = p.linear
-    cdef Py_ssize_t rows = p.block // a.each, i
+    cdef Py_ssize_t rows = p.block // a.each, size = sizeof(real_t), i
     cdef real_t* at = memory
-    room.zeros = room.sums = room.rows = NULL
+    room.zeros = room.sums = room.rows = room.turned = room.outputs = room.slopes = room.lanes = NULL
     room.pred, room.value = at, at + rows * a.outputs
     room.derivative, room.other = at + 2 * rows * a.outputs, at + 3 * rows * a.outputs
     at += 4 * rows * a.outputs
@@ -101,7 +248,21 @@ cdef room_t room_of(const plan_t* p, real_t* memory) noexcept nogil:
         room.zeros, room.sums, room.rows = at, at + a.columns, at + (1 + a.outputs) * a.columns
         for i in range((1 + a.outputs) * a.columns):
             at[i] = 0
+    if a.turned:
+        # vectors that cross cache lines would take twice the time
+        rows = tiles_of(rows) * TILE
+        room.turned = at = on_a_line(at + (1 + a.outputs) * a.columns + TILE * a.columns)
+        room.outputs = at = on_a_line(at + rows * a.columns)
+        room.slopes = at = at + TILE * a.outputs
+        room.lanes = at = at + rows * a.outputs
+        for i in range(a.outputs * a.columns * FL_WIDE // size):
+            at[i] = 0
     return room
+
+
+cdef inline real_t* on_a_line(real_t* at) noexcept nogil:
+    """The next address at which a cache line begins."""
+    return <real_t*>((<size_t>at + CACHE_LINE - 1) & ~<size_t>(CACHE_LINE - 1))
 
 
 cdef inline void dot_rest(const row_t* x, Py_ssize_t n, Py_ssize_t width, Py_ssize_t whole, const real_t* w,
@@ -177,6 +338,45 @@ cdef void dot_sparse(const linear_t* a, Py_ssize_t row, const real_t* w, const r
         to[k] = sum
 
 
+cdef void turn_block(const linear_t* a, Py_ssize_t row, Py_ssize_t n, const room_t* room, real_t* tag) noexcept nogil:
+    """The numbers of n rows, tile by tile, column by column; 0 for rows that the last tile lacks."""
+    cdef real_t* rows
+    cdef real_t* to = <real_t*>room.turned
+    cdef const float* narrow
+    cdef Py_ssize_t size = sizeof(real_t), first, tile, number, i, j
+    for number in range(tiles_of(n)):
+        first = number * TILE
+        tile = min(<Py_ssize_t>TILE, n - first)
+        rows = <real_t*>room.rows
+        if a.narrow:
+            narrow = <const float*>a.x.data + (row + first) * a.columns
+            for i in range(tile * a.columns):
+                rows[i] = narrow[i]
+        else:
+            rows = fetch(&a.x, (row + first) * a.columns, tile * a.columns, rows)
+        transpose(<const char*>rows, a.columns * size, tile, a.columns, <char*>to, TILE * size, to)
+        for j in range(a.columns if tile < TILE else 0):
+            for i in range(tile, TILE):
+                to[j * TILE + i] = 0
+        to += TILE * a.columns
+
+
+cdef void predict_turned(const linear_t* a, const real_t* w, const real_t* b, Py_ssize_t n, const room_t* room,
+                         real_t* to) noexcept nogil:
+    """The predictions of n rows that were turned, an output beside the other."""
+    cdef Py_ssize_t size = sizeof(real_t), first, number
+    cdef const real_t* x = <const real_t*>room.turned
+    cdef real_t* found = <real_t*>room.outputs
+    for number in range(tiles_of(n)):
+        first = number * TILE
+        if real_t is float:
+            predict_turned_f(x + first * a.columns, a.columns, w, b, a.outputs, found)
+        else:
+            predict_turned_d(x + first * a.columns, a.columns, w, b, a.outputs, found)
+        transpose(<const char*>found, TILE * size, a.outputs, min(<Py_ssize_t>TILE, n - first),
+                  <char*>(to + first * a.outputs), a.outputs * size, to)
+
+
 cdef void predict(const linear_t* a, const void* weight, const void* bias, Py_ssize_t row, Py_ssize_t n,
                   const room_t* room, real_t* to) noexcept nogil:
     """The predictions of n rows."""
@@ -184,6 +384,9 @@ cdef void predict(const linear_t* a, const void* weight, const void* bias, Py_ss
     cdef const real_t* b = <const real_t*>bias
     cdef real_t* x
     cdef Py_ssize_t i = 0, first, tile
+    if a.turned:
+        predict_turned(a, w, b, n, room, to)
+        return
     while i < n:
         first, tile = (row + i) * a.columns, min(<Py_ssize_t>TILE, n - i)
         if a.x.data == NULL:
@@ -251,6 +454,82 @@ cdef void add_rows(const linear_t* a, Py_ssize_t row, Py_ssize_t n, const real_t
         i += TILE
 
 
+cdef void add_unless_zero(const linear_t* a, const real_t* x, Py_ssize_t n, const real_t* g,
+                          real_t* lanes) noexcept nogil:
+    """Adds rows that may hold infinities or NaN: those with a derivative of 0 are left out."""
+    cdef Py_ssize_t wide = FL_WIDE // sizeof(real_t), i, j, k, tile
+    for tile in range(tiles_of(n)):
+        for k in range(a.outputs):
+            for j in range(a.columns):
+                for i in range(TILE):
+                    if g[k * TILE + i] != 0:
+                        lanes[(k * a.columns + j) * wide + i % wide] += x[j * TILE + i] * g[k * TILE + i]
+        x, g = x + TILE * a.columns, g + TILE * a.outputs
+
+
+cdef inline bint is_tiny(real_t g) noexcept nogil:
+    """Whether a number is below the normal ones."""
+    cdef real_t least
+    if real_t is float:
+        least = 1.1754943508222875e-38
+    else:
+        least = 2.2250738585072014e-308
+    return (absolute(g) < least) & (g != 0)
+
+
+cdef void add_tiny(const linear_t* a, const real_t* x, Py_ssize_t n, real_t* g, double* sums) noexcept nogil:
+    """Adds in double what is below the normal numbers, and clears it: vectors with one take a hundred times as long."""
+    cdef Py_ssize_t i, j, k, tile
+    cdef int found = 0
+    for i in range(tiles_of(n) * TILE * a.outputs):
+        found |= is_tiny(g[i])
+    for tile in range(tiles_of(n) if found else 0):
+        for k in range(a.outputs):
+            for i in range(TILE):
+                if is_tiny(g[k * TILE + i]):
+                    for j in range(a.columns):
+                        sums[k * a.columns + j] += <double>g[k * TILE + i] * x[j * TILE + i]
+                    g[k * TILE + i] = 0
+        x, g = x + TILE * a.columns, g + TILE * a.outputs
+
+
+cdef void add_turned(const linear_t* a, Py_ssize_t n, const real_t* g, const room_t* room,
+                     double* sums) noexcept nogil:
+    """Adds n rows that were turned, times their derivatives."""
+    cdef const real_t* x = <const real_t*>room.turned
+    cdef real_t* slopes = <real_t*>room.slopes
+    cdef real_t* to
+    cdef Py_ssize_t size = sizeof(real_t), first, tile, number, i, k, rows = tiles_of(n) * TILE
+    cdef int zeros = 0
+    cdef real_t flaw = 0
+    for number in range(tiles_of(n)):
+        first = number * TILE
+        tile, to = min(<Py_ssize_t>TILE, n - first), slopes + first * a.outputs
+        transpose(<const char*>(g + first * a.outputs), a.outputs * size, tile, a.outputs, <char*>to, TILE * size, to)
+        for k in range(a.outputs if tile < TILE else 0):
+            for i in range(tile, TILE):
+                to[k * TILE + i] = 0
+    add_tiny(a, x, n, slopes, sums)
+    for i in range(rows * a.outputs):
+        zeros |= slopes[i] == 0
+    for i in range(rows * a.columns if zeros else 0):
+        flaw += x[i] - x[i]
+    if flaw != 0:
+        add_unless_zero(a, x, n, slopes, <real_t*>room.lanes)
+    elif real_t is float:
+        add_turned_f(x, n, a.columns, slopes, a.outputs, <float*>room.lanes)
+    else:
+        add_turned_d(x, n, a.columns, slopes, a.outputs, <double*>room.lanes)
+
+
+cdef void sum_lanes(const linear_t* a, real_t* lanes, double* sums) noexcept nogil:
+    """Adds the sums of blocks."""
+    if real_t is float:
+        sum_lanes_f(lanes, a.outputs * a.columns, sums)
+    else:
+        sum_lanes_d(lanes, a.outputs * a.columns, sums)
+
+
 cdef void add_sparse(const linear_t* a, Py_ssize_t first, Py_ssize_t n, const real_t* g, double* sums) noexcept nogil:
     cdef const real_t* x = <const real_t*>a.numbers
     cdef Py_ssize_t row, i, k
@@ -289,6 +568,8 @@ cdef void linear_block(const plan_t* p, plan_t* own, const room_t* room, Py_ssiz
     cdef Py_ssize_t before = row * a.outputs * size
     cdef real_t* g = <real_t*>room.derivative
     cdef double* sums = a.sums + task * a.task_sums
+    if a.turned:
+        turn_block(a, row, rows, room, g)
     predict(a, a.weight, a.bias, row, rows, room, <real_t*>room.pred)
     # as if all predictions and derivatives were there: of these arrays this block alone is looked at
     own.inputs[FIRST].data = <char*>room.pred - before
@@ -309,7 +590,9 @@ cdef void linear_block(const plan_t* p, plan_t* own, const room_t* room, Py_ssiz
         direct(a, rows, g, <real_t*>room.other)
     if a.derived:
         add_biases(a, rows, g, sums + a.outputs * a.columns)
-        if a.x.data != NULL:
+        if a.turned:
+            add_turned(a, rows, g, room, sums)
+        elif a.x.data != NULL:
             add_rows(a, row, rows, g, room, sums)
         else:
             add_sparse(a, row, rows, g, sums)
@@ -319,7 +602,12 @@ cdef void run_linear(const plan_t* p, Py_ssize_t task, real_t* buffers) noexcept
     """A task of a plan whose first input is made here."""
     cdef plan_t own = p[0]
     cdef room_t room = room_of(p, <real_t*>(<char*>buffers + p.linear.room))
-    cdef Py_ssize_t start = task * p.task_elements, end = min(p.size, start + p.task_elements), since = 0
+    cdef Py_ssize_t start = task * p.task_elements, end = min(p.size, start + p.task_elements), since = 0, rows = 0
+    cdef double* sums = p.linear.sums + task * p.linear.task_sums
     while start < end and not stopped(p, &since, p.block * p.linear.columns):
         linear_block(p, &own, &room, start, min(p.block, end - start), task, buffers)
         start += p.block
+        rows += p.block // p.linear.each if real_t is float else 0
+        if p.linear.turned and p.linear.derived and (rows >= ROWS_SUMMED or start >= end):
+            sum_lanes(p.linear, <real_t*>room.lanes, sums)
+            rows = 0
