@@ -90,7 +90,6 @@ MUTANTS = [
     ("what is wanted", "c.wanted[GRAD] = want & WANT_GRAD != 0", "c.wanted[GRAD] = want & WANT_GRAD"),
     ("a row that a linear predictor leaves out", "p if a != 0 else zeros", "p"),
     ("rows of several outputs that are left out", "if g[k * TILE + i] != 0:", "if True:"),
-    ("a tile of too few rows", "to[j * TILE + i] = 0", "pass"),
     ("a half between two", "(size >> 42 & 1)", "1"),
     ("byte order", "item[k] = src[i * stride + <Py_ssize_t>sizeof(any_t) - 1 - k]", "item[k] = src[i * stride + k]"),
     # the call
