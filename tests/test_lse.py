@@ -68,6 +68,8 @@ def test_rows_with_infinities_and_nan() -> None:
     for dtype in (np.float32, np.float64):
         x = np.array(rows, dtype)
         np.testing.assert_array_equal(fl.SoftmaxCELoss().lse(x), want)
+        long = np.pad(x, ((0, 0), (0, 198)), constant_values=-inf)
+        np.testing.assert_array_equal(fl.SoftmaxCELoss().lse(long), want)
         is_edge = ~np.isfinite(want)
         normalizer: Any = fl.SoftmaxCELoss().normalizer
         np.testing.assert_array_equal(np.isnan(normalizer.grad(x)).all(1), is_edge)
