@@ -200,7 +200,7 @@ cdef struct plan_t:
     Py_ssize_t block                    # elements per block
     # distance in bytes from reading to prefetching; 0: all is in the cache
     Py_ssize_t ahead
-    bint stores_ahead                   # whether prefetching is for results, too
+    bint stores_ahead                   # whether prefetching, if there is any, is for results, too
     Py_ssize_t strip                    # bytes of one array between two prefetches
     # neighbours that each element of a summed result adds up; 0: no such runs
     Py_ssize_t run_length

@@ -204,8 +204,6 @@ cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
     if p.size * max(p.row_length, <Py_ssize_t>1) * itemsize >= asked_from:
         # Fetch the next row while this one is worked on; the hardware foresees a long row by itself.
         p.ahead = AHEAD_BYTES if not p.row_length else row if row <= LONG_ROW_BYTES else 0
-    # A result that no core's cache holds; a loss that waits for arithmetic would wait longer.
-    p.stores_ahead = p.ahead and p.light and p.size * itemsize >= 2 * FAR_BYTES
     p.strip = STRIP_BYTES
     if p.ahead:
         look_at_strips(p, itemsize)
@@ -235,6 +233,8 @@ cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
 cdef void look_at_strips(plan_t* p, Py_ssize_t itemsize) noexcept:
     """Says how blocks of large arrays are cut into strips, and how these are fetched ahead."""
     cdef int k
+    # A result that no core's cache holds; a loss that waits for arithmetic would wait longer.
+    p.stores_ahead = p.light and p.size * itemsize >= 2 * FAR_BYTES
     for k in range(OUTPUTS):
         if p.outputs[k].data != NULL and p.outputs[k].past_cache:
             p.strip = SHORT_STRIP_BYTES
