@@ -195,7 +195,6 @@ cdef struct plan_t:
     Py_ssize_t coupled                  # neighbours in the unreduced loss that depend on each other
     bint lanes_over_rows                # rows lie with their axis first
 
-    bint light                          # waits for memory, not for arithmetic
     Py_ssize_t work                     # in elements of a light loss
     Py_ssize_t block                    # elements per block
     # distance in bytes from reading to prefetching; 0: all is in the cache

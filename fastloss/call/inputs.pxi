@@ -188,8 +188,7 @@ cdef void open_plan(call_t* c) noexcept:
     p.watch = NULL
     p.counts_only = False
     p.surrogate = c.surrogate
-    p.light = kernel.light
-    p.work = p.size * max(p.row_length, 1) * (1 if p.light else HEAVY)
+    p.work = p.size * max(p.row_length, 1) * (1 if kernel.light else HEAVY)
     p.extra = 0
     for k in range(INPUTS):
         p.inputs[k].data = NULL

@@ -212,15 +212,15 @@ cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
         return
     if p.lanes_over_rows:
         p.block = min(SHORT_ROWS, max(32, BLOCK_BYTES // 4 // p.row_length // 32 * 32))
-    elif p.row_length:
+        # besides the tiles: a label, a weight and a class for each row
+        p.extra = p.block * (SHORT_TILES * row + (SHORT_NUMBERS + 3) * <Py_ssize_t>sizeof(double))
+        return
+    if p.row_length:
         p.block = max(1, all // p.row_length)
     else:
         p.block = max(1, all // p.coupled) * p.coupled
         p.buffer = max(p.buffer, p.block * itemsize)
-    if p.lanes_over_rows:
-        # besides the tiles: a label, a weight and a class for each row
-        p.extra = p.block * (SHORT_TILES * row + (SHORT_NUMBERS + 3) * <Py_ssize_t>sizeof(double))
-    elif p.rows != NULL:
+    if p.rows != NULL:
         # a part of a row, and whole rows
         k = 0 if p.counts_only else p.row_buffers + tiles(p)
         p.extra = BLOCK_BYTES + k * max(row, p.buffer)
@@ -233,8 +233,8 @@ cdef inline void size_up(plan_t* p, Py_ssize_t itemsize) noexcept:
 cdef void look_at_strips(plan_t* p, Py_ssize_t itemsize) noexcept:
     """Says how blocks of large arrays are cut into strips, and how these are fetched ahead."""
     cdef int k
-    # A result that no core's cache holds; a loss that waits for arithmetic would wait longer.
-    p.stores_ahead = p.light and p.size * itemsize >= 2 * FAR_BYTES
+    # A light loss, and a result that no core's cache holds; a loss that waits for arithmetic would wait longer.
+    p.stores_ahead = p.work == p.size and p.size * itemsize >= 2 * FAR_BYTES
     for k in range(OUTPUTS):
         if p.outputs[k].data != NULL and p.outputs[k].past_cache:
             p.strip = SHORT_STRIP_BYTES
