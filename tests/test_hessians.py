@@ -84,6 +84,9 @@ def test_a_majorizer_of_functions_of_the_entropy(build: Any, classes: int, rng: 
     assert (bound >= np.maximum(exact, 0) * (1 - 1e-12)).all()
     assert (exact < 0).any()
     assert (bound > 0).all()
+    unit = np.zeros_like(pred)
+    unit[:, 1] = 1
+    np.testing.assert_allclose(loss.hvp(pred, label, unit, hessian="majorizer")[:, 1], bound[:, 1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -308,6 +308,16 @@ def test_rows_of_any_length(rng: np.random.Generator, classes: int) -> None:
         np.testing.assert_array_equal(loss.value_and_grad(*inputs)[0], loss(*inputs))
 
 
+@pytest.mark.parametrize("classes", [5, 200])
+def test_a_bias_of_logits_is_added_in_rows_of_any_length(rng: np.random.Generator, classes: int) -> None:
+    # numbers of few digits, whose sums are exact
+    pred, bias = rng.integers(-8, 9, (6, classes)) / 4, rng.integers(-8, 9, classes) / 4
+    label = rng.integers(0, classes, 6)
+    found = fl.SoftmaxCELoss(logit_bias=bias).value_grad_and_hess(pred, label)
+    for got, want in zip(found, fl.SoftmaxCELoss().value_grad_and_hess(pred + bias, label), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
 SOFTMAX: dict[str, tuple[Any, dict[str, Any]]] = {
     "class ids": (fl.SoftmaxCELoss, {"sparse_label": True}),
     "smoothed class ids": (fl.SoftmaxCELoss, {"sparse_label": True, "label_smoothing": 0.2}),
