@@ -276,7 +276,7 @@ if not MSVC:
     # before Cython works for minutes
     require_compiler()
 
-# Cython makes millions of objects that live to its end: to look for cycles among them took a third of its time.
+# Cython makes millions of objects that live to its end: to look for cycles among them took a quarter of its time.
 gc.disable()
 
 FRESH = STAMP.exists() and STAMP.read_text(encoding="ascii") == fingerprint()

@@ -9,7 +9,7 @@ cdef enum:
     FEWEST_ROWS = 4
     TILE_ROWS = 32              # of the kernels
     LANES_MOST = 16             # numbers of a vector
-    MOST_TURNED = 1 << 13
+    MOST_TURNED = 1 << 13       # sums of lanes: more would leave a core's own cache
     LINEAR_TASKS = 64           # with sums of their own, at most
     SHARE = 8                   # the sums of all tasks have one number for so many of the rows', at most
 
@@ -124,7 +124,7 @@ cdef void describe_predictor(linear_t* a, const call_t* c, Rows rows, cnp.ndarra
     a.weight = cnp.PyArray_DATA(weight)
     a.bias = NULL if bias is None else cnp.PyArray_DATA(bias)
     a.direction = a.direction_bias = NULL
-    # more sums than that would leave the cache; one output has too little to do for each number that is turned
+    # One output has too little to do for each number that is turned.
     a.turned = a.x.data != NULL and a.outputs > 1 and a.outputs * a.columns <= MOST_TURNED
     if direction is not None:
         a.direction = cnp.PyArray_DATA(<cnp.ndarray>direction[0])

@@ -523,7 +523,7 @@ cdef void add_turned(const linear_t* a, Py_ssize_t n, const real_t* g, const roo
 
 
 cdef void sum_lanes(const linear_t* a, real_t* lanes, double* sums) noexcept nogil:
-    """Adds the sums of blocks."""
+    """Adds the lanes of each output and column to its sum, and clears them."""
     if real_t is float:
         sum_lanes_f(lanes, a.outputs * a.columns, sums)
     else:

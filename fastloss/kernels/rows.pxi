@@ -145,6 +145,7 @@ cdef void short_rows_of(short_loss_t kernel, const plan_t* p, Py_ssize_t start, 
 
 cdef void class_rows(short_loss_t kernel, const plan_t* p, Py_ssize_t start, Py_ssize_t n, const real_t* m,
                      const real_t* w, real_t* l, real_t* buffers) noexcept nogil:
+    """Rows start to start + n, short ones all at once."""
     if p.lanes_over_rows:
         short_rows_of(kernel, p, start, n, m, w, l, buffers)
     else:
